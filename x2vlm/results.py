@@ -1,0 +1,166 @@
+"""What the Predictor returns: frozen values in the user's own coordinates, each with `to_dict()` for JSON.
+
+Boxes are `(x1, y1, x2, y2)` in pixels of the upright picture (`box_xyxy`) and `(cx, cy, w, h)` as fractions of its sides
+(`box_cxcywh`). Maps are float32 on the patch grid, row-major, top row first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Verdict = Literal["found", "unsure", "absent"]
+Target = Literal["match", "caption", "answer", "box"]
+
+
+class _Result:
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; arrays become nested lists."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Result):
+        return value.to_dict()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Word(_Result):
+    """A whole word (its word pieces merged): characters `text[start:end]` of the sentence, probability if generated."""
+
+    text: str
+    start: int
+    end: int
+    probability: float | None = None
+
+
+@dataclass(frozen=True)
+class Caption(_Result):
+    """One caption. `log_probability` is the sum over tokens (end token included); `match` the matching head's probability.
+
+    `finished` is False when the length limit stopped it, `repetitive` is True when it repeats itself.
+    """
+
+    text: str
+    log_probability: float
+    tokens: tuple[str, ...]
+    token_log_probabilities: tuple[float, ...]
+    words: tuple[Word, ...]
+    match: float | None = None
+    finished: bool = True
+    repetitive: bool = False
+
+
+@dataclass(frozen=True)
+class Answer(_Result):
+    """One answer and its probability: among the ranked candidates, or of the generated sequence."""
+
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Answers(_Result):
+    """The answers to one question, best first."""
+
+    question: str
+    answers: tuple[Answer, ...]
+    mode: Literal["rank", "generate"]
+    truncated_at: int | None = None
+
+    @property
+    def best(self) -> str:
+        return self.answers[0].text
+
+
+@dataclass(frozen=True)
+class Match(_Result):
+    """How well a text fits: `probability` from the matching head (fused), `similarity` the cosine of the two encoders."""
+
+    text: str
+    probability: float | None
+    similarity: float | None
+    truncated_at: int | None = None
+
+
+@dataclass(frozen=True)
+class Agreement(_Result):
+    """Box against heat: does the map's peak lie in the box, what share of its energy, and how much of the picture the box is.
+
+    A map without contrast has no peak: `pointing_hit` is then None.
+    """
+
+    pointing_hit: bool | None
+    energy_inside: float
+    box_area: float
+
+
+@dataclass(frozen=True)
+class Explanation(_Result):
+    """One map per word of `text`.
+
+    `maps` is float32 (words, grid, grid), not normalised; for a clip it is the map of the temporal mean.
+    `score` is the explained quantity (match probability, token probability, or box coordinate sum).
+    `truncated_at` is the character at which the text was cut, None if it was not.
+    """
+
+    text: str
+    words: tuple[Word, ...]
+    maps: np.ndarray
+    target: Target
+    method: str
+    layer: int | None
+    score: float
+    truncated_at: int | None = None
+
+    @property
+    def overall(self) -> np.ndarray:
+        """float32 (grid, grid): the mean over words."""
+        return self.maps.mean(axis=0)
+
+
+@dataclass(frozen=True)
+class Grounding(_Result):
+    """Where one phrase is, whether it is there at all, and what its heat says. `frame` is set for clips."""
+
+    phrase: str
+    box_xyxy: tuple[float, float, float, float]
+    box_cxcywh: tuple[float, float, float, float]
+    match: float | None
+    verdict: Verdict | None
+    explanation: Explanation | None = None
+    agreement: Agreement | None = None
+    frame: int | None = None
+    truncated_at: int | None = None
+
+
+@dataclass(frozen=True)
+class Completion(_Result):
+    """One filling of a text's `[MASK]`s: the completed text and the probability of the filled tokens."""
+
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class DeletionCheck(_Result):
+    """Match probability while the hottest patches are greyed step by step, against random patches (mean of several draws).
+
+    `fractions`, `by_heat`, `by_chance` have one entry per step; `faithfulness` is mean(by_chance) - mean(by_heat), so a map
+    that finds what matters is above 0.
+    """
+
+    fractions: tuple[float, ...]
+    by_heat: tuple[float, ...]
+    by_chance: tuple[float, ...]
+    faithfulness: float
