@@ -11,10 +11,12 @@ DEV_READY := .venv/.installed-dev
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench train-mini-smoke clean
+.PHONY: help install demo test lint format bench train-mini-smoke clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-24s%s\n", $$1, $$2}'
+
+install: $(DEV_READY)  ## make .venv ready for everything below (each target does so by itself)
 
 demo: $(DEMO_READY)  ## open the app on http://127.0.0.1:7860; flags in ARGS="--port 7861"
 	$(PYTHON) app.py $(ARGS)
