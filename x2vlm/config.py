@@ -78,6 +78,7 @@ class TextConfig:
     layer_norm_eps: float = 1e-12
     dropout: float = 0.1
     drop_path: float = 0.0
+    drop_path_per_token: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class FusionConfig:
     layer_norm_eps: float = 1e-12
     dropout: float = 0.1
     drop_path: float = 0.0
+    drop_path_per_token: bool = False
 
 
 @dataclass(frozen=True)

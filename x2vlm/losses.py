@@ -1,0 +1,141 @@
+"""The losses of X²-VLM as pure functions of tensors, with the official arithmetic where it is sound.
+
+Departures, each an official slip: a degenerate box affects its own term only (the official code zeroes GIoU for the whole
+batch), and a batch without boxes gives 0 instead of NaN. Shapes: B local pairs, G pairs over all processes, R regions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from x2vlm.boxes import cxcywh_to_xyxy, generalized_iou_pairs
+
+
+class _GatherLocalGradient(torch.autograd.Function):
+    """All processes' rows; backward keeps the local slice.
+
+    DistributedDataParallel averages gradients over processes and every process computes the whole loss, so the local slice is
+    scaled by their number: the result is the gradient of the one-process loss on the global batch.
+    """
+
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:
+        gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, rows.contiguous())
+        ctx.start, ctx.count = dist.get_rank() * len(rows), len(rows)
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient[ctx.start : ctx.start + ctx.count] * dist.get_world_size()
+
+
+def gather_features(rows: Tensor) -> Tensor:
+    """float[B, ...] of every process in rank order float[G, ...]; unchanged without a process group. B must be equal."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return rows
+    if rows.requires_grad:
+        return _GatherLocalGradient.apply(rows)
+    gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, rows.contiguous())
+    return torch.cat(gathered)
+
+
+def contrastive_loss(
+    image_features: Tensor, text_features: Tensor, temperature: Tensor | float, positives: Tensor | None = None
+) -> Tensor:
+    """Symmetric contrastive loss over the global batch (arXiv 2111.08276, equations 1-3).
+
+    Args:
+        image_features, text_features: float[B, E], L2-normalised; row i belongs to row i.
+        temperature: scalar that divides the similarity.
+        positives: int64[B]; rows with equal numbers are all positives. None: only the diagonal.
+
+    Returns:
+        Scalar, the mean of both directions.
+    """
+    images, texts = gather_features(image_features), gather_features(text_features)
+    logits = images @ texts.T / temperature
+    if positives is None:
+        labels = torch.arange(len(logits), device=logits.device)
+        return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+    positives = gather_features(positives)
+    targets = (positives[:, None] == positives[None]).to(logits.dtype)
+    targets = targets / targets.sum(dim=1, keepdim=True)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+@torch.no_grad()
+def sample_hard_negatives(similarity: Tensor, positives: Tensor | None = None) -> Tensor:
+    """For every row one column that is not its positive, drawn in proportion to softmax(similarity) + 1e-5.
+
+    Args:
+        similarity: float[B, B], already divided by the temperature, over the local batch.
+        positives: int64[B], see `contrastive_loss`.
+
+    Returns:
+        int64[B]. A row without any negative gets its own index; leave such rows out with `has_negative`.
+    """
+    weights = similarity.float().softmax(dim=1) + 1e-5
+    weights = weights.masked_fill(_positive_pairs(len(weights), positives, weights.device), 0)
+    alone = weights.sum(dim=1) == 0
+    weights[alone] = torch.eye(len(weights), device=weights.device)[alone]
+    return torch.multinomial(weights, 1)[:, 0]
+
+
+def has_negative(batch_size: int, positives: Tensor | None, device: torch.device) -> Tensor:
+    """bool[B]: rows for which the batch holds a negative at all."""
+    return ~_positive_pairs(batch_size, positives, device).all(dim=1)
+
+
+def _positive_pairs(batch_size: int, positives: Tensor | None, device: torch.device) -> Tensor:
+    if positives is None:
+        return torch.eye(batch_size, dtype=torch.bool, device=device)
+    return positives[:, None] == positives[None]
+
+
+def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy over matched (1) and unmatched (0) pairs: logits float[K, 2], labels int64[K], -100 = left out."""
+    return F.cross_entropy(logits.float(), labels, ignore_index=-100)
+
+
+def masked_lm_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy over masked tokens: logits float[B, M, V], labels int64[B, M], -100 = ignored. No label: 0."""
+    loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
+    return loss / (labels != -100).sum().clamp(min=1)
+
+
+def smoothed_lm_loss(logits: Tensor, labels: Tensor, smoothing: float, excluded_id: int, weights: Tensor | None = None) -> Tensor:
+    """KL divergence to smoothed targets, summed over the vocabulary, averaged over real masks (official captioning loss).
+
+    The label has probability 1 - smoothing; the rest is shared by all other tokens but `excluded_id`.
+
+    Args:
+        logits: float[B, M, V]; labels: int64[B, M], -100 or weight 0 = ignored; weights: float[B, M].
+    """
+    ignored = (labels == -100) | (labels == excluded_id)
+    log_probabilities = logits.float().log_softmax(dim=-1)
+    targets = torch.full_like(log_probabilities, smoothing / (logits.shape[-1] - 2))
+    targets[..., excluded_id] = 0
+    targets.scatter_(-1, labels.masked_fill(ignored, 0)[..., None], 1 - smoothing)
+    loss = F.kl_div(log_probabilities, targets, reduction="none").sum(dim=-1).masked_fill(ignored, 0)
+    weights = (labels != -100).to(loss.dtype) if weights is None else weights
+    return (loss * weights).sum() / (weights.sum() + 1e-5)
+
+
+def box_losses(boxes_cxcywh: Tensor, targets_cxcywh: Tensor, is_image: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """L1 and 1 - GIoU, each summed over regions and divided by their number (arXiv 2111.08276, equation 6).
+
+    Args:
+        boxes_cxcywh, targets_cxcywh: float[R, 4] as fractions of the picture's sides.
+        is_image: bool[R]; rows whose text describes the whole picture are left out.
+    """
+    boxes_cxcywh, targets_cxcywh = boxes_cxcywh.float(), targets_cxcywh.float()
+    weights = torch.ones(len(boxes_cxcywh), device=boxes_cxcywh.device) if is_image is None else (~is_image.bool()).float()
+    count = weights.sum().clamp(min=1)
+    l1 = (boxes_cxcywh - targets_cxcywh).abs().sum(dim=1)
+    giou = generalized_iou_pairs(cxcywh_to_xyxy(boxes_cxcywh), cxcywh_to_xyxy(targets_cxcywh))
+    return (l1 * weights).sum() / count, ((1 - giou) * weights).sum() / count

@@ -1,0 +1,219 @@
+"""Attention, transformer layers and the key/value cache that text, fusion and answer decoder share.
+
+Layers are post-norm as in BERT. What attention does is a function handed in (`attend`): fused by default, `AttentionRecord`
+when somebody wants to see the probabilities. Modules hold no inspection state.
+
+Shapes: B batch, N rows (B or a multiple of it), T queries, S keys, H heads, C width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+KeysValues = tuple[Tensor, Tensor]
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
+
+MASKED = -1e4
+"""Added to the score of a key that may not be seen; exp(-1e4) is 0 in every float format, and fp16 can hold it."""
+
+
+def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Turns a mask (1 = attend) of shape (B, S) or (B, T, S) into additive scores (B, 1, 1 or T, S); None stays None."""
+    if mask is None:
+        return None
+    mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
+    return (1.0 - mask.to(dtype)) * MASKED
+
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float = 0.0) -> Tensor:
+    """Softmax attention in one kernel.
+
+    Args:
+        query: (N, H, T, C/H).
+        key, value: (B, H, S, C/H) where N is a multiple of B; row n reads key row n // (N / B). Rows that share keys are
+            folded into one longer query, so the keys are read once.
+        bias: additive (B or N, 1, 1 or T, S), or None.
+
+    Returns:
+        (N, H, T, C/H).
+    """
+    rows, batch = query.shape[0], key.shape[0]
+    if rows == batch:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+    group, (_, heads, length, width) = rows // batch, query.shape
+    query = query.reshape(batch, group, heads, length, width).transpose(1, 2).reshape(batch, heads, group * length, width)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+    return out.reshape(batch, heads, group, length, width).transpose(1, 2).reshape(rows, heads, length, width)
+
+
+class AttentionRecord:
+    """Explicit attention that keeps what it saw: `probabilities[i]` is (N, H, T, S) of the i-th call."""
+
+    def __init__(self):
+        self.probabilities: list[Tensor] = []
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float = 0.0) -> Tensor:
+        group = query.shape[0] // key.shape[0]
+        key, value = key.repeat_interleave(group, 0), value.repeat_interleave(group, 0)
+        scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+        if bias is not None:
+            scores = scores + (bias if bias.shape[0] in (1, len(scores)) else bias.repeat_interleave(group, 0))
+        probabilities = scores.softmax(dim=-1)
+        self.probabilities.append(probabilities)
+        return F.dropout(probabilities, dropout) @ value
+
+
+class KeyValueCache:
+    """Keys and values of the tokens read so far, one pair a layer; made and owned by the caller."""
+
+    def __init__(self, num_layers: int):
+        self._pairs: list[KeysValues | None] = [None] * num_layers
+
+    @property
+    def length(self) -> int:
+        return 0 if self._pairs[0] is None else self._pairs[0][0].shape[2]
+
+    def extend(self, layer: int, keys_values: KeysValues, keep: int) -> KeysValues:
+        """Everything so far plus the new tokens; of the new ones only the first `keep` are remembered."""
+        past = self._pairs[layer]
+        if past is not None:
+            keys_values = tuple(torch.cat(pair, dim=2) for pair in zip(past, keys_values))
+        kept = (0 if past is None else past[0].shape[2]) + keep
+        self._pairs[layer] = tuple(tensor[:, :, :kept] for tensor in keys_values)
+        return keys_values
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row i continues what row `rows[i]` was, (N,) long."""
+        self._pairs = [tuple(tensor.index_select(0, rows) for tensor in pair) for pair in self._pairs]
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops a residual branch per sample and rescales the rest (Huang et al., arXiv 1603.09382).
+
+    With `per_token` the draw is one per token position, shared by the batch: what the official RefCOCO+ recipe did.
+    """
+
+    def __init__(self, rate: float, per_token: bool = False):
+        super().__init__()
+        self.rate, self.per_token = rate, per_token
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        shape = (1, x.shape[1], 1) if self.per_token else (x.shape[0], 1, 1)
+        return x * x.new_empty(shape).bernoulli_(1 - self.rate) / (1 - self.rate)
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values come from tokens of width `context_size`."""
+
+    def __init__(self, hidden_size: int, num_heads: int, context_size: int, dropout: float):
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key = nn.Linear(context_size, hidden_size)
+        self.value = nn.Linear(context_size, hidden_size)
+        self.output = nn.Linear(hidden_size, hidden_size)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """(B, S, context_size) to two tensors (B, H, S, C/H)."""
+        return self._split(self.key(context)), self._split(self.value(context))
+
+    def forward(self, x: Tensor, keys_values: KeysValues, bias: Tensor | None, attend: Attend = fused_attention) -> Tensor:
+        """(N, T, C) to (N, T, C)."""
+        out = attend(self._split(self.query(x)), *keys_values, bias, self.dropout if self.training else 0.0)
+        return self.output(out.transpose(1, 2).flatten(2))
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention, optional cross-attention, MLP; each followed by dropout, residual and LayerNorm (post-norm).
+
+    Args:
+        context_size: width of the tokens that cross-attention reads; None builds no cross-attention.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        intermediate_size: int,
+        layer_norm_eps: float,
+        dropout: float,
+        context_size: int | None = None,
+        drop_path: float = 0.0,
+        drop_path_per_token: bool = False,
+    ):
+        super().__init__()
+        self.attention = Attention(hidden_size, num_heads, hidden_size, dropout)
+        self.attention_norm = nn.LayerNorm(hidden_size, layer_norm_eps)
+        if context_size is not None:
+            self.cross_attention = Attention(hidden_size, num_heads, context_size, dropout)
+            self.cross_attention_norm = nn.LayerNorm(hidden_size, layer_norm_eps)
+        self.fc1 = nn.Linear(hidden_size, intermediate_size)
+        self.fc2 = nn.Linear(intermediate_size, hidden_size)
+        self.mlp_norm = nn.LayerNorm(hidden_size, layer_norm_eps)
+        # Stochastic depth replaces the dropout of the three branches; attention dropout stays.
+        self.residual = DropPath(drop_path, drop_path_per_token) if drop_path > 0 else nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        keys_values: KeysValues,
+        bias: Tensor | None,
+        context: KeysValues | None = None,
+        context_bias: Tensor | None = None,
+        attend: Attend = fused_attention,
+    ) -> Tensor:
+        """One layer.
+
+        Args:
+            x: (N, T, C).
+            keys_values: of self-attention, `self.attention.keys_values(x)` or a cache's extension of them.
+            context: keys and values of cross-attention (B, H, S, C/H); None skips cross-attention.
+            attend: used by cross-attention only.
+        """
+        x = self.attention_norm(x + self.residual(self.attention(x, keys_values, bias)))
+        if context is not None:
+            x = self.cross_attention_norm(x + self.residual(self.cross_attention(x, context, context_bias, attend)))
+        return self.mlp_norm(x + self.residual(self.fc2(F.gelu(self.fc1(x)))))
+
+
+class LayerStack(nn.Module):
+    """A run of transformer layers: text encoder body, fusion encoder or answer decoder body."""
+
+    def __init__(self, layers: list[TransformerLayer]):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def project_context(self, context: Tensor) -> list[KeysValues]:
+        """Cross-attention keys and values of every layer, computed once for any number of texts."""
+        return [layer.cross_attention.keys_values(context) for layer in self.layers]
+
+    def run(
+        self,
+        x: Tensor,
+        bias: Tensor | None,
+        contexts: list[KeysValues] | None = None,
+        context_bias: Tensor | None = None,
+        attend: Attend = fused_attention,
+        cache: KeyValueCache | None = None,
+        keep: int = 0,
+    ) -> Tensor:
+        """(N, T, C) through all layers.
+
+        Args:
+            cache, keep: earlier tokens, and how many of the T new ones join them (see `KeyValueCache.extend`).
+        """
+        for index, layer in enumerate(self.layers):
+            keys_values = layer.attention.keys_values(x)
+            if cache is not None:
+                keys_values = cache.extend(index, keys_values, keep)
+            x = layer(x, keys_values, bias, contexts[index] if contexts else None, context_bias, attend)
+        return x
