@@ -1,0 +1,23 @@
+"""The training tasks by the word that `type` takes in a run's YAML; each is imported only when a run names it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from train.tasks.base import Task
+from x2vlm.errors import ConfigError
+
+TASKS: dict[str, str] = {}
+"""Task type -> `module:Class`."""
+
+
+def task_class(kind: str) -> type[Task]:
+    """The class of a task type.
+
+    Raises:
+        ConfigError: no such type (`config/value`).
+    """
+    if kind not in TASKS:
+        raise ConfigError(f"Unknown task type {kind!r}. Known types: {', '.join(sorted(TASKS))}.", "config/value")
+    module, name = TASKS[kind].split(":")
+    return getattr(import_module(module), name)
