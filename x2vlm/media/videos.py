@@ -1,24 +1,21 @@
-"""Bytes in, upright RGB pixels out: what the child process of `x2vlm.media` runs on files from strangers.
+"""Clips: bytes to chosen frames, exactly numbered, upright.
 
-Every limit is checked on the header, before the work it would cost. Messages name no file; the parent adds the name.
-Frame numbers are exact: all packets are listed first, a frame is known by its place in presentation order, and decoding
-starts at the nearest key frame before it (or at the beginning, where time stamps are missing or repeated).
+All packets are listed first and a frame is known by its place in presentation order; decoding starts at the nearest key
+frame before it, or at the beginning where time stamps are missing or repeated.
 """
 
 import bisect
 import contextlib
 import io
+import itertools
 import time
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from .errors import MediaError, ParameterError
+from ..errors import MediaError, ParameterError
+from .limits import RESAVE, MediaLimits, check_frame_size, timed_out
 
-SEND_AGAIN = "Export it as JPEG or PNG and send it again."
-RESAVE = "Save it again as MP4 (H.264) and send that."
-PICTURE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 # Decoders outside this list are never started: every one is code that strangers' bytes would run through.
 CODECS = (
@@ -29,22 +26,6 @@ CODECS = (
 HEADER_MEMORY = 384 * 2**20
 # A pause longer than this adds no decoding work, so it counts only this much towards the length limit.
 LONGEST_PAUSE = 10.0
-
-
-@dataclass(frozen=True)
-class MediaLimits:
-    """Every limit on media in one place: sizes in bytes and pixels, times in seconds."""
-
-    image_bytes: int = 20 * 2**20
-    image_pixels: int = 50_000_000
-    image_side: int = 30_000
-    video_bytes: int = 200 * 2**20
-    video_seconds: float = 600.0
-    video_pixels: int = 35_000_000  # in one frame
-    video_frames: int = 40_000
-    chosen_frames: int = 256
-    decode_seconds: float = 20.0
-    memory_bytes: int = 1536 * 2**20
 
 
 def sample_frame_indices(num_frames: int, num_samples: int) -> list[int]:
@@ -58,188 +39,6 @@ def sample_frame_indices(num_frames: int, num_samples: int) -> list[int]:
         return sorted(i % num_frames for i in range(num_samples))
     length, longer = divmod(num_frames, num_samples)
     return [i * length + min(i, longer) for i in range(num_samples)]
-
-
-# ---------------------------------------------------------------- what kind of file
-
-
-_SIGNATURES = (
-    (b"\xff\xd8\xff", "image", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "image", "PNG"),
-    (b"GIF8", "image", "GIF"),
-    (b"BM", "image", "BMP"),
-    (b"II*\0", "image", "TIFF"),
-    (b"MM\0*", "image", "TIFF"),
-    (b"\x1aE\xdf\xa3", "video", "Matroska or WebM"),
-    (b"%PDF", None, "a PDF"),
-    (b"%!PS", None, "an EPS drawing"),
-    (b"\xc5\xd0\xd3\xc6", None, "an EPS drawing"),
-    (b"PK\x03\x04", None, "a ZIP archive"),
-    (b"MZ", None, "a program"),
-    (b"\x7fELF", None, "a program"),
-    (b"#EXTM3U", None, "a playlist"),
-    (b"ffconcat", None, "a playlist"),
-    (b"<mpd", None, "a playlist"),
-    (b"<!doctype", None, "a web page"),
-    (b"<html", None, "a web page"),
-    (b"<svg", None, "an SVG drawing"),
-)
-
-
-def sniff(data: bytes) -> tuple[str | None, str]:
-    """What the first bytes say: ("image", "video" or None) and the kind's name."""
-    head = bytes(data[:512])
-    if head[:4] == b"RIFF":
-        riff = {b"WEBP": ("image", "WebP"), b"AVI ": ("video", "AVI"), b"WAVE": (None, "a sound file")}
-        return riff.get(head[8:12], (None, "an unknown RIFF file"))
-    if head[4:8] == b"ftyp":
-        brands = {head[8:12]} | {head[i : i + 4] for i in range(16, min(int.from_bytes(head[:4]), 64), 4)}
-        if brands & {b"avif", b"avis"}:
-            return "image", "AVIF"
-        if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}:
-            return None, "HEIC"
-        return "video", "MP4"
-    if head[4:8] in (b"moov", b"mdat", b"free", b"wide", b"skip", b"moof", b"styp"):
-        return "video", "MP4"
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for signature, kind, label in _SIGNATURES:
-        if head.startswith(signature) or (kind is None and text.startswith(signature.lower())):
-            return kind, label
-    if text.startswith((b"<?xml", b"<!--")):
-        return None, "an SVG drawing" if b"<svg" in text else "an XML file"
-    return None, "no known kind of file"
-
-
-def read(data: bytes, want: str, choice: dict, limits: MediaLimits):
-    """Decode `data` as `want`: "image", "video" or "media" (the bytes decide).
-
-    Returns:
-        ("image", PIL RGB image, notes) or ("video", dict for `OpenedVideo`, frames as uint8 arrays).
-    Raises:
-        MediaError, ParameterError.
-    """
-    kind, label = sniff(data)
-    area = want if want != "media" else kind or "image"
-    noun = "picture" if area == "image" else "video"
-    if not data:
-        raise MediaError(f"the file is empty (0 bytes). Choose another {noun}.", f"{area}/empty")
-    if label == "HEIC":
-        raise MediaError(f"HEIC pictures are not supported. {SEND_AGAIN}", f"{area}/format")
-    if kind is None:
-        wanted = "picture or video" if want == "media" else noun
-        way = SEND_AGAIN if area == "image" else RESAVE
-        raise MediaError(f"this is not a {wanted} that can be read, it is {label}. {way}", f"{area}/format")
-    if kind != area:
-        other = f"a picture ({label})" if kind == "image" else f"a video ({label})"
-        raise MediaError(f"there is no {noun} in this file, it is {other}. Choose a {noun}.", f"{area}/format")
-    most = limits.image_bytes if kind == "image" else limits.video_bytes
-    if len(data) > most:
-        raise MediaError(*too_many_bytes(len(data), most, kind))
-    try:
-        return read_image(data, limits) if kind == "image" else read_video(data, choice, limits)
-    except MemoryError:
-        message = "reading it needs more memory than one file may use. Make it smaller and send it again."
-        raise MediaError(message, f"{kind}/memory") from None
-
-
-def too_many_bytes(size: int, most: int, kind: str) -> tuple[str, str]:
-    """Message and code for a file of `size` bytes over the limit `most`."""
-    return (
-        f"the file has {size / 2**20:.1f} MiB; the limit is {most / 2**20:g}. Make it smaller and send it again.",
-        f"{kind}/bytes",
-    )
-
-
-# ---------------------------------------------------------------- pictures
-
-
-def read_image(data: bytes, limits: MediaLimits) -> tuple[str, Image.Image, list[str]]:
-    """Decode a picture; see `read`."""
-    Image.MAX_IMAGE_PIXELS = None  # our own limit below is stricter and has its own message
-    damaged = MediaError("the picture is damaged or incomplete. Choose another copy of it.", "image/corrupt")
-    try:
-        image = Image.open(io.BytesIO(data), formats=PICTURE_FORMATS)
-    except MemoryError:
-        raise
-    except Exception:
-        raise damaged from None
-    check_image_size(image.size, limits)
-    notes = []
-    if getattr(image, "is_animated", False) and image.format != "MPO":
-        several = "it has several pages" if image.format == "TIFF" else "it is animated"
-        notes.append(f"{several}; the first picture is used. [image/animated]")
-    try:
-        image.load()
-    except MemoryError:
-        raise
-    except Exception:
-        raise damaged from None
-    if image.format in ("JPEG", "MPO") and _ends_in_filler(image, data):
-        raise MediaError("the picture is cut off: its lower part is missing. Send the whole file.", "image/corrupt")
-    return "image", upright_rgb(image), notes
-
-
-def check_image_size(size: tuple[int, int], limits: MediaLimits) -> None:
-    """Refuse a picture of no or too many pixels; `size` is (width, height)."""
-    width, height = size
-    if width < 1 or height < 1:
-        raise MediaError(f"{width} x {height} pixels: the picture is empty. Choose another picture.", "image/empty")
-    again = "Make it smaller and send it again."
-    if width * height > limits.image_pixels:
-        mega, most = width * height / 1e6, limits.image_pixels / 1e6
-        message = f"{width} x {height} = {mega:.{0 if mega >= 10 else 2}f} Mpixel; the limit is {most:g}. {again}"
-        raise MediaError(message, "image/pixels")
-    if max(size) > limits.image_side:
-        message = f"{width} x {height} pixels: the longest side may have {limits.image_side}. {again}"
-        raise MediaError(message, "image/pixels")
-
-
-def _ends_in_filler(image: Image.Image, data: bytes) -> bool:
-    """Whether a JPEG's data ran out before its last row although an end marker follows.
-
-    The decoder then fills up with middle grey and reports success. Only such a picture changes when a few more bytes of
-    data stand before the end marker; in a whole one they are surplus and ignored.
-    """
-    width, height = image.size
-    corner = np.asarray(image.crop((max(width - 8, 0), max(height - 8, 0), width, height)))
-    if corner.min() < 126 or corner.max() > 130:
-        return False
-    end = data.rfind(b"\xff\xd9")
-    longer = Image.open(io.BytesIO(data[:end] + b"\x5a\xa5\x3c\x69" * 64 + data[end:]), formats=("JPEG",))
-    try:
-        return longer.tobytes() != image.tobytes()
-    except OSError:
-        return True
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """An 8-bit RGB copy: turned upright by its EXIF, clear parts on white, 16 bits scaled to 8."""
-    if image.mode.startswith("I"):
-        image = _eight_bit(image)
-    elif image.mode in ("F", "LAB", "HSV"):
-        raise MediaError(f"its pixels are of a kind that is not supported ({image.mode}). {SEND_AGAIN}", "image/format")
-    # Unreadable metadata never loses a picture, whatever way the parser finds to fail on it.
-    with contextlib.suppress(Exception):
-        image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        paper = Image.new("RGB", image.size, "white")
-        paper.paste(image, mask=image.getchannel("A"))
-        return paper
-    return image.convert("RGB") if image.mode != "RGB" else image.copy()
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Grey values of 16 bits scaled to 8 (Pillow's own conversion clips, which leaves white)."""
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise MediaError(f"its pixels have more than 16 bits, which is not supported. {SEND_AGAIN}", "image/format")
-    grey = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    grey.info["exif"] = image.getexif().tobytes()
-    return grey
-
-
-# ---------------------------------------------------------------- videos
 
 
 def read_video(data: bytes, choice: dict, limits: MediaLimits) -> tuple[str, dict, list[np.ndarray]]:
@@ -312,19 +111,10 @@ def _open_container(data: bytes, limits: MediaLimits):
     if codec is None or codec.name not in CODECS.split(","):
         name = "unknown" if codec is None else codec.name
         raise MediaError(f"its video codec ({name}) is not supported. {RESAVE}", "video/format")
-    _check_frame_size(codec.width, codec.height, limits)
+    check_frame_size(codec.width, codec.height, limits)
     codec.thread_count = 1
     codec.options = {"max_pixels": str(limits.video_pixels)}
     return container, stream
-
-
-def _check_frame_size(width: int, height: int, limits: MediaLimits) -> None:
-    if width * height > limits.video_pixels:
-        message = (
-            f"frames of {width} x {height} = {width * height / 1e6:.0f} Mpixel; the limit is "
-            f"{limits.video_pixels / 1e6:g}. Make the video smaller and send it again."
-        )
-        raise MediaError(message, "video/pixels")
 
 
 @contextlib.contextmanager
@@ -390,7 +180,7 @@ def _list_packets(container, stream, limits: MediaLimits, deadline: float) -> tu
     else:
         times = [i / rate for i in range(len(shown))]
     duration = times[-1] + 1 / rate
-    played = sum(min(b - a, LONGEST_PAUSE) for a, b in zip(times, times[1:]))
+    played = sum(min(b - a, LONGEST_PAUSE) for a, b in itertools.pairwise(times))
     if played > limits.video_seconds:
         message = (
             f"the video is {played:.0f} s long; the limit is {limits.video_seconds:g} s. Cut out the part you want."
@@ -406,14 +196,6 @@ def _list_packets(container, stream, limits: MediaLimits, deadline: float) -> tu
 def _check_deadline(deadline: float, limits: MediaLimits) -> None:
     if time.monotonic() > deadline:
         raise MediaError(*timed_out(limits, "video"))
-
-
-def timed_out(limits: MediaLimits, kind: str) -> tuple[str, str]:
-    """Message and code for a file that takes too long to decode."""
-    return (
-        f"reading it took longer than {limits.decode_seconds:g} s. Make it smaller or shorter and send it again.",
-        f"{kind}/timeout",
-    )
 
 
 def _choose(timeline: _Timeline, choice: dict, limits: MediaLimits) -> list[int]:
@@ -522,7 +304,7 @@ class _Decoder:
             return []
 
     def _pixels(self, frame) -> np.ndarray:
-        _check_frame_size(frame.width, frame.height, self.limits)
+        check_frame_size(frame.width, frame.height, self.limits)
         turns = round(frame.rotation / 90) % 4
         width, height = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
         if self.size is None:

@@ -1,4 +1,4 @@
-"""The child process of `x2vlm.media` and the parent's end of its pipes.
+"""The child process of this package and the parent's end of its pipes.
 
 A file from a stranger is decoded by a process that has no network, environment or file to write to, little memory and a
 deadline. It imports Pillow, PyAV and NumPy, never torch. A message in either direction is eight bytes of lengths, a JSON
@@ -17,8 +17,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from .errors import Cancelled, MediaError, ParameterError
-from .media_decode import MediaLimits, read, timed_out
+from ..errors import Cancelled, MediaError, ParameterError
+from .decode import read
+from .limits import MediaLimits, timed_out
 
 WORKERS = 2  # children at work at the same time
 JOBS_PER_WORKER = 500  # then a fresh child, so that small leaks cannot add up
@@ -26,7 +27,7 @@ START_SECONDS = 60.0
 GRACE_SECONDS = 1.0  # the child stops a clip by itself at the deadline; this much later it is killed
 POLL_SECONDS = 0.05
 STRIP_ROWS = 256
-BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from x2vlm.media_worker import serve; serve(int(sys.argv[2]))"
+BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from x2vlm.media.worker import serve; serve(int(sys.argv[2]))"
 
 
 def send(file, header: dict, *chunks: bytes, size: int | None = None) -> None:
@@ -117,7 +118,7 @@ class Worker:
     """One child process. Not for two threads at once; `Pool` takes care of that."""
 
     def __init__(self, memory_bytes: int):
-        paths = [str(Path(__file__).resolve().parents[1]), *(os.path.abspath(p) for p in sys.path if p)]
+        paths = [str(Path(__file__).resolve().parents[2]), *(os.path.abspath(p) for p in sys.path if p)]
         kept = ("SYSTEMROOT", "LD_LIBRARY_PATH")  # the loader may need these; nothing else is passed on
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         self.memory_bytes = memory_bytes

@@ -1,38 +1,19 @@
-"""Open a picture or a clip safely, and write a clip that browsers play.
+"""Open a picture or a clip: where the bytes come from, what the child process makes of them, and the names in messages."""
 
-Files, bytes and file objects are decoded in a child process with limits (`media_worker`); pictures already in memory (PIL,
-NumPy) are only put upright and into RGB. Whatever is wrong with a file becomes a `MediaError` that says what, why and what
-to do, and the next call works. Web addresses are never fetched.
-"""
-
-import contextlib
 import os
 import stat
-import tempfile
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from .errors import MediaError, ParameterError, X2VLMError
-from .media_decode import MediaLimits, check_image_size, sample_frame_indices, too_many_bytes, upright_rgb
-from .media_worker import pool
-
-__all__ = [
-    "MediaLimits",
-    "OpenedImage",
-    "OpenedVideo",
-    "open_image",
-    "open_media",
-    "open_video",
-    "sample_frame_indices",
-    "write_video",
-]
+from ..errors import MediaError, ParameterError, X2VLMError
+from . import worker
+from .images import upright_rgb
+from .limits import MediaLimits, check_image_size, too_many_bytes
 
 Source = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 DEFAULT_LIMITS = MediaLimits()
@@ -41,7 +22,8 @@ LONGEST_NAME = 60
 
 @dataclass(frozen=True, eq=False)
 class OpenedImage:
-    """A picture: `pixels` is RGB, upright; `notes` are sentences for the user, for example that only the first frame is used."""
+    """A picture: `pixels` is RGB, upright; `notes` are sentences for the user, for example that it is
+    animated."""
 
     pixels: Image.Image
     notes: tuple[str, ...] = ()
@@ -151,7 +133,7 @@ def _open(source: Source, want: str, choice: dict, limits: MediaLimits, name: st
     try:
         if isinstance(source, (Image.Image, np.ndarray)):
             return OpenedImage(_in_memory(source, want, limits))
-        reply, pixels = pool.run(_bytes_of(source, want, limits), want, choice, limits, cancel)
+        reply, pixels = worker.pool.run(_bytes_of(source, want, limits), want, choice, limits, cancel)
     except (MediaError, ParameterError) as error:
         raise type(error)(f"{name}: {error.message}", error.code) from None
     notes = tuple(f"{name}: {note}" for note in reply["notes"])
@@ -255,58 +237,3 @@ def shown_name(path: str) -> str:
     if len(harmless) <= LONGEST_NAME:
         return harmless
     return f"{harmless[: LONGEST_NAME // 2]}…{harmless[-LONGEST_NAME // 3 :]}"
-
-
-# ---------------------------------------------------------------- writing
-
-
-def write_video(frames: Iterable[Image.Image | np.ndarray], fps: float, path: str | os.PathLike) -> Path:
-    """Write an MP4 (H.264, yuv420p, BT.709, index first) that browsers play; the file appears whole or not at all.
-
-    Args:
-        frames: PIL images or uint8 arrays (H, W, 3), all of one size. An odd side is made even by repeating its last row.
-        fps: frames per second.
-        path: target; its folder must exist.
-
-    Raises:
-        ParameterError: no frames, frames of different sizes, or a rate that is not positive; code `param/range`.
-    """
-    path = Path(path)
-    if not 0 < fps <= 1000:
-        raise ParameterError(f"fps is {fps}; give a number above 0, 1000 at most.", "param/range")
-    handle, temporary = tempfile.mkstemp(suffix=".mp4", prefix=".", dir=path.parent)
-    os.close(handle)
-    try:
-        _encode(frames, Fraction(fps).limit_denominator(1001), temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-    return path
-
-
-def _encode(frames: Iterable[Image.Image | np.ndarray], rate: Fraction, path: str) -> None:
-    import av
-
-    shape = None
-    with av.open(path, "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        for frame in frames:
-            pixels = np.asarray(frame.convert("RGB") if isinstance(frame, Image.Image) else frame)
-            if shape is None:
-                shape = pixels.shape
-                stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
-                stream.height, stream.width = (side + side % 2 for side in shape[:2])
-                stream.pix_fmt = "yuv420p"
-                codec = stream.codec_context
-                codec.colorspace = codec.color_primaries = codec.color_trc = 1  # BT.709, so that no player has to guess
-                codec.color_range = 1
-            if pixels.shape != shape or pixels.dtype != np.uint8 or shape[2:] != (3,):
-                message = f"a frame of {pixels.shape} {pixels.dtype} after {shape}. Give uint8 RGB frames of one size."
-                raise ParameterError(message, "param/range")
-            even = np.pad(pixels, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
-            picture = av.VideoFrame.from_ndarray(even, format="rgb24")
-            container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace="ITU709")))
-        if shape is None:
-            raise ParameterError("There are no frames to write. Give at least one.", "param/range")
-        container.mux(stream.encode())
