@@ -17,6 +17,8 @@ COMPLETE = ("", "x2vlm", "x2vlm/modeling", "app", "train")  # folders whose ever
 UNLISTED = {"__init__.py", "__main__.py", ".gitignore", ".gitattributes"}
 NO_PHRASE = "?"
 
+_CACHES = {"__pycache__", ".venv"}
+
 _BLOCK = re.compile(r"(?<=<!-- tree -->\n```text\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
 _LINE = re.compile(r"((?:│   |    )*)[├└]── (\S+)(?:\s+(.*))?$")
 
@@ -27,7 +29,7 @@ def repository_files(root: Path) -> list[PurePosixPath]:
         command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
     else:
-        names = [path.relative_to(root).as_posix() for path in root.rglob("*") if "__pycache__" not in path.parts]
+        names = [path.relative_to(root).as_posix() for path in root.rglob("*") if not _CACHES.intersection(path.parts)]
     return sorted({PurePosixPath(name) for name in names if name and (root / name).is_file()})
 
 
@@ -43,32 +45,34 @@ def parse(readme: str) -> dict[str, str]:
     return tree
 
 
-def expected(root: Path) -> dict[str, str]:
-    """Path -> suggested phrase of everything that must stand in the tree."""
-    paths: dict[str, str] = {}
-    for file in repository_files(root):
-        for path in (file, *file.parents[:-1]):
-            folder = "" if path.parent == PurePosixPath(".") else str(path.parent)
-            if folder in COMPLETE and path.name not in UNLISTED:
-                paths[str(path)] = _phrase(root / path)
-    return paths
+def existing(root: Path) -> list[str]:
+    """Files and folders of the repository, relative to `root`; a folder without files does not count."""
+    files = repository_files(root)
+    return sorted({str(path) for file in files for path in (file, *file.parents[:-1])})
 
 
 def problems(root: Path) -> tuple[dict[str, str], list[str]]:
-    """Entries that the tree lacks (with a suggested phrase), and entries that are stale or say nothing."""
-    tree = parse((root / "README.md").read_text(encoding="utf-8"))
-    missing = {path: phrase for path, phrase in expected(root).items() if path not in tree}
-    stale = [path for path, phrase in tree.items() if not (root / path).exists() or phrase == NO_PHRASE]
-    return missing, stale
+    """Entries that the tree lacks (path -> suggested phrase), and entries that are gone or say nothing."""
+    tree, paths = parse((root / "README.md").read_text(encoding="utf-8")), existing(root)
+    must = [path for path in paths if path.rpartition("/")[0] in COMPLETE and path.rpartition("/")[2] not in UNLISTED]
+    missing = {path: _phrase(root / path) for path in must if path not in tree}
+    return missing, [path for path, phrase in tree.items() if path not in paths or phrase == NO_PHRASE]
+
+
+def advice(root: Path) -> list[str]:
+    """What to change in the tree, a line each; empty when it is true."""
+    missing, stale = problems(root)
+    added = [f"add     {path}  {phrase}" for path, phrase in missing.items()]
+    return added + [f"repair  {path}  (gone, or without a phrase)" for path in stale]
 
 
 def repair(root: Path) -> None:
-    """Rewrite the tree in README.md: stale lines dropped, new ones added after their neighbours."""
-    readme = root / "README.md"
+    """Rewrite the tree in README.md: lines of what is gone are dropped, new ones added at the end of their folder."""
+    readme, paths = root / "README.md", existing(root)
     text = readme.read_text(encoding="utf-8")
-    tree = {path: phrase for path, phrase in parse(text).items() if (root / path).exists()}
+    kept = {path: phrase for path, phrase in parse(text).items() if path in paths}
     missing, _ = problems(root)
-    readme.write_text(_BLOCK.sub(lambda _: _render(root, tree | missing), text), encoding="utf-8")
+    readme.write_text(_BLOCK.sub(lambda _: _render(root, kept | missing), text), encoding="utf-8")
 
 
 def _render(root: Path, tree: dict[str, str]) -> str:
@@ -98,7 +102,6 @@ def _phrase(path: Path) -> str:
 if __name__ == "__main__":
     if "--write" in sys.argv[1:]:
         repair(ROOT)
-    missing, stale = problems(ROOT)
-    print(*[f"add     {path}  {phrase}" for path, phrase in missing.items()], sep="\n")
-    print(*[f"repair  {path}  (gone, or without a phrase)" for path in stale], sep="\n")
-    sys.exit(bool(missing or stale))
+    for line in advice(ROOT):
+        print(line)
+    sys.exit(bool(advice(ROOT)))
