@@ -108,7 +108,9 @@ def masked_lm_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return loss / (labels != -100).sum().clamp(min=1)
 
 
-def smoothed_lm_loss(logits: Tensor, labels: Tensor, smoothing: float, excluded_id: int, weights: Tensor | None = None) -> Tensor:
+def smoothed_lm_loss(
+    logits: Tensor, labels: Tensor, smoothing: float, excluded_id: int, weights: Tensor | None = None
+) -> Tensor:
     """KL divergence to smoothed targets, summed over the vocabulary, averaged over real masks (official captioning loss).
 
     The label has probability 1 - smoothing; the rest is shared by all other tokens but `excluded_id`.

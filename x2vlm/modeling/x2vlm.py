@@ -96,7 +96,9 @@ class X2VLM(nn.Module):
         """
         return pool_regions(image_embeds, patch_mask, image_index)
 
-    def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None) -> Tensor:
+    def encode_text(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+    ) -> Tensor:
         """int64[B, T] to text_embeds float[B, T, C]; mask [B, T] or [B, T, T], 1 = attend."""
         return self.text_encoder(input_ids, attention_mask, position_ids)
 

@@ -1,0 +1,91 @@
+"""Captioning by left-to-right masked LM: a [MASK] at the end of what is written predicts the next token.
+
+Trained with masks in front of the real tokens (`train.data.masking`), decoded with a key/value cache: the real tokens are
+remembered, the [MASK] is not, and the picture's keys and values are computed once.
+
+Shapes: B pictures, N rows (beams of one picture are consecutive), L tokens incl. inserted masks, M masks, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from x2vlm.losses import masked_lm_loss, smoothed_lm_loss
+from x2vlm.modeling.layers import KeyValueCache
+from x2vlm.modeling.task import TaskModel, TaskOutput
+from x2vlm.modeling.x2vlm import X2VLM
+
+
+class X2VLMForCaptioning(TaskModel):
+    """Training loss and a decoder for `x2vlm.generation`."""
+
+    heads = ("masked_lm",)
+
+    def forward(
+        self,
+        visual: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        masked_positions: Tensor,
+        masked_labels: Tensor,
+        masked_weights: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        excluded_id: int = 101,
+    ) -> TaskOutput:
+        """Masked-LM loss under a left-to-right mask.
+
+        Args:
+            visual: float[B, 3, H, W] or float[B, F, 3, H, W].
+            input_ids, position_ids: int64[B, L]; attention_mask: [B, L, L], row = who looks.
+            masked_positions, masked_labels: int64[B, M]; masked_weights: float[B, M], 0 = padding.
+            label_smoothing: 0 gives plain cross-entropy; otherwise `smoothed_lm_loss` with `excluded_id` ([CLS]).
+
+        Returns:
+            losses caption_loss.
+        """
+        text_embeds = self.model.encode_text(input_ids, attention_mask, position_ids)
+        fused = self.model.fuse(text_embeds, attention_mask, self.model.encode_visual(visual))
+        logits = self.model.masked_lm_logits(fused, masked_positions)
+        if label_smoothing:
+            loss = smoothed_lm_loss(logits, masked_labels, label_smoothing, excluded_id, masked_weights)
+        else:
+            loss = masked_lm_loss(logits, masked_labels)
+        return TaskOutput({"caption_loss": loss})
+
+
+class CaptionDecoder:
+    """`x2vlm.generation.StepDecoder` over one batch of encoded pictures.
+
+    Args:
+        image_embeds: float[B, P, D]; context_mask: [B, P] for regions.
+    """
+
+    def __init__(self, model: X2VLM, image_embeds: Tensor, mask_token_id: int, context_mask: Tensor | None = None):
+        model.require("masked_lm")
+        self._model, self._mask_token_id, self._context_mask = model, mask_token_id, context_mask
+        self._contexts = model.fusion_encoder.project_context(image_embeds)
+        self._text_cache = KeyValueCache(len(model.text_encoder.layers))
+        self._fusion_cache = KeyValueCache(len(model.fusion_encoder.layers))
+        self._offset = model.config.text.pad_token_id + 1 if model.config.multilingual else 0
+
+    def step(self, token_ids: Tensor) -> Tensor:
+        """int64[N, T] new tokens to float[N, V] logits of the next one."""
+        model, (rows, new) = self._model, token_ids.shape
+        past, device = self._text_cache.length, token_ids.device
+        masks = token_ids.new_full((rows, 1), self._mask_token_id)
+        positions = torch.arange(past, past + new + 1, device=device)
+        sees = torch.arange(past + new + 1, device=device)[None] <= positions[:, None]
+        text_embeds = model.text_encoder(
+            torch.cat([token_ids, masks], dim=1), sees[None], positions[None] + self._offset, self._text_cache, keep=new
+        )
+        fused = model.fusion_encoder(
+            text_embeds, sees[None], self._contexts, self._context_mask, cache=self._fusion_cache, keep=new
+        )
+        return model.masked_lm_head(fused[:, -1])
+
+    def reorder(self, rows: Tensor) -> None:
+        """See `x2vlm.generation.StepDecoder.reorder`."""
+        self._text_cache.reorder(rows)
+        self._fusion_cache.reorder(rows)
