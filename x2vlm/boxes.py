@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou, generalized_box_iou
 
-__all__ = ["box_iou", "cxcywh_to_xyxy", "generalized_iou_pairs", "generalized_box_iou", "xywh_to_cxcywh", "xyxy_to_cxcywh"]
+__all__ = ["box_iou", "cxcywh_to_xyxy", "generalized_box_iou", "generalized_iou_pairs", "xywh_to_cxcywh", "xyxy_to_cxcywh"]
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def xywh_to_cxcywh(boxes: Tensor) -> Tensor:
 
 
 def generalized_iou_pairs(boxes_xyxy: Tensor, targets_xyxy: Tensor) -> Tensor:
-    """GIoU of matched pairs, (R,) in [-1, 1] (Rezatofighi et al., arXiv 1902.09630). A degenerate pair counts as -1, never NaN."""
+    """GIoU of matched pairs, (R,) in [-1, 1] (Rezatofighi et al., arXiv 1902.09630); never NaN, also for degenerate boxes."""
     top_left = torch.maximum(boxes_xyxy[:, :2], targets_xyxy[:, :2])
     bottom_right = torch.minimum(boxes_xyxy[:, 2:], targets_xyxy[:, 2:])
     intersection = (bottom_right - top_left).clamp(min=0).prod(dim=1)

@@ -9,6 +9,7 @@ Shapes: B prompts, N beams (or samples) a prompt, T tokens, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -168,7 +169,7 @@ def _trace(frames: list[_Frame], b: int, n: int, beam: int, score: float) -> Hyp
         sums.append(float(frame.scores[b, beam]))
         beam = int(frame.parents[b, beam])
     tokens, sums = tokens[::-1], [0.0, *sums[::-1]]
-    return Hypothesis(tuple(tokens), tuple(after - before for before, after in zip(sums, sums[1:])), score, finished)
+    return Hypothesis(tuple(tokens), tuple(after - before for before, after in pairwise(sums)), score, finished)
 
 
 @torch.no_grad()
