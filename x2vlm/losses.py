@@ -1,7 +1,9 @@
 """The losses of X²-VLM as pure functions of tensors, with the official arithmetic where it is sound.
 
 Departures, each an official slip: a degenerate box affects its own term only (the official code zeroes GIoU for the whole
-batch), and a batch without boxes gives 0 instead of NaN. Shapes: B local pairs, G pairs over all processes, R regions, V vocabulary.
+batch), and a batch without boxes gives 0 instead of NaN.
+
+Shapes: B local pairs, G pairs over all processes, R regions, V vocabulary.
 """
 
 from __future__ import annotations

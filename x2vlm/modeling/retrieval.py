@@ -36,5 +36,5 @@ class X2VLMForRetrieval(TaskModel):
         )
 
     def rerank(self, image_embeds: Tensor, text_embeds: Tensor, attention_mask: Tensor) -> Tensor:
-        """Raw matching logits of class 1 for pairs, float[N]: texts float[N, T, C] with pictures float[B, P, D], B divides N."""
+        """Raw matching logits of class 1, float[N]: texts float[N, T, C] with pictures float[B, P, D], B divides N."""
         return self.model.match_logits(self.model.fuse(text_embeds, attention_mask, image_embeds))[:, 1]

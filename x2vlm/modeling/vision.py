@@ -83,7 +83,7 @@ def pool_regions(image_embeds: Tensor, patch_mask: Tensor, image_index: Tensor) 
 
 
 def sincos_positions(grid_size: int, width: int) -> Tensor:
-    """Fixed two-dimensional sine-cosine positions, float[grid_size**2, width], a quarter of the width each for sin/cos of x/y."""
+    """Fixed two-dimensional positions, float[grid_size**2, width]: a quarter of the width each for sin and cos of x and y."""
     frequencies = torch.exp(torch.arange(width // 4) * (-math.log(1e4) / (width // 4)))
     angles = torch.arange(grid_size)[:, None] * frequencies
     axis = torch.cat([angles.sin(), angles.cos()], dim=1)
