@@ -1,7 +1,7 @@
-"""Pictures of results: boxes, heat, legends, contact sheets. PIL and numpy in, PIL out, nothing lost to compression or stretching.
+"""Pictures of results: boxes, heat, legends, contact sheets. PIL and numpy in, PIL out.
 
-Colours are safe for colour-blind eyes and never alone: every box has a number, an absent thing is dashed. A map without contrast is
-drawn flat, not stretched to full colour.
+Colours are safe for colour-blind eyes and never alone: every box has a number, an absent thing is dashed. A map without contrast
+is drawn flat, not stretched to full colour.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def draw_boxes(
     badges = []
     for i, (box, number) in enumerate(zip(boxes, numbers, strict=True)):
         color = colors[i] if colors else PALETTE[(number - 1) % len(PALETTE)]
-        _outline(draw, box, "black", line + 2, False if dashed is None else dashed[i])
-        _outline(draw, box, color, line, False if dashed is None else dashed[i])
+        dash = 5 * line if dashed and dashed[i] else 0
+        _outline(draw, box, "black", line + 2, dash)
+        _outline(draw, box, color, line, dash)
         badges.append((box, f"{number} {labels[i]}" if labels else str(number), color))
     for box, text, color in badges:  # last, so that no line runs through a text
         _badge(draw, box, text, color, font, canvas.size)
@@ -133,13 +134,12 @@ def colorbar(value_range: tuple[float, float], colormap: str = "viridis", width:
     canvas.paste(Image.fromarray(np.ascontiguousarray(strip)), (0, 0))
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=max(10, height // 3))
-    texts = (
-        [(0, "la", f"flat: {low:.3g}")]
-        if flat
-        else [(0, "la", low), (width // 2, "ma", (low + high) / 2), (width - 1, "ra", high)]
-    )
-    for x, anchor, value in texts:
-        draw.text((x, height // 2 + 2), value if isinstance(value, str) else f"{value:.3g}", "black", font, anchor=anchor)
+    if flat:
+        texts = [(0, "la", f"flat: {low:.3g}")]
+    else:
+        texts = [(0, "la", f"{low:.3g}"), (width // 2, "ma", f"{(low + high) / 2:.3g}"), (width - 1, "ra", f"{high:.3g}")]
+    for x, anchor, text in texts:
+        draw.text((x, height // 2 + 2), text, "black", font, anchor=anchor)
     return canvas
 
 
@@ -176,18 +176,16 @@ def _lookup_table(colormap: str) -> np.ndarray:
     import matplotlib
 
     if colormap not in matplotlib.colormaps:
-        raise ParameterError(
-            f"Unknown colour map {colormap[:40]!r}. Choose for example viridis, cividis or magma.", "param/range"
-        )
+        raise ParameterError(f"Unknown colour map {colormap[:40]!r}. Choose for example viridis or cividis.", "param/range")
     return matplotlib.colormaps[colormap](np.arange(256), bytes=True)[:, :3].copy()
 
 
-def _outline(draw: ImageDraw.ImageDraw, box: Sequence[float], color: str, width: int, dashed: bool) -> None:
+def _outline(draw: ImageDraw.ImageDraw, box: Sequence[float], color: str, width: int, dash: int) -> None:
+    """The four sides of a box, in strokes of `dash` pixels if that is not 0."""
     x1, y1, x2, y2 = box
-    if not dashed:
+    if not dash:
         draw.rectangle((x1, y1, x2, y2), outline=color, width=width)
         return
-    dash = 4 * max(2, width)
     for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
         length = math.dist(start, end)
         for i in range(0, math.ceil(length), 2 * dash):
