@@ -1,0 +1,119 @@
+"""Clips of 6 to 16 frames in which things enter, leave, grow or swap.
+
+A model that averages its frames cannot know the order, so captions and questions are about content: what appears, how
+many, which colours, which background. `Clip.summary` is the scene of all items that appear, for language and checker.
+"""
+
+import random
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from x2vlm.stickers.concepts import NAMES, SHAPES
+from x2vlm.stickers.geometry import Item, Scene
+from x2vlm.stickers.language import list_caption
+from x2vlm.stickers.questions import CONTENT_MAKERS, questions
+from x2vlm.stickers.render import disturb, paint_background, paste_item
+from x2vlm.stickers.scene import compose, random_source, sample_wish
+from x2vlm.stickers.splits import check_seed, held_out_items
+from x2vlm.stickers.sprites import box_size
+
+GROWN_FROM = 0.55  # a growing item starts at this share of its size
+
+
+@dataclass(frozen=True)
+class Track:
+    """One item on screen from frame `start` up to, not including, frame `stop`."""
+
+    item: Item
+    start: int
+    stop: int
+    grows: bool
+
+
+@dataclass(frozen=True)
+class Clip:
+    """`frames`: how many; `summary`: every item that appears, sizes left open, as one scene."""
+
+    frames: int
+    tracks: tuple[Track, ...]
+    summary: Scene
+
+
+def _track(item: Item, frames: int, rng: random.Random) -> list[Track]:
+    """One item stays, enters, leaves or grows."""
+    event = rng.choice(("stay", "enter", "leave", "grow"))
+    late = rng.randint(frames // 4, frames // 2)
+    start, stop = {"enter": (late, frames), "leave": (0, frames - late)}.get(event, (0, frames))
+    return [Track(item, start, stop, event == "grow" and item.size == "large")]
+
+
+def _swap(item: Item, frames: int, taken: set[str], rng: random.Random) -> list[Track]:
+    """One item gives its place to another kind half-way."""
+    kind = rng.choice([name for name in (*NAMES, *SHAPES) if name not in taken])
+    box = (*item.box[:2], *box_size(kind, min(item.box[2:]), 0, item.flip))
+    other = Item(kind, sample_wish(rng, kind).colour, item.size, box, 0, item.flip)
+    half = rng.randint(2 * frames // 5, 3 * frames // 5)
+    return [Track(item, 0, half, False), Track(other, half, frames, False)]
+
+
+def sample_clip(seed: int, split: str = "train") -> Clip:
+    """The clip of a seed of `split_seeds(split)`: 1 to 5 items, at most 6 with a swap.
+
+    Raises `ParameterError` for an unknown split or a seed outside it.
+    """
+    check_seed(seed, split)
+    rng = random_source("clip", seed)
+    while True:
+        scene = compose(rng, split, max_items=5)
+        frames = rng.randint(6, 16)
+        swapped = rng.randrange(len(scene.items)) if rng.random() < 0.5 else -1
+        taken = {item.kind for item in scene.items}
+        tracks = [
+            track
+            for index, item in enumerate(scene.items)
+            for track in (_swap(item, frames, taken, rng) if index == swapped else _track(item, frames, rng))
+        ]
+        everything = tuple(replace(track.item, size="") for track in tracks)
+        if bool(held_out_items(everything)) == (split == "unseen"):
+            return Clip(frames, tuple(tracks), Scene(scene.background, everything, scene.look))
+
+
+def frame_items(clip: Clip, frame: int) -> list[Item]:
+    """The items to be seen in a frame, with their boxes of that moment."""
+    items = []
+    for track in clip.tracks:
+        if track.start <= frame < track.stop:
+            grown = GROWN_FROM + (1 - GROWN_FROM) * frame / (clip.frames - 1) if track.grows else 1.0
+            x, y, w, h = track.item.box
+            items.append(replace(track.item, box=(x, y, w * grown, h * grown)))
+    return items
+
+
+def render_clip(clip: Clip, size: int = 192) -> list[Image.Image]:
+    """The frames as RGB pictures."""
+    look = clip.summary.look
+    backdrop = paint_background(clip.summary.background, look, size)
+    frames = []
+    for index in range(clip.frames):
+        picture = backdrop.copy()
+        for item in frame_items(clip, index):
+            paste_item(picture, item)
+        frames.append(disturb(picture, look))
+    return frames
+
+
+def clip_captions(clip: Clip, rng: random.Random) -> list[str]:
+    """Captions of all that appears: kinds and colours with the background first, then shorter ones."""
+    scene = clip.summary
+    found = [
+        list_caption(scene, rng, detail=1),
+        list_caption(scene, rng, detail=0, shuffle=True),
+        list_caption(scene, rng, detail=1, background=False, shuffle=True),
+    ]
+    return list(dict.fromkeys(found))
+
+
+def clip_questions(clip: Clip, rng: random.Random) -> list[dict]:
+    """Questions about content as {"question", "answer", "kind"}."""
+    return questions(clip.summary, rng, count=6, makers=CONTENT_MAKERS)

@@ -1,0 +1,104 @@
+"""The words of the sticker world: concepts, shapes, colours, families, plurals and the closed list of answers."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+DATA = resources.files("x2vlm.stickers") / "data"
+COLOURS = {
+    "red": (222, 38, 38),
+    "orange": (250, 140, 20),
+    "yellow": (250, 216, 40),
+    "green": (46, 160, 67),
+    "blue": (36, 92, 220),
+    "purple": (136, 56, 190),
+    "pink": (255, 128, 188),
+    "brown": (126, 78, 42),
+}
+SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "ring", "cross", "arrow", "hexagon")
+CONTAINERS = ("circle", "square", "ring")
+# Only families whose members nobody would dispute can be asked for by family name.
+FAMILIES = ("animal", "vehicle", "building", "shape")
+SIZES = ("small", "large")
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
+IRREGULAR_PLURALS = {
+    "mouse": "mice",
+    "sheep": "sheep",
+    "fish": "fish",
+    "wolf": "wolves",
+    "leaf": "leaves",
+    "maple leaf": "maple leaves",
+    "die": "dice",
+    "tomato": "tomatoes",
+    "volcano": "volcanoes",
+    "tornado": "tornadoes",
+}
+BACKGROUNDS = {
+    "plain": "on a plain background",
+    "gradient": "on a gradient background",
+    "striped": "on a striped background",
+    "dotted": "on a dotted background",
+    "checked": "on a checked background",
+    "grass": "on grass",
+    "beach": "at the beach",
+    "night": "at night",
+    "snow": "in the snow",
+    "room": "in a room",
+}
+POSITIONS = {
+    "top left": "at the top left",
+    "top": "at the top",
+    "top right": "at the top right",
+    "left": "on the left",
+    "centre": "in the centre",
+    "right": "on the right",
+    "bottom left": "at the bottom left",
+    "bottom": "at the bottom",
+    "bottom right": "at the bottom right",
+}
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One sticker: its everyday name, other names, family, and the code point of its sprite."""
+
+    name: str
+    family: str
+    code: str
+    synonyms: tuple[str, ...]
+
+
+CONCEPTS = tuple(
+    Concept(**{**entry, "synonyms": tuple(entry["synonyms"])})
+    for entry in json.loads((DATA / "concepts.json").read_text(encoding="utf-8"))
+)
+NAMES = tuple(concept.name for concept in CONCEPTS)
+FAMILY = {concept.name: concept.family for concept in CONCEPTS} | dict.fromkeys(SHAPES, "shape")
+SURFACE = (
+    {concept.name: (concept.name, *concept.synonyms) for concept in CONCEPTS}
+    | {shape: (shape,) for shape in SHAPES}
+    | {family: (family,) for family in FAMILIES}
+)
+ANSWERS = ("yes", "no", *NUMBERS, *COLOURS, *SIZES, *POSITIONS, *BACKGROUNDS, *SHAPES, *NAMES)
+
+
+@cache
+def plural(noun: str) -> str:
+    """The plural of a noun of this world: "two mice", "three churches"."""
+    if noun in IRREGULAR_PLURALS:
+        return IRREGULAR_PLURALS[noun]
+    if noun[-1] == "y" and noun[-2] not in "aeiou":
+        return noun[:-1] + "ies"
+    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+# Every word form that names a kind or a family, in the singular and in the plural.
+SINGULAR = {form: noun for noun, forms in SURFACE.items() for form in forms}
+PLURAL = {plural(form): noun for form, noun in SINGULAR.items()}
+
+
+def article(words: str) -> str:
+    """`words` behind "a" or "an"."""
+    vowel = words[0] in "aeiou" and not words.startswith(("uni", "ufo"))
+    return f"an {words}" if vowel else f"a {words}"

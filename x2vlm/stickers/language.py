@@ -1,0 +1,302 @@
+"""Descriptions of items and scenes in simple English: noun phrases, region phrases, absent phrases, captions.
+
+Every phrase refers to exactly one item, or to the whole group it counts; every caption is true of its scene. Captions
+follow one grammar, which `checker` parses:
+
+    caption  := [intro] clause {(", " | " and " | ", and ") clause} [" " background]
+    clause   := noun phrase [relation noun phrase | position]
+"""
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from x2vlm.stickers.concepts import (
+    BACKGROUNDS,
+    COLOURS,
+    FAMILIES,
+    FAMILY,
+    NAMES,
+    NUMBERS,
+    POSITIONS,
+    SHAPES,
+    SIZES,
+    SURFACE,
+    article,
+    plural,
+)
+from x2vlm.stickers.geometry import RELATIONS, Box, Item, Scene, holds, positions, union
+from x2vlm.stickers.splits import held_out_colour, held_out_relation
+
+MAX_WORDS = 24
+INTROS = ("", "a picture of ", "there is ", "there are ")
+# Superlative -> axis and sign that rank items of a kind, and how far the first must lead.
+SUPERLATIVES = {"leftmost": (0, 1), "rightmost": (0, -1), "highest": (1, 1), "lowest": (1, -1)}
+LEAD = 0.06
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a noun phrase says: a kind or family, and maybe colour, size and number."""
+
+    noun: str
+    colour: str = ""
+    size: str = ""
+    count: int = 1
+
+    def fits(self, item: Item) -> bool:
+        return (
+            self.noun in (item.kind, FAMILY[item.kind])
+            and self.colour in ("", item.colour)
+            and self.size in ("", item.size)
+        )
+
+    def select(self, items: Iterable[Item]) -> list[Item]:
+        return [item for item in items if self.fits(item)]
+
+    def say(self, rng: random.Random | None, determiner: str = "a", adjective: str = "") -> str:
+        """In words. `determiner` is "a", "the" or "" (a bare label); the number is said when it is not one.
+        Without `rng` synonyms stay out."""
+        noun = rng.choice(SURFACE[self.noun]) if rng and rng.random() < 0.4 else self.noun
+        noun = noun if self.count == 1 else plural(noun)
+        words = " ".join(word for word in (adjective, self.size, self.colour, noun) if word)
+        if self.count > 1:
+            return f"{'the ' if determiner == 'the' else ''}{NUMBERS[self.count]} {words}"
+        return article(words) if determiner == "a" else f"{determiner} {words}".strip()
+
+
+def descriptions(item: Item) -> list[Description]:
+    """All descriptions that fit an item, from "animal" to "small red star"."""
+    nouns = [item.kind] + [FAMILY[item.kind]] * (FAMILY[item.kind] in FAMILIES)
+    return [
+        Description(noun, colour, size)
+        for noun in nouns
+        for colour in dict.fromkeys(("", item.colour))
+        for size in dict.fromkeys(("", item.size))
+    ]
+
+
+def unique_descriptions(item: Item, items: tuple[Item, ...]) -> list[Description]:
+    """The descriptions that fit this item and no other."""
+    return [d for d in descriptions(item) if len(d.select(items)) == 1]
+
+
+def name_uniquely(item: Item, items: tuple[Item, ...], rng: random.Random) -> Description | None:
+    """One description by kind that fits this item alone, mostly the shortest; None when there is none."""
+    fitting = [d for d in unique_descriptions(item, items) if d.noun == item.kind]
+    if not fitting:
+        return None
+    return fitting[0] if rng.random() < 0.5 else rng.choice(fitting)
+
+
+def groups(items: tuple[Item, ...], detail: int) -> list[tuple[Description, list[Item]]]:
+    """Items that read alike put together, from left to right; every description counts all that fit it.
+
+    `detail` 0 goes by kind, 1 by kind and colour, 2 by kind, colour and size.
+    """
+    found: dict[Description, list[Item]] = {}
+    for item in sorted(items, key=lambda item: item.box[0]):
+        key = Description(item.kind, item.colour if detail > 0 else "", item.size if detail > 1 else "")
+        found.setdefault(key, []).append(item)
+    # A description without size may also fit an item that stands in a group of its own.
+    return [
+        (Description(d.noun, d.colour, d.size, len(members)), members)
+        for d, members in found.items()
+        if len(d.select(items)) == len(members)
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- region phrases
+
+
+def _relation_phrases(item: Item, items: tuple[Item, ...], rng: random.Random) -> list[str]:
+    """ "the dog left of the red car": the referent is the dog, and only one dog is even nearly there."""
+    phrases = []
+    for other in items:
+        anchor = name_uniquely(other, items, rng)
+        if other is item or anchor is None:
+            continue
+        for relation in RELATIONS:
+            if not holds(item, relation, other, strict=True):
+                continue
+            head = rng.choice(descriptions(item))
+            if [x for x in head.select(items) if holds(x, relation, other, strict=False)] == [item]:
+                phrases.append(f"{head.say(rng, 'the')} {relation} {anchor.say(rng, 'the')}")
+    return phrases
+
+
+def _position_phrases(item: Item, items: tuple[Item, ...], rng: random.Random) -> list[str]:
+    """ "the leftmost dog" among the dogs, "the dog at the top left" of the picture."""
+    phrases = []
+    head = rng.choice([d for d in descriptions(item) if d.noun == item.kind])
+    alike = head.select(items)
+    for word, (axis, sign) in SUPERLATIVES.items():
+        rivals = [sign * other.box[axis] for other in alike if other is not item]
+        if rivals and sign * item.box[axis] + LEAD <= min(rivals):
+            phrases.append(head.say(rng, "the", word))
+    for cell in positions(item, strict=True):
+        if [x for x in alike if cell in positions(x, strict=False)] == [item]:
+            phrases.append(f"{head.say(rng, 'the')} {POSITIONS[cell]}")
+    return phrases
+
+
+def region_phrases(scene: Scene, rng: random.Random) -> list[tuple[str, Box, tuple[int, ...]]]:
+    """Phrases of several granularities with their box and the indices of the items they refer to."""
+    items = scene.items
+    regions = []
+    for index, item in enumerate(items):
+        labels = unique_descriptions(item, items)
+        texts = [d.say(rng, rng.choice(("a", "the", ""))) for d in rng.sample(labels, min(2, len(labels)))]
+        for phrases in (_relation_phrases(item, items, rng), _position_phrases(item, items, rng)):
+            if phrases:
+                texts.append(rng.choice(phrases))
+        regions += [(text, item.box, (index,)) for text in dict.fromkeys(texts)]
+    families = {d for item in items for d in descriptions(item)}
+    for description in sorted(families, key=repr):
+        members = description.select(items)
+        if len(members) > 1 and rng.random() < 0.5:
+            many = Description(description.noun, description.colour, description.size, len(members))
+            members_at = tuple(i for i, item in enumerate(items) if description.fits(item))
+            regions.append((many.say(rng, rng.choice(("the", ""))), union(members), members_at))
+    return regions
+
+
+# ---------------------------------------------------------------------------------------------------- absent phrases
+
+
+def allowed(d: Description) -> bool:
+    """False for a held-out coloured shape, which only `unseen` may speak of."""
+    return not held_out_colour(d.colour, d.noun)
+
+
+def absent_description(items: tuple[Item, ...], rng: random.Random, hard: bool) -> Description:
+    """A description that fits nothing here; a hard one keeps the noun of an item and gets colour or size wrong."""
+    for _ in range(12 if hard else 0):
+        item = rng.choice(items)
+        noun = rng.choice((item.kind, item.kind, FAMILY[item.kind]))
+        colour = rng.choice(tuple(COLOURS)) if item.colour else ""
+        size = rng.choice(("", *SIZES)) if item.size else ""
+        wrong = Description(noun, colour, size)
+        if noun in SURFACE and (colour or size) and allowed(wrong) and not wrong.select(items):
+            return wrong
+    while True:
+        noun = rng.choice((*NAMES, *SHAPES, *FAMILIES))
+        colour = rng.choice(("", *COLOURS)) if FAMILY.get(noun, noun) == "shape" else ""
+        wrong = Description(noun, colour, rng.choice(("", "", *SIZES)))
+        if allowed(wrong) and not Description(noun).select(items):
+            return wrong
+
+
+def absent_relation(items: tuple[Item, ...], rng: random.Random) -> str:
+    """ "the dog left of the car" where both are present and no dog is even nearly left of a car; "" if none is found."""
+    for _ in range(12):
+        a, b = rng.choice(items), rng.choice(items)
+        if a is b or a.kind == b.kind:
+            continue
+        head, anchor = rng.choice(descriptions(a)), name_uniquely(b, items, rng)
+        relation = rng.choice(RELATIONS)
+        if (
+            anchor is None
+            or held_out_relation(a.kind, relation, b.kind)
+            or (relation == "inside" and a.size == "large")
+        ):
+            continue
+        if not any(holds(x, relation, b, strict=False) for x in head.select(items)):
+            return f"{head.say(rng, 'the')} {relation} {anchor.say(rng, 'the')}"
+    return ""
+
+
+def absent_phrases(scene: Scene, rng: random.Random) -> list[str]:
+    """Two phrases with nothing right, then hard ones: wrong attribute, wrong relation, wrong number."""
+    items = scene.items
+    easy = [absent_description(items, rng, hard=False) for _ in range(2)]
+    phrases = [d.say(rng, rng.choice(("a", "the", ""))) for d in (*easy, absent_description(items, rng, hard=True))]
+    phrases.append(absent_relation(items, rng))
+    description, members = rng.choice(groups(items, 0))
+    if len(members) < 5:
+        more = Description(description.noun, count=rng.randint(len(members) + 1, 5))
+        phrases.append(more.say(rng, ""))
+    return [phrase for phrase in phrases if phrase]
+
+
+# ---------------------------------------------------------------------------------------------------- captions
+
+
+def join(clauses: list[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join(part for part in (", ".join(clauses[:-1]), clauses[-1]) if part)
+
+
+def list_caption(scene: Scene, rng: random.Random, detail: int, background: bool = True, shuffle: bool = False) -> str:
+    """Everything in the picture, from left to right unless shuffled, at most `MAX_WORDS` words: details give way."""
+    while True:
+        parts = groups(scene.items, detail)
+        if shuffle:
+            rng.shuffle(parts)
+        text = join([d.say(rng) for d, _ in parts])
+        if background:
+            text += f" {BACKGROUNDS[scene.background]}"
+        if len(text.split()) <= MAX_WORDS:
+            return text
+        detail, background = max(0, detail - 1), background and detail > 0
+
+
+def _relation_clauses(items: tuple[Item, ...], rng: random.Random) -> list[tuple[str, set[int]]]:
+    """ "a dog left of two cats": every member of both groups stands so."""
+    parts = groups(items, rng.choice((0, 1, 2, 2)))
+    clauses = []
+    for first, members in parts:
+        for second, others in parts:
+            if first == second:
+                continue
+            for relation in RELATIONS:
+                if all(holds(a, relation, b, strict=True) for a in members for b in others):
+                    used = {items.index(item) for item in (*members, *others)}
+                    clauses.append((f"{first.say(rng)} {relation} {second.say(rng)}", used))
+    rng.shuffle(clauses)
+    return clauses
+
+
+def relation_caption(scene: Scene, rng: random.Random) -> str:
+    """One or two relations between different items, maybe with the background; "" when nothing stands clearly."""
+    clauses = _relation_clauses(scene.items, rng)
+    if not clauses:
+        return ""
+    text, used = clauses[0]
+    second = next((other for other, items in clauses if not items & used), None)
+    if second and rng.random() < 0.6:
+        text = f"{text}, and {second}"
+    if rng.random() < 0.5:
+        text += f" {BACKGROUNDS[scene.background]}"
+    return text if len(text.split()) <= MAX_WORDS else clauses[0][0]
+
+
+def position_caption(scene: Scene, rng: random.Random) -> str:
+    """ "a dog at the top left and two cats on the right"; "" when nothing lies clearly in one place."""
+    clauses = []
+    for description, members in groups(scene.items, rng.choice((0, 1, 2))):
+        cells = set.intersection(*(set(positions(item, strict=True)) for item in members))
+        clauses += [f"{description.say(rng)} {POSITIONS[cell]}" for cell in cells]
+    rng.shuffle(clauses)
+    return join(clauses[: rng.randint(1, 3)]) if clauses else ""
+
+
+def short_caption(scene: Scene, rng: random.Random) -> str:
+    """What is in the picture by name alone, with an introduction."""
+    text = list_caption(scene, rng, detail=0, background=rng.random() < 0.3, shuffle=True)
+    if rng.random() < 0.5:
+        return f"a picture of {text}"
+    return ("there are " if text.split()[0] in NUMBERS else "there is ") + text
+
+
+def captions(scene: Scene, rng: random.Random) -> list[str]:
+    """Captions of different styles. The first tells everything: each item with colour and size, left to right, and the
+    background (unless it would pass `MAX_WORDS`)."""
+    found = [
+        list_caption(scene, rng, detail=2),
+        short_caption(scene, rng),
+        list_caption(scene, rng, detail=1, background=False, shuffle=True),
+        relation_caption(scene, rng),
+        position_caption(scene, rng),
+    ]
+    return [text for text in dict.fromkeys(found) if text]

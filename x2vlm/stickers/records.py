@@ -1,0 +1,106 @@
+"""Training and test records: plain Python dictionaries with PIL pictures, all from a seed and a split."""
+
+import random
+from collections.abc import Iterator
+
+from PIL import Image
+
+from x2vlm.stickers.clips import clip_captions, clip_questions, render_clip, sample_clip
+from x2vlm.stickers.geometry import Box, Scene
+from x2vlm.stickers.language import absent_description, absent_phrases, captions, region_phrases
+from x2vlm.stickers.pairs import sample_order_pair, sample_picture_pair
+from x2vlm.stickers.questions import held_out_questions, questions
+from x2vlm.stickers.render import render
+from x2vlm.stickers.scene import MAX_ITEMS, random_source, sample_scene
+from x2vlm.stickers.splits import held_out_items, split_seeds
+
+
+def _rounded(box: Box) -> list[float]:
+    return [round(value, 5) for value in box]
+
+
+def describe_scene(scene: Scene, split: str, rng: random.Random) -> dict:
+    """All texts about a scene: `captions`, `regions`, `questions`, `absent`. In `unseen`, regions and questions are only
+    those about the held-out combination."""
+    regions = region_phrases(scene, rng)
+    asked = questions(scene, rng)
+    if split == "unseen":
+        combinations = held_out_items(scene.items)
+        members = {index for combination in combinations for index in combination}
+        regions = [region for region in regions if members & set(region[2])]
+        asked = [q for combination in combinations for q in held_out_questions(scene, combination, rng)]
+    return {
+        "captions": captions(scene, rng),
+        "regions": [{"text": text, "box": _rounded(box)} for text, box, _ in regions],
+        "questions": asked,
+        "absent": absent_phrases(scene, rng),
+    }
+
+
+def make_record(seed: int, split: str = "train", size: int = 192, max_items: int = MAX_ITEMS) -> dict:
+    """One picture and what is said of it.
+
+    Args:
+        seed: one of `split_seeds(split)`.
+        size: side of the picture in pixels.
+        max_items: at most so many stickers (1-6), for a curriculum.
+
+    Returns:
+        image: RGB picture.
+        captions: true captions; the first tells kinds, numbers, colours, sizes and background.
+        regions: {"text", "box"}: phrases for one item or group, box (cx, cy, w, h) in [0, 1].
+        questions: {"question", "answer", "kind"}, answers from `ANSWERS`.
+        absent: phrases for what is not in the picture.
+        scene: the `Scene`.
+
+    Raises:
+        ParameterError: unknown split (param/split) or seed outside it (param/seed).
+    """
+    scene = sample_scene(seed, split, max_items)
+    texts = describe_scene(scene, split, random_source("texts", seed))
+    return {"image": render(scene, size), **texts, "scene": scene}
+
+
+def make_clip_record(seed: int, split: str = "train", size: int = 192) -> dict:
+    """One clip: `frames` (6-16 RGB pictures), `captions`, `questions`, `absent`, `clip`; texts as in `make_record`, about
+    all that appears. Raises as `make_record`."""
+    clip = sample_clip(seed, split)
+    rng = random_source("clip texts", seed)
+    absent = [absent_description(clip.summary.items, rng, hard) for hard in (False, False, True)]
+    return {
+        "frames": render_clip(clip, size),
+        "captions": clip_captions(clip, rng),
+        "questions": clip_questions(clip, rng),
+        "absent": [description.say(rng) for description in absent],
+        "clip": clip,
+    }
+
+
+def make_order_record(seed: int, split: str = "train", size: int = 192) -> dict:
+    """Word-order pair: `images` (2), `captions` (2, the same words), caption i true of image i alone, and `scenes`."""
+    scenes, texts = sample_order_pair(seed, split)
+    return {"images": [render(scene, size) for scene in scenes], "captions": texts, "scenes": scenes}
+
+
+def make_pair_record(seed: int, split: str = "train", size: int = 192) -> dict:
+    """Picture pair: `images` (left, right), `statement`, `label` (bool: is it true), and `scenes`."""
+    scenes, statement, label = sample_picture_pair(seed, split)
+    images: list[Image.Image] = [render(scene, size) for scene in scenes]
+    return {"images": images, "statement": statement, "label": label, "scenes": scenes}
+
+
+def corpus(n: int, seed: int = 0) -> Iterator[str]:
+    """`n` training texts of all kinds, from the training seeds behind `seed`, to learn a vocabulary from."""
+    count = 0
+    for offset in range(n):
+        at = split_seeds("train")[seed + offset]
+        rng = random_source("texts", at)
+        texts = describe_scene(sample_scene(at), "train", rng)
+        lines = [*texts["captions"], *(r["text"] for r in texts["regions"]), *texts["absent"]]
+        lines += [text for q in texts["questions"] for text in (q["question"], q["answer"])]
+        lines += [sample_picture_pair(at)[1]] if offset % 4 == 0 else []
+        for line in lines:
+            if count == n:
+                return
+            yield line
+            count += 1

@@ -1,0 +1,119 @@
+"""Sprites: the sticker atlas, shapes drawn by code, and the exact extent of a turned sprite."""
+
+import math
+from functools import cache, lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from x2vlm.stickers.concepts import COLOURS, DATA, NAMES, SHAPES
+
+TILE, COLUMNS = 96, 14
+VISIBLE_ALPHA = 64
+_DIRECTIONS = np.radians(np.arange(0, 360, 5))
+
+
+@cache
+def _atlas() -> Image.Image:
+    with (DATA / "sprites.png").open("rb") as file:
+        return Image.open(file).convert("RGBA")
+
+
+def _polar(corners: int, turn: float, *radii: float) -> list[tuple[float, float]]:
+    """Corners of a polygon around (0.5, 0.5), its radii taken in turn; the first corner points at `turn` degrees."""
+    angles = [math.radians(turn + 360 * index / corners) for index in range(corners)]
+    return [
+        (0.5 + radii[i % len(radii)] * math.cos(a), 0.5 + radii[i % len(radii)] * math.sin(a))
+        for i, a in enumerate(angles)
+    ]
+
+
+def _heart() -> list[tuple[float, float]]:
+    steps = np.linspace(0, 2 * math.pi, 90, endpoint=False)
+    x = 16 * np.sin(steps) ** 3
+    y = -(13 * np.cos(steps) - 5 * np.cos(2 * steps) - 2 * np.cos(3 * steps) - np.cos(4 * steps))
+    return [(0.5 + u / 34, 0.46 + v / 34) for u, v in zip(x, y)]
+
+
+POLYGONS = {
+    "square": [(0.07, 0.07), (0.93, 0.07), (0.93, 0.93), (0.07, 0.93)],
+    "triangle": [(0.5, 0.06), (0.97, 0.9), (0.03, 0.9)],
+    "star": _polar(10, -90, 0.5, 0.21),
+    "heart": _heart(),
+    "diamond": [(0.5, 0.01), (0.86, 0.5), (0.5, 0.99), (0.14, 0.5)],
+    "cross": [
+        (x, y)
+        for x, y in [(0.34, 0.03), (0.66, 0.03), (0.66, 0.34), (0.97, 0.34), (0.97, 0.66), (0.66, 0.66)]
+        + [(0.66, 0.97), (0.34, 0.97), (0.34, 0.66), (0.03, 0.66), (0.03, 0.34), (0.34, 0.34)]
+    ],
+    "arrow": [(0.02, 0.36), (0.52, 0.36), (0.52, 0.1), (0.98, 0.5), (0.52, 0.9), (0.52, 0.64), (0.02, 0.64)],
+    "hexagon": _polar(6, 0, 0.49),
+}
+
+
+def _draw_shape(shape: str, colour: str) -> Image.Image:
+    big = 4 * TILE
+    picture = Image.new("RGBA", (big, big))
+    draw = ImageDraw.Draw(picture)
+    fill = COLOURS[colour]
+    edge = tuple(int(0.72 * channel) for channel in fill)
+    frame = (8, 8, big - 8, big - 8)
+    if shape == "circle":
+        draw.ellipse(frame, fill=fill, outline=edge, width=8)
+    elif shape == "ring":
+        draw.ellipse(frame, fill=edge)
+        draw.ellipse([16, 16, big - 16, big - 16], fill=fill)
+        hole = 70
+        draw.ellipse([hole - 8, hole - 8, big - hole + 8, big - hole + 8], fill=edge)
+        draw.ellipse([hole, hole, big - hole, big - hole], fill=(0, 0, 0, 0))
+    else:
+        corners = [(x * (big - 16) + 8, y * (big - 16) + 8) for x, y in POLYGONS[shape]]
+        draw.polygon(corners, fill=fill)
+        draw.line([*corners, corners[0], corners[1]], fill=edge, width=8, joint="curve")
+    return picture.resize((TILE, TILE), Image.Resampling.LANCZOS)
+
+
+@cache
+def sprite(kind: str, colour: str = "") -> Image.Image:
+    """The `TILE` x `TILE` RGBA picture of a sticker, or of a shape in a colour."""
+    if kind in SHAPES:
+        return _draw_shape(kind, colour)
+    index = NAMES.index(kind)
+    left, top = index % COLUMNS * TILE, index // COLUMNS * TILE
+    return _atlas().crop((left, top, left + TILE, top + TILE))
+
+
+@cache
+def half_sprite(kind: str, colour: str = "") -> Image.Image:
+    """The same at half the side, the better source for small targets."""
+    return sprite(kind, colour).reduce(2)
+
+
+@cache
+def _outline(kind: str) -> np.ndarray:
+    """(n, 2) outermost corners of the visible pixels, centred on the tile, in tile sides."""
+    alpha = np.asarray(sprite(kind, "red" if kind in SHAPES else "").getchannel("A"))
+    visible = alpha >= VISIBLE_ALPHA
+    rows = np.flatnonzero(visible.any(1))
+    first, last = visible[rows].argmax(1), TILE - visible[rows, ::-1].argmax(1)
+    corners = np.concatenate([np.stack([columns, rows + dy], 1) for columns in (first, last) for dy in (0, 1)])
+    along = corners @ np.stack([np.cos(_DIRECTIONS), np.sin(_DIRECTIONS)])
+    return corners[np.unique(along.argmax(0))] / TILE - 0.5
+
+
+@lru_cache(maxsize=8192)
+def extent(kind: str, angle: int, flip: bool) -> tuple[float, float, float, float]:
+    """Tight bounds (x0, y0, x1, y1) of a sprite after mirroring and turning by `angle` degrees clockwise about the
+    tile's centre, in tile sides with the centre at 0."""
+    points = _outline(kind) * ((-1, 1) if flip else (1, 1))
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    turned = points @ np.array([[cos, sin], [-sin, cos]])
+    (x0, y0), (x1, y1) = turned.min(0).tolist(), turned.max(0).tolist()
+    return x0, y0, x1, y1
+
+
+def box_size(kind: str, side: float, angle: int, flip: bool) -> tuple[float, float]:
+    """Width and height of the tight box of a turned sprite whose longer side is `side`."""
+    x0, y0, x1, y1 = extent(kind, angle, flip)
+    scale = side / max(x1 - x0, y1 - y0)
+    return scale * (x1 - x0), scale * (y1 - y0)
