@@ -7,7 +7,20 @@ from importlib import import_module
 from train.tasks.base import Task
 from x2vlm.errors import ConfigError
 
-TASKS: dict[str, str] = {}
+TASKS: dict[str, str] = {
+    "image_text": "train.tasks.image_text:ImageText",
+    "video_text": "train.tasks.image_text:ImageText",
+    "region_text": "train.tasks.region_text:RegionTextTask",
+    "text": "train.tasks.text:MaskedText",
+    "parallel_text": "train.tasks.text:ParallelText",
+    "captioning": "train.tasks.captioning:Captioning",
+    "question_answering": "train.tasks.question_answering:QuestionAnswering",
+    "grounding": "train.tasks.grounding:Grounding",
+    "retrieval": "train.tasks.retrieval:Retrieval",
+    "matching": "train.tasks.matching:Matching",
+    "pair_reasoning": "train.tasks.pair_reasoning:PairReasoning",
+    "classification": "train.tasks.classification:Classification",
+}
 """Task type -> `module:Class`."""
 
 

@@ -1,0 +1,70 @@
+"""Captions for left-to-right masked LM: a [MASK] stands before each predicted token, at the same position.
+
+    tokens      [CLS] a dog  [SEP]            sequence    [CLS] a [MASK] dog [SEP]
+    masked          . . x    .                positions     0   1    2    2    3
+
+Every token sees what is left of it, but nobody except itself sees a [MASK]: so each [MASK] predicts its token from the real
+tokens before it, exactly as in generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from train.data.masking import IGNORED_LABEL, TokenMasker
+from train.data.text import TextEncoder, pad_rows
+
+
+@dataclass(frozen=True)
+class CaptionLayout:
+    """One caption: ids with the inserted masks, the position of each, where the masks stand and which tokens they predict."""
+
+    ids: list[int]
+    position_ids: list[int]
+    mask_positions: list[int]
+    labels: list[int]
+
+
+def caption_layout(
+    caption: str, encoder: TextEncoder, masker: TokenMasker, rng: np.random.Generator, prompt: str = "a picture of"
+) -> CaptionLayout:
+    """`[CLS] prompt caption [SEP]`, cut to the encoder's `max_tokens`, with masks inserted; the prompt is never predicted.
+
+    A caption that begins with the prompt does not get it twice.
+    """
+    caption = caption.strip().removeprefix(prompt)
+    tokenizer, prompt_ids = encoder.tokenizer, encoder.pieces(prompt)
+    tokens = [tokenizer.cls_token_id, *prompt_ids, *encoder.pieces(caption), tokenizer.sep_token_id][: encoder.max_tokens]
+    chosen = set(masker.sample_positions(tokens, rng, len(prompt_ids)))
+    ids, position_ids, mask_positions = [], [], []
+    for position, token in enumerate(tokens):
+        if position in chosen:
+            mask_positions.append(len(ids))
+            ids.append(masker.mask_token_id)
+            position_ids.append(position)
+        ids.append(token)
+        position_ids.append(position)
+    return CaptionLayout(ids, position_ids, mask_positions, [tokens[position] for position in sorted(chosen)])
+
+
+def collate_captions(
+    layouts: Sequence[CaptionLayout], pad_token_id: int, max_masks: int, multiple: int = 8
+) -> dict[str, Tensor]:
+    """`input_ids`, `position_ids` int64 (N, L), `attention_mask` bool (N, L, L), `masked_positions`, `masked_labels` (N, M)."""
+    length = -(-max(len(layout.ids) for layout in layouts) // multiple) * multiple
+    is_mask = torch.zeros(len(layouts), length, dtype=torch.bool)
+    for row, layout in enumerate(layouts):
+        is_mask[row, layout.mask_positions] = True
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    return {
+        "input_ids": pad_rows([layout.ids for layout in layouts], length, pad_token_id),
+        "position_ids": pad_rows([layout.position_ids for layout in layouts], length, 0),
+        "attention_mask": causal & (~is_mask[:, None] | torch.eye(length, dtype=torch.bool)),
+        "masked_positions": pad_rows([layout.mask_positions for layout in layouts], max_masks, 0),
+        "masked_labels": pad_rows([layout.labels for layout in layouts], max_masks, IGNORED_LABEL),
+    }

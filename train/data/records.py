@@ -1,0 +1,52 @@
+"""Where records come from. A record is a dict with what is known of one sample; each task takes the keys that it needs:
+
+image          PIL picture            captions    [text], all of them true of the whole picture
+frames         [PIL], one clip        regions     [{text, box}], box (cx, cy, w, h) as fractions of the sides
+images         [PIL, PIL], a pair     questions   [{question, answers: {text: weight}}]
+statement      text about a pair      label       whether the statement is true, or a class index
+image_id       equal for equal images absent      [text], phrases that are not true of the picture
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from train.data.stickers import StickerData, StickerRecords
+from x2vlm.errors import ConfigError
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Either the sticker world or files.
+
+    Attributes:
+        stickers: scenes drawn on the fly.
+        files: annotation files (`.jsonl`, `.json`) or WebDataset shards (`.tar`); a pattern such as `shards/*.tar` names
+            several.
+        media: folder that relative picture paths start from; empty for the folder of the annotation file.
+        format: how an entry of the files is read, a key of `train.data.formats.FORMATS`.
+    """
+
+    stickers: StickerData | None = None
+    files: list[str] = field(default_factory=list)
+    media: str = ""
+    format: str = "image_text"
+
+    def __post_init__(self):
+        if (self.stickers is None) == (not self.files):
+            raise ConfigError("Data come either from `stickers` or from `files`; give exactly one of them.", "config/value")
+
+
+def open_records(config: DataConfig, image_size: int) -> Sequence[dict[str, Any]]:
+    """The records, by index.
+
+    Raises:
+        DataError: a file is missing, empty or unreadable; the message names it.
+    """
+    if config.stickers is not None:
+        return StickerRecords(config.stickers, image_size)
+    from train.data.files import FileRecords
+
+    return FileRecords(config.files, config.media, config.format)

@@ -1,0 +1,85 @@
+"""The sticker world as training data: scenes drawn on the fly, each a pure function of its seed.
+
+Drawing is remembered per process, so that tasks that look at the same scene in the same step, and echoes of a scene, draw it
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+from x2vlm import stickers
+from x2vlm.errors import ConfigError
+
+REMEMBERED = 2048
+"""Scenes kept in memory per worker process: about 0.11 MB each at 192 px."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StickerData:
+    """Which scenes.
+
+    Attributes:
+        kind: `scene` (a picture with everything said about it), `clip`, `order` (two pictures, two captions with the same
+            words) or `pair` (two pictures and a statement).
+        split: of the world; `train` never holds the held-out combinations.
+        first, count: seeds `first .. first + count - 1` of the split.
+        curriculum: (sample, most items) pairs: from that sample on, scenes have at most so many items.
+        echo: how often a scene is used before it is forgotten, when drawing is slower than the step.
+        echo_window: samples between two uses of a scene; a multiple of workers x batch size lets each worker draw it once.
+    """
+
+    kind: Literal["scene", "clip", "order", "pair"] = "scene"
+    split: str = "train"
+    first: int = 0
+    count: int = 1_000_000
+    curriculum: list[tuple[int, int]] = field(default_factory=list)
+    echo: int = 1
+    echo_window: int = 4096
+
+    def __post_init__(self):
+        if self.count < 1 or self.echo < 1 or self.echo_window < 1:
+            raise ConfigError("count, echo and echo_window of sticker data must be at least 1.", "config/value")
+
+
+class StickerRecords(Sequence):
+    """Records of the sticker world, each used `echo` times."""
+
+    ordered = True
+
+    def __init__(self, config: StickerData, image_size: int):
+        self.config = config
+        self.image_size = image_size
+
+    def __len__(self) -> int:
+        return self.config.count * self.config.echo
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The record; shared between callers, so do not change it."""
+        config = self.config
+        block, place = divmod(index, config.echo_window)
+        seed = config.first + (block // config.echo * config.echo_window + place) % config.count
+        max_items = 0
+        for start, limit in config.curriculum:
+            if index >= start:
+                max_items = limit
+        return sticker_record(config.kind, seed, config.split, self.image_size, max_items)
+
+    def name(self, index: int) -> str:
+        return f"sticker {self.config.kind} {index}"
+
+
+@lru_cache(maxsize=REMEMBERED)
+def sticker_record(kind: str, seed: int, split: str, size: int, max_items: int = 0) -> dict[str, Any]:
+    """One record; `seed` counts from the start of the split, `max_items` 0 means no limit."""
+    make = {
+        "scene": stickers.make_record,
+        "clip": stickers.make_clip_record,
+        "order": stickers.make_order_record,
+        "pair": stickers.make_pair_record,
+    }[kind]
+    options = {"max_items": max_items} if max_items and kind == "scene" else {}
+    return make(stickers.split_seeds(split).start + seed, split=split, size=size, **options)

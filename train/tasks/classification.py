@@ -1,0 +1,35 @@
+"""One label of a closed list for a picture or clip and a text: video question answering, visual entailment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from train.data.transforms import normalize
+from train.tasks.records import RecordTask
+from x2vlm.modeling.classification import X2VLMForClassification
+
+
+@dataclass(kw_only=True)
+class Classification(RecordTask):
+    """`statement` (question or hypothesis) and `label`, the index in the closed list; -100 is left out of the loss."""
+
+    all_losses: ClassVar[tuple[str, ...]] = ("classification_loss",)
+
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        record = self.records[index]
+        text = self.texts.encode(record["statement"])
+        return {"visual": self.pixels(record, rng), "text": text, "label": int(record["label"])}
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "visual": torch.stack([sample["visual"] for sample in samples]),
+            "labels": torch.tensor([sample["label"] for sample in samples]),
+            **self.texts.collate([sample["text"] for sample in samples]),
+        }
+
+    def training_step(self, model, batch):
+        return X2VLMForClassification(model)(normalize(batch.pop("visual")), **batch).losses

@@ -1,0 +1,53 @@
+"""Grounding: the box of a phrase; several phrases of a picture at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from train.data.transforms import may_flip, normalize, rand_augment, to_pixels
+from train.tasks.records import RecordTask, choose_exactly
+from x2vlm.modeling.grounding import X2VLMForGrounding
+
+
+@dataclass(kw_only=True)
+class Grounding(RecordTask):
+    """Referring phrases; the picture is not cropped, and mirrored only if no phrase names a side.
+
+    Attributes:
+        batch_size: pictures.
+        phrases_per_image: texts learnt from one encoding of the picture.
+    """
+
+    all_losses: ClassVar[tuple[str, ...]] = ("box_l1_loss", "box_giou_loss")
+
+    phrases_per_image: int = 1
+
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        record = self.records[index]
+        regions = choose_exactly(record["regions"], self.phrases_per_image, rng)
+        image, flip = record["image"], False
+        if self.augmentation != "none":
+            flip = may_flip([region["text"] for region in regions], rng)
+            image = image.convert("RGB").resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
+            image = rand_augment(ImageOps.mirror(image) if flip else image, rng, photometric_only=True)
+        boxes = [region["box"] for region in regions]
+        return {
+            "image": to_pixels(image, self.image_size),
+            "texts": [self.texts.encode(region["text"]) for region in regions],
+            "boxes": [[1 - cx if flip else cx, cy, w, h] for cx, cy, w, h in boxes],
+        }
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "image": torch.stack([sample["image"] for sample in samples]),
+            "target_boxes": torch.tensor([box for sample in samples for box in sample["boxes"]]),
+            **self.texts.collate([text for sample in samples for text in sample["texts"]]),
+        }
+
+    def training_step(self, model, batch):
+        return X2VLMForGrounding(model)(normalize(batch.pop("image")), **batch).losses

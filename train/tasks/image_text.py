@@ -1,0 +1,45 @@
+"""Pre-training on whole pictures or clips and their texts: contrastive, matching and masked-LM losses (X²-VLM, section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+
+from train.data.masking import MaskingConfig
+from train.data.transforms import normalize
+from train.tasks.records import RecordTask, choose, text_keys
+from x2vlm.modeling.pretraining import X2VLMForPretraining
+
+
+@dataclass(kw_only=True)
+class ImageText(RecordTask):
+    """One random caption of each picture or clip.
+
+    Attributes:
+        masking: how captions are masked.
+        equal_texts: captions with the same words count as positives of each other.
+    """
+
+    all_losses: ClassVar[tuple[str, ...]] = ("contrastive_loss", "matching_loss", "masked_lm_loss")
+
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    equal_texts: bool = True
+
+    def text_masking(self) -> MaskingConfig:
+        return self.masking
+
+    def sample(self, index: int, rng) -> dict[str, Any]:
+        record = self.records[index]
+        caption = choose(record["captions"], 1, rng)[0]
+        return {"visual": self.pixels(record, rng), "text": self.texts.encode(caption, rng)}
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        texts = [sample["text"] for sample in samples]
+        batch = {"visual": torch.stack([sample["visual"] for sample in samples]), **self.texts.collate(texts)}
+        return batch | ({"positives": text_keys(texts)} if self.equal_texts else {})
+
+    def training_step(self, model, batch):
+        visual = normalize(batch.pop("visual"))
+        return X2VLMForPretraining(model)(visual, **batch, match="matching_loss" in self.loss_weights).losses

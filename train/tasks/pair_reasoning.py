@@ -1,0 +1,38 @@
+"""Reasoning over two pictures: is the statement true of them (NLVR2)?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from train.data.transforms import normalize
+from train.tasks.records import RecordTask
+from x2vlm.modeling.classification import X2VLMForPairReasoning
+
+
+@dataclass(kw_only=True)
+class PairReasoning(RecordTask):
+    """Pairs of pictures with a statement and its truth."""
+
+    all_losses: ClassVar[tuple[str, ...]] = ("pair_loss",)
+
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        record = self.records[index]
+        return {
+            "images": [self.pixels({"image": image}, rng) for image in record["images"]],
+            "text": self.texts.encode(record["statement"]),
+            "label": int(record["label"]),
+        }
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "images": torch.stack([sample["images"][side] for side in (0, 1) for sample in samples]),
+            "labels": torch.tensor([sample["label"] for sample in samples]),
+            **self.texts.collate([sample["text"] for sample in samples]),
+        }
+
+    def training_step(self, model, batch):
+        return X2VLMForPairReasoning(model)(normalize(batch.pop("images")), **batch).losses

@@ -1,0 +1,115 @@
+"""Multi-grained pre-training: the regions of a picture and the picture itself, each with its text (X²-VLM, section 3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from train.data.masking import MaskingConfig
+from train.data.regions import WHOLE_IMAGE, RegionText, box_in_crop, sample_crop
+from train.data.transforms import may_flip, normalize, rand_augment, to_pixels
+from train.tasks.records import RecordTask, choose, text_keys
+from x2vlm.boxes import cxcywh_to_xyxy
+from x2vlm.modeling.pretraining import X2VLMForPretraining
+from x2vlm.processing import patch_mask
+
+
+@dataclass(kw_only=True)
+class RegionTextTask(RecordTask):
+    """Up to `max_regions` texts of each picture; its caption takes one of the places.
+
+    Attributes:
+        batch_size: pictures.
+        max_texts: texts of a batch on one process; a random subset is kept when there are more (0: all are kept).
+        careful_flip: pictures whose texts name a side are not mirrored (with an augmentation that mirrors).
+        min_share: a region counts when more than this part of it lies in the crop.
+    """
+
+    all_losses: ClassVar[tuple[str, ...]] = (
+        "contrastive_loss",
+        "matching_loss",
+        "masked_lm_loss",
+        "box_l1_loss",
+        "box_giou_loss",
+    )
+
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    equal_texts: bool = True
+    max_regions: int = 5
+    max_texts: int = 0
+    careful_flip: bool = True
+    min_share: float = 0.5
+
+    def text_masking(self) -> MaskingConfig:
+        return self.masking
+
+    def prepare(self, processor: Any) -> None:
+        super().prepare(processor)
+        self.grid_size = processor.config.vision.grid_size
+
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        record = self.records[index]
+        image, regions = record["image"], record["regions"]
+        caption = choose(record.get("captions", ()), 1, rng)
+        crop, flip = (0, 0, *image.size), False
+        if self.augmentation != "none":
+            texts = [*caption, *(region["text"] for region in regions)]
+            flip = may_flip(texts if self.careful_flip else (), rng)
+            if regions:
+                crop = sample_crop(_pixel_box(choose(regions, 1, rng)[0]["box"], image.size), *image.size, rng)
+            size = (self.image_size, self.image_size)
+            image = image.convert("RGB").resize(size, Image.Resampling.BICUBIC, box=crop)
+            image = rand_augment(ImageOps.mirror(image) if flip else image, rng, photometric_only=True)
+        items = [RegionText(text, WHOLE_IMAGE, is_image=True) for text in caption]
+        for region in choose(regions, len(regions), rng):
+            if len(items) == self.max_regions:
+                break
+            box = box_in_crop(_scaled(region["box"], record["image"].size), crop, flip, self.min_share)
+            if box is not None:
+                items.append(RegionText(region["text"], box))
+        return {
+            "image": to_pixels(image, self.image_size),
+            "items": [(item, self.texts.encode(item.text, rng)) for item in items],
+            "places": rng.random(len(items)),
+        }
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        rows = [
+            (place, index, item, text)
+            for index, sample in enumerate(samples)
+            for place, (item, text) in zip(sample["places"], sample["items"], strict=True)
+        ]
+        if self.max_texts and len(rows) > self.max_texts:
+            rows = sorted(rows, key=lambda row: row[0])[: self.max_texts]
+        texts = [text for *_, text in rows]
+        boxes = torch.tensor([item.box_cxcywh for _, _, item, _ in rows])
+        batch = {
+            "image": torch.stack([sample["image"] for sample in samples]),
+            "image_index": torch.tensor([index for _, index, _, _ in rows]),
+            "patch_mask": torch.stack([patch_mask(box, self.grid_size) for box in cxcywh_to_xyxy(boxes).tolist()]),
+            "target_boxes": boxes,
+            "is_image": torch.tensor([item.is_image for _, _, item, _ in rows]),
+            **self.texts.collate(texts),
+        }
+        return batch | ({"positives": text_keys(texts)} if self.equal_texts else {})
+
+    def training_step(self, model, batch):
+        image = normalize(batch.pop("image"))
+        match = "matching_loss" in self.loss_weights
+        return X2VLMForPretraining(model).forward_regions(image, **batch, match=match).losses
+
+
+def _scaled(box_cxcywh, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Fractions to (x, y, w, h) in pixels."""
+    cx, cy, w, h = box_cxcywh
+    width, height = size
+    return (cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height
+
+
+def _pixel_box(box_cxcywh, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(x, y, w, h) in whole pixels, as the official crop takes them."""
+    return tuple(int(round(value, 3)) for value in _scaled(box_cxcywh, size))

@@ -1,0 +1,68 @@
+"""Pre-training on text alone, and on the same sentence in two languages (CCLM, arXiv 2206.00621, section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from train.data.masking import MaskingConfig
+from train.tasks.records import RecordTask, choose
+from x2vlm.modeling.pretraining import X2VLMForPretraining
+
+
+@dataclass(kw_only=True)
+class MaskedText(RecordTask):
+    """Masked LM without a picture, on the `captions` of the records."""
+
+    all_losses: ClassVar[tuple[str, ...]] = ("masked_lm_loss",)
+
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+
+    def text_masking(self) -> MaskingConfig:
+        return self.masking
+
+    def sample(self, index: int, rng: np.random.Generator) -> Any:
+        return self.texts.encode(choose(self.records[index]["captions"], 1, rng)[0], rng)
+
+    def collate(self, samples: list[Any]) -> dict[str, Any]:
+        fields = self.texts.collate(samples)
+        del fields["input_ids"]
+        return fields
+
+    def training_step(self, model, batch):
+        return X2VLMForPretraining(model).forward_text(**batch).losses
+
+
+@dataclass(kw_only=True)
+class ParallelText(RecordTask):
+    """The first two `captions` of a record say the same in two languages; which one is the source is a coin's choice."""
+
+    all_losses: ClassVar[tuple[str, ...]] = ("contrastive_loss", "matching_loss", "masked_lm_loss")
+
+    masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(0.4, 16, whole_word=False))
+    max_tokens: int = 64
+
+    def text_masking(self) -> MaskingConfig:
+        return self.masking
+
+    def sample(self, index: int, rng: np.random.Generator) -> Any:
+        source, target = choose(self.records[index]["captions"][:2], 2, rng)
+        return self.texts.encode(source, rng), self.texts.encode(target, rng)
+
+    def collate(self, samples: list[Any]) -> dict[str, Any]:
+        source, target = (self.texts.collate(texts) for texts in zip(*samples, strict=True))
+        return {
+            "source_ids": source["input_ids"],
+            "source_mask": source["attention_mask"],
+            "target_ids": target["input_ids"],
+            "target_mask": target["attention_mask"],
+            "masked_source_ids": source["masked_ids"],
+            "masked_positions": source["masked_positions"],
+            "masked_labels": source["masked_labels"],
+        }
+
+    def training_step(self, model, batch):
+        match = "matching_loss" in self.loss_weights
+        return X2VLMForPretraining(model).forward_parallel_text(**batch, match=match).losses
