@@ -34,6 +34,7 @@ def cut_sprite(font: ImageFont.FreeTypeFont, code: str) -> Image.Image:
 
 
 def main() -> None:
+    """Read the font named on the command line and write the atlas."""
     parser = argparse.ArgumentParser(description="Rebuild the sticker atlas from the Noto Color Emoji font.")
     parser.add_argument("font", nargs="?", type=Path, default=FONT)
     args = parser.parse_args()

@@ -12,7 +12,7 @@ from PIL import Image
 from x2vlm.stickers.concepts import NAMES, SHAPES
 from x2vlm.stickers.geometry import Item, Scene
 from x2vlm.stickers.language import list_caption
-from x2vlm.stickers.questions import CONTENT_MAKERS, questions
+from x2vlm.stickers.questions import CONTENT_MAKERS, held_out_questions, questions
 from x2vlm.stickers.render import disturb, paint_background, paste_item
 from x2vlm.stickers.scene import compose, random_source, sample_wish
 from x2vlm.stickers.splits import check_seed, held_out_items
@@ -75,7 +75,9 @@ def sample_clip(seed: int, split: str = "train") -> Clip:
             for track in (_swap(item, frames, taken, rng) if index == swapped else _track(item, frames, rng))
         ]
         everything = tuple(replace(track.item, size="") for track in tracks)
-        if bool(held_out_items(everything)) == (split == "unseen"):
+        combinations = held_out_items(everything)
+        # Content alone can show a held-out coloured shape, never a relation.
+        if any(len(found) == 1 for found in combinations) if split == "unseen" else not combinations:
             return Clip(frames, tuple(tracks), Scene(scene.background, everything, scene.look))
 
 
@@ -114,6 +116,10 @@ def clip_captions(clip: Clip, rng: random.Random) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def clip_questions(clip: Clip, rng: random.Random) -> list[dict]:
-    """Questions about content as {"question", "answer", "kind"}."""
-    return questions(clip.summary, rng, count=6, makers=CONTENT_MAKERS)
+def clip_questions(clip: Clip, split: str, rng: random.Random) -> list[dict]:
+    """Questions about content as {"question", "answer", "kind"}; in `unseen` only those about held-out coloured shapes."""
+    scene = clip.summary
+    if split == "unseen":
+        shapes = [found for found in held_out_items(scene.items) if len(found) == 1]
+        return [question for found in shapes for question in held_out_questions(scene, found, rng)]
+    return questions(scene, rng, count=6, makers=CONTENT_MAKERS)

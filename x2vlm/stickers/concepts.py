@@ -100,5 +100,5 @@ PLURAL = {plural(form): noun for form, noun in SINGULAR.items()}
 
 def article(words: str) -> str:
     """`words` behind "a" or "an"."""
-    vowel = words[0] in "aeiou" and not words.startswith(("uni", "ufo"))
+    vowel = (words[0] in "aeiou" and not words.startswith(("uni", "ufo"))) or words.startswith("hour")
     return f"an {words}" if vowel else f"a {words}"

@@ -35,6 +35,20 @@ SUPERLATIVES = {"leftmost": (0, 1), "rightmost": (0, -1), "highest": (1, 1), "lo
 LEAD = 0.06
 
 
+class Voice:
+    """One way of naming things: within a text every kind keeps the same word. Without `rng` synonyms stay out."""
+
+    def __init__(self, rng: random.Random | None = None):
+        self._rng = rng
+        self._words: dict[str, str] = {}
+
+    def name(self, noun: str) -> str:
+        """The word for a kind or family."""
+        if noun not in self._words:
+            self._words[noun] = self._rng.choice(SURFACE[noun]) if self._rng and self._rng.random() < 0.4 else noun
+        return self._words[noun]
+
+
 @dataclass(frozen=True)
 class Description:
     """What a noun phrase says: a kind or family, and maybe colour, size and number."""
@@ -45,19 +59,14 @@ class Description:
     count: int = 1
 
     def fits(self, item: Item) -> bool:
-        return (
-            self.noun in (item.kind, FAMILY[item.kind])
-            and self.colour in ("", item.colour)
-            and self.size in ("", item.size)
-        )
+        return self.noun in (item.kind, FAMILY[item.kind]) and self.colour in ("", item.colour) and self.size in ("", item.size)
 
     def select(self, items: Iterable[Item]) -> list[Item]:
         return [item for item in items if self.fits(item)]
 
-    def say(self, rng: random.Random | None, determiner: str = "a", adjective: str = "") -> str:
-        """In words. `determiner` is "a", "the" or "" (a bare label); the number is said when it is not one.
-        Without `rng` synonyms stay out."""
-        noun = rng.choice(SURFACE[self.noun]) if rng and rng.random() < 0.4 else self.noun
+    def say(self, voice: Voice, determiner: str = "a", adjective: str = "") -> str:
+        """In words. `determiner` is "a", "the" or "" (a bare label); the number is said when it is not one."""
+        noun = voice.name(self.noun)
         noun = noun if self.count == 1 else plural(noun)
         words = " ".join(word for word in (adjective, self.size, self.colour, noun) if word)
         if self.count > 1:
@@ -111,7 +120,7 @@ def groups(items: tuple[Item, ...], detail: int) -> list[tuple[Description, list
 
 def _relation_phrases(item: Item, items: tuple[Item, ...], rng: random.Random) -> list[str]:
     """ "the dog left of the red car": the referent is the dog, and only one dog is even nearly there."""
-    phrases = []
+    phrases, voice = [], Voice(rng)
     for other in items:
         anchor = name_uniquely(other, items, rng)
         if other is item or anchor is None:
@@ -121,43 +130,63 @@ def _relation_phrases(item: Item, items: tuple[Item, ...], rng: random.Random) -
                 continue
             head = rng.choice(descriptions(item))
             if [x for x in head.select(items) if holds(x, relation, other, strict=False)] == [item]:
-                phrases.append(f"{head.say(rng, 'the')} {relation} {anchor.say(rng, 'the')}")
+                determiner = rng.choice(("the", "the", "a", ""))
+                phrases.append(f"{head.say(voice, determiner)} {relation} {anchor.say(voice, 'the')}")
     return phrases
 
 
 def _position_phrases(item: Item, items: tuple[Item, ...], rng: random.Random) -> list[str]:
     """ "the leftmost dog" among the dogs, "the dog at the top left" of the picture."""
-    phrases = []
+    phrases, voice = [], Voice(rng)
     head = rng.choice([d for d in descriptions(item) if d.noun == item.kind])
     alike = head.select(items)
     for word, (axis, sign) in SUPERLATIVES.items():
         rivals = [sign * other.box[axis] for other in alike if other is not item]
         if rivals and sign * item.box[axis] + LEAD <= min(rivals):
-            phrases.append(head.say(rng, "the", word))
+            phrases.append(head.say(voice, "the", word))
     for cell in positions(item, strict=True):
         if [x for x in alike if cell in positions(x, strict=False)] == [item]:
-            phrases.append(f"{head.say(rng, 'the')} {POSITIONS[cell]}")
+            phrases.append(f"{head.say(voice, rng.choice(('the', '')))} {POSITIONS[cell]}")
     return phrases
 
 
-def region_phrases(scene: Scene, rng: random.Random) -> list[tuple[str, Box, tuple[int, ...]]]:
-    """Phrases of several granularities with their box and the indices of the items they refer to."""
+def region_phrases(scene: Scene, rng: random.Random) -> list[tuple[str, Box]]:
+    """Phrases of several granularities with the box of what they refer to."""
     items = scene.items
     regions = []
-    for index, item in enumerate(items):
+    for item in items:
         labels = unique_descriptions(item, items)
-        texts = [d.say(rng, rng.choice(("a", "the", ""))) for d in rng.sample(labels, min(2, len(labels)))]
+        texts = [d.say(Voice(rng), rng.choice(("a", "the", ""))) for d in rng.sample(labels, min(2, len(labels)))]
         for phrases in (_relation_phrases(item, items, rng), _position_phrases(item, items, rng)):
             if phrases:
                 texts.append(rng.choice(phrases))
-        regions += [(text, item.box, (index,)) for text in dict.fromkeys(texts)]
+        regions += [(text, item.box) for text in dict.fromkeys(texts)]
     families = {d for item in items for d in descriptions(item)}
     for description in sorted(families, key=repr):
         members = description.select(items)
         if len(members) > 1 and rng.random() < 0.5:
             many = Description(description.noun, description.colour, description.size, len(members))
-            members_at = tuple(i for i, item in enumerate(items) if description.fits(item))
-            regions.append((many.say(rng, rng.choice(("the", ""))), union(members), members_at))
+            regions.append((many.say(Voice(rng), rng.choice(("the", ""))), union(members)))
+    return regions
+
+
+def held_out_regions(scene: Scene, combination: tuple[int, ...], rng: random.Random) -> list[tuple[str, Box]]:
+    """Phrases that name a held-out combination, (i,) or (i, j) as `splits.held_out_items` gives it, in either wording."""
+    items = scene.items
+    if len(combination) == 1:
+        item = items[combination[0]]
+        named = [d for d in unique_descriptions(item, items) if d.noun == item.kind and d.colour]
+        return [(d.say(Voice(rng), rng.choice(("a", "the", ""))), item.box) for d in named]
+    regions = []
+    for i, j in (combination, combination[::-1]):
+        anchor = name_uniquely(items[j], items, rng)
+        for relation in RELATIONS:
+            near = [x for x in items if x.kind == items[i].kind and holds(x, relation, items[j], strict=False)]
+            spoken = held_out_relation(items[i].kind, relation, items[j].kind)
+            if anchor and spoken and near == [items[i]] and holds(items[i], relation, items[j], strict=True):
+                voice = Voice(rng)
+                head = Description(items[i].kind).say(voice, "the")
+                regions.append((f"{head} {relation} {anchor.say(voice, 'the')}", items[i].box))
     return regions
 
 
@@ -195,14 +224,11 @@ def absent_relation(items: tuple[Item, ...], rng: random.Random) -> str:
             continue
         head, anchor = rng.choice(descriptions(a)), name_uniquely(b, items, rng)
         relation = rng.choice(RELATIONS)
-        if (
-            anchor is None
-            or held_out_relation(a.kind, relation, b.kind)
-            or (relation == "inside" and a.size == "large")
-        ):
+        if anchor is None or held_out_relation(a.kind, relation, b.kind) or (relation == "inside" and a.size == "large"):
             continue
         if not any(holds(x, relation, b, strict=False) for x in head.select(items)):
-            return f"{head.say(rng, 'the')} {relation} {anchor.say(rng, 'the')}"
+            voice = Voice(rng)
+            return f"{head.say(voice, 'the')} {relation} {anchor.say(voice, 'the')}"
     return ""
 
 
@@ -210,12 +236,12 @@ def absent_phrases(scene: Scene, rng: random.Random) -> list[str]:
     """Two phrases with nothing right, then hard ones: wrong attribute, wrong relation, wrong number."""
     items = scene.items
     easy = [absent_description(items, rng, hard=False) for _ in range(2)]
-    phrases = [d.say(rng, rng.choice(("a", "the", ""))) for d in (*easy, absent_description(items, rng, hard=True))]
+    phrases = [d.say(Voice(rng), rng.choice(("a", "the", ""))) for d in (*easy, absent_description(items, rng, hard=True))]
     phrases.append(absent_relation(items, rng))
     description, members = rng.choice(groups(items, 0))
     if len(members) < 5:
         more = Description(description.noun, count=rng.randint(len(members) + 1, 5))
-        phrases.append(more.say(rng, ""))
+        phrases.append(more.say(Voice(rng), ""))
     return [phrase for phrase in phrases if phrase]
 
 
@@ -229,11 +255,12 @@ def join(clauses: list[str]) -> str:
 
 def list_caption(scene: Scene, rng: random.Random, detail: int, background: bool = True, shuffle: bool = False) -> str:
     """Everything in the picture, from left to right unless shuffled, at most `MAX_WORDS` words: details give way."""
+    voice = Voice(rng)
     while True:
         parts = groups(scene.items, detail)
         if shuffle:
             rng.shuffle(parts)
-        text = join([d.say(rng) for d, _ in parts])
+        text = join([d.say(voice) for d, _ in parts])
         if background:
             text += f" {BACKGROUNDS[scene.background]}"
         if len(text.split()) <= MAX_WORDS:
@@ -244,7 +271,7 @@ def list_caption(scene: Scene, rng: random.Random, detail: int, background: bool
 def _relation_clauses(items: tuple[Item, ...], rng: random.Random) -> list[tuple[str, set[int]]]:
     """ "a dog left of two cats": every member of both groups stands so."""
     parts = groups(items, rng.choice((0, 1, 2, 2)))
-    clauses = []
+    clauses, voice = [], Voice(rng)
     for first, members in parts:
         for second, others in parts:
             if first == second:
@@ -252,7 +279,7 @@ def _relation_clauses(items: tuple[Item, ...], rng: random.Random) -> list[tuple
             for relation in RELATIONS:
                 if all(holds(a, relation, b, strict=True) for a in members for b in others):
                     used = {items.index(item) for item in (*members, *others)}
-                    clauses.append((f"{first.say(rng)} {relation} {second.say(rng)}", used))
+                    clauses.append((f"{first.say(voice)} {relation} {second.say(voice)}", used))
     rng.shuffle(clauses)
     return clauses
 
@@ -273,17 +300,18 @@ def relation_caption(scene: Scene, rng: random.Random) -> str:
 
 def position_caption(scene: Scene, rng: random.Random) -> str:
     """ "a dog at the top left and two cats on the right"; "" when nothing lies clearly in one place."""
-    clauses = []
+    clauses, voice = {}, Voice(rng)
     for description, members in groups(scene.items, rng.choice((0, 1, 2))):
         cells = set.intersection(*(set(positions(item, strict=True)) for item in members))
-        clauses += [f"{description.say(rng)} {POSITIONS[cell]}" for cell in cells]
-    rng.shuffle(clauses)
-    return join(clauses[: rng.randint(1, 3)]) if clauses else ""
+        clauses |= {cell: f"{description.say(voice)} {POSITIONS[cell]}" for cell in cells}
+    found = rng.sample(sorted(clauses.values()), min(len(clauses), rng.randint(1, 3)))
+    return join(found) if found else ""
 
 
 def short_caption(scene: Scene, rng: random.Random) -> str:
     """What is in the picture by name alone, with an introduction."""
-    text = list_caption(scene, rng, detail=0, background=rng.random() < 0.3, shuffle=True)
+    background = rng.random() < 0.3 and len(scene.items) < 6  # six names and an introduction leave no words for it
+    text = list_caption(scene, rng, detail=0, background=background, shuffle=True)
     if rng.random() < 0.5:
         return f"a picture of {text}"
     return ("there are " if text.split()[0] in NUMBERS else "there is ") + text

@@ -7,7 +7,7 @@ from dataclasses import replace
 from x2vlm.stickers.checker import check_caption
 from x2vlm.stickers.concepts import BACKGROUNDS, COLOURS, NUMBERS, SHAPES
 from x2vlm.stickers.geometry import Scene
-from x2vlm.stickers.language import Description, absent_description, descriptions, join
+from x2vlm.stickers.language import Description, Voice, absent_description, descriptions, join
 from x2vlm.stickers.scene import Bond, Wish, compose, random_source, sample_wish
 from x2vlm.stickers.splits import HELD_OUT_COLOURS, HELD_OUT_RELATIONS, check_seed, held_out_colour, held_out_relation
 
@@ -71,7 +71,7 @@ def _count_plans(rng: random.Random, split: str) -> list[Plan]:
 
 
 def _say(wish: Wish, size: bool = False, count: int = 1) -> str:
-    return Description(wish.kind, wish.colour, wish.size if size else "", count).say(None)
+    return Description(wish.kind, wish.colour, wish.size if size else "", count).say(Voice())
 
 
 def sample_order_pair(seed: int, split: str = "train") -> tuple[list[Scene], list[str]]:
@@ -100,31 +100,31 @@ def _count_in(description: Description, scene: Scene) -> int:
 def _state_number(left: Scene, right: Scene, d: Description, rng: random.Random) -> tuple[str, bool]:
     side, scene = rng.choice((("left", left), ("right", right)))
     count = rng.randint(1, 3)
-    words = replace(d, count=count).say(rng) if count > 1 else f"one {d.say(rng, '')}"
+    words = replace(d, count=count).say(Voice(rng)) if count > 1 else f"one {d.say(Voice(rng), '')}"
     return f"the {side} picture shows exactly {words}", _count_in(d, scene) == count
 
 
 def _state_both(left: Scene, right: Scene, d: Description, rng: random.Random) -> tuple[str, bool]:
-    return f"both pictures show {d.say(rng)}", bool(_count_in(d, left) and _count_in(d, right))
+    return f"both pictures show {d.say(Voice(rng))}", bool(_count_in(d, left) and _count_in(d, right))
 
 
 def _state_one(left: Scene, right: Scene, d: Description, rng: random.Random) -> tuple[str, bool]:
-    return f"only one of the pictures shows {d.say(rng)}", bool(_count_in(d, left)) != bool(_count_in(d, right))
+    return f"only one of the pictures shows {d.say(Voice(rng))}", bool(_count_in(d, left)) != bool(_count_in(d, right))
 
 
 def _state_neither(left: Scene, right: Scene, d: Description, rng: random.Random) -> tuple[str, bool]:
-    return f"neither of the pictures shows {d.say(rng)}", not _count_in(d, left) + _count_in(d, right)
+    return f"neither of the pictures shows {d.say(Voice(rng))}", not _count_in(d, left) + _count_in(d, right)
 
 
 def _state_total(left: Scene, right: Scene, d: Description, rng: random.Random) -> tuple[str, bool]:
     total = rng.randint(2, 6)
-    words = replace(d, count=total).say(rng)
+    words = replace(d, count=total).say(Voice(rng))
     return f"there are exactly {words} in the two pictures", _count_in(d, left) + _count_in(d, right) == total
 
 
 def _state_more(left: Scene, right: Scene, d: Description, rng: random.Random) -> tuple[str, bool]:
     (side, here), (other, there) = rng.sample((("left", left), ("right", right)), 2)
-    words = replace(d, count=2).say(None).removeprefix(f"{NUMBERS[2]} ")
+    words = replace(d, count=2).say(Voice()).removeprefix(f"{NUMBERS[2]} ")
     return f"the {side} picture has more {words} than the {other} picture", _count_in(d, here) > _count_in(d, there)
 
 

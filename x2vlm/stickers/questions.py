@@ -5,6 +5,7 @@ Every maker takes (scene, rng) and returns (question, answer), or None when the 
 
 import random
 from collections.abc import Callable
+from itertools import permutations
 
 from x2vlm.stickers.concepts import (
     BACKGROUNDS,
@@ -19,6 +20,7 @@ from x2vlm.stickers.concepts import (
 from x2vlm.stickers.geometry import RELATIONS, Item, Scene, holds, positions
 from x2vlm.stickers.language import (
     Description,
+    Voice,
     absent_description,
     descriptions,
     name_uniquely,
@@ -35,45 +37,58 @@ def _verb(description: Description) -> str:
 
 
 def ask_exists(scene: Scene, rng: random.Random) -> Question | None:
+    """Is there a small dog?"""
     if rng.random() < 0.5:
         description, answer = rng.choice(descriptions(rng.choice(scene.items))), "yes"
     else:
         description, answer = absent_description(scene.items, rng, hard=rng.random() < 0.5), "no"
-    return f"is there {description.say(rng)}?", answer
+    return f"is there {description.say(Voice(rng))}?", answer
 
 
 def ask_exactly(scene: Scene, rng: random.Random) -> Question | None:
+    """Are there exactly two dogs?"""
     description = rng.choice(descriptions(rng.choice(scene.items)))
     count = len(description.select(scene.items))
     wanted, answer = count, "yes"
     if rng.random() < 0.5:
         wanted, answer = rng.choice([n for n in range(1, 6) if n != count and abs(n - count) < 3]), "no"
     said = Description(description.noun, description.colour, description.size, wanted)
-    words = said.say(rng) if wanted > 1 else f"one {said.say(rng, '')}"
+    words = said.say(Voice(rng)) if wanted > 1 else f"one {said.say(Voice(rng), '')}"
     return f"{_verb(said)} there exactly {words}?", answer
 
 
 def ask_relation(scene: Scene, rng: random.Random) -> Question | None:
-    answer = rng.choice(("yes", "no"))
-    for _ in range(TRIES if len(scene.items) > 1 else 0):
-        a, b = rng.sample(scene.items, 2)
-        first, second = name_uniquely(a, scene.items, rng), name_uniquely(b, scene.items, rng)
-        relation = rng.choices(RELATIONS, (4, 4, 4, 4, 3, 4 if b.size == "large" and b.colour else 1))[0]
-        true = holds(a, relation, b, strict=True)
-        sure = true or not holds(a, relation, b, strict=False)
-        spoken = answer == "yes" or not held_out_relation(a.kind, relation, b.kind)
-        if first and second and first != second and sure and spoken and true == (answer == "yes"):
-            return f"is {first.say(rng, 'the')} {relation} {second.say(rng, 'the')}?", answer
-    return None
+    """Is the dog left of the cat? Only scenes where something stands clearly are asked, so that both answers occur."""
+    names = [name_uniquely(item, scene.items, rng) for item in scene.items]
+    right, wrong = [], []
+    for i, j in permutations(range(len(names)), 2):
+        a, b = scene.items[i], scene.items[j]
+        for relation in RELATIONS if names[i] and names[j] else ():
+            if holds(a, relation, b, strict=True):
+                right.append((i, relation, j))
+            elif not (holds(a, relation, b, strict=False) or held_out_relation(a.kind, relation, b.kind)):
+                wrong.append((i, relation, j))
+    if not right or not wrong:
+        return None
+    i, relation, j = rng.choice(right)
+    answer = "yes"
+    if rng.random() < 0.5:
+        # A wrong statement with the same relation where there is one: the relation word alone must not give it away.
+        i, relation, j = rng.choice([triple for triple in wrong if triple[1] == relation] or wrong)
+        answer = "no"
+    voice = Voice(rng)
+    return f"is {names[i].say(voice, 'the')} {relation} {names[j].say(voice, 'the')}?", answer
 
 
 def ask_background_yes_no(scene: Scene, rng: random.Random) -> Question | None:
+    """Is the scene at night?"""
     names = [name for name in BACKGROUNDS if name != scene.background]
     name, answer = (scene.background, "yes") if rng.random() < 0.5 else (rng.choice(names), "no")
     return f"is the scene {BACKGROUNDS[name]}?", answer
 
 
 def ask_more(scene: Scene, rng: random.Random) -> Question | None:
+    """Are there more dogs than cats?"""
     kinds = sorted({item.kind for item in scene.items} | {FAMILY[i.kind] for i in scene.items} & set(FAMILIES))
     count = {kind: len(Description(kind).select(scene.items)) for kind in kinds}
     pairs = [(a, b) for a in kinds for b in kinds if FAMILY.get(a) != b and FAMILY.get(b) != a and count[a] > count[b]]
@@ -94,24 +109,22 @@ def ask_at_position(scene: Scene, rng: random.Random) -> Question | None:
     cell, answer = cells[0], "yes"
     if rng.random() < 0.5:
         cell, answer = rng.choice([c for c in POSITIONS if c not in positions(item, strict=False)]), "no"
-    return f"is {name.say(rng, 'the')} {POSITIONS[cell]}?", answer
+    return f"is {name.say(Voice(rng), 'the')} {POSITIONS[cell]}?", answer
 
 
 def ask_colour(scene: Scene, rng: random.Random) -> Question | None:
+    """What colour is the star?"""
     found = [
-        (d, item.colour)
-        for item in scene.items
-        if item.colour
-        for d in unique_descriptions(item, scene.items)
-        if not d.colour
+        (d, item.colour) for item in scene.items if item.colour for d in unique_descriptions(item, scene.items) if not d.colour
     ]
     if not found:
         return None
     description, colour = rng.choice(found)
-    return f"what colour is {description.say(rng, 'the')}?", colour
+    return f"what colour is {description.say(Voice(rng), 'the')}?", colour
 
 
 def ask_shape(scene: Scene, rng: random.Random) -> Question | None:
+    """What is the red shape?"""
     found = [
         (d, item.kind)
         for item in scene.items
@@ -122,7 +135,7 @@ def ask_shape(scene: Scene, rng: random.Random) -> Question | None:
     if not found:
         return None
     description, shape = rng.choice(found)
-    return f"what is {description.say(rng, 'the')}?", shape
+    return f"what is {description.say(Voice(rng), 'the')}?", shape
 
 
 def ask_kind(scene: Scene, rng: random.Random) -> Question | None:
@@ -137,6 +150,7 @@ def ask_kind(scene: Scene, rng: random.Random) -> Question | None:
 
 
 def ask_count(scene: Scene, rng: random.Random) -> Question | None:
+    """How many dogs are there?"""
     if rng.random() < 0.12:
         description = absent_description(scene.items, rng, hard=rng.random() < 0.5)
     else:
@@ -144,31 +158,35 @@ def ask_count(scene: Scene, rng: random.Random) -> Question | None:
         single = descriptions(rng.choice(scene.items))
         description = rng.choice(several if several and rng.random() < 0.7 else single)
     count = len(description.select(scene.items))
-    words = Description(description.noun, description.colour, description.size, 2).say(rng).removeprefix("two ")
+    words = Description(description.noun, description.colour, description.size, 2).say(Voice(rng)).removeprefix("two ")
     return f"how many {words} are there?", NUMBERS[count]
 
 
 def ask_total(scene: Scene, rng: random.Random) -> Question | None:
+    """How many stickers are there in total?"""
     return "how many stickers are there in total?", NUMBERS[len(scene.items)]
 
 
 def ask_kinds(scene: Scene, rng: random.Random) -> Question | None:
+    """How many different kinds are there? Colours and sizes do not make a kind."""
     return "how many different kinds of stickers are there?", NUMBERS[len({item.kind for item in scene.items})]
 
 
 def ask_size(scene: Scene, rng: random.Random) -> Question | None:
+    """What size is the dog?"""
     item = rng.choice(scene.items)
     names = [d for d in unique_descriptions(item, scene.items) if not d.size]
     if not names or not item.size:
         return None
-    name = rng.choice(names).say(rng, "the")
+    name = rng.choice(names).say(Voice(rng), "the")
     return rng.choice((f"what size is {name}?", f"is {name} small or large?")), item.size
 
 
 def ask_where(scene: Scene, rng: random.Random) -> Question | None:
+    """Where is the dog?"""
     item = rng.choice(scene.items)
     name, cells = name_uniquely(item, scene.items, rng), positions(item, strict=True)
-    return (f"where is {name.say(rng, 'the')}?", cells[0]) if name and cells else None
+    return (f"where is {name.say(Voice(rng), 'the')}?", cells[0]) if name and cells else None
 
 
 def _only(items: list[Item], sure: list[Item]) -> str:
@@ -185,7 +203,7 @@ def ask_what_relation(scene: Scene, rng: random.Random) -> Question | None:
         near, sure = ([x for x in scene.items if holds(x, relation, anchor, strict)] for strict in (False, True))
         answer = _only(near, sure)
         if name and answer:
-            return f"what is {relation} {name.say(rng, 'the')}?", answer
+            return f"what is {relation} {name.say(Voice(rng), 'the')}?", answer
     return None
 
 
@@ -200,6 +218,7 @@ def ask_what_position(scene: Scene, rng: random.Random) -> Question | None:
 
 
 def ask_background(scene: Scene, rng: random.Random) -> Question | None:
+    """What is the background?"""
     return rng.choice(("what is the background?", "what does the background look like?")), scene.background
 
 
@@ -241,33 +260,39 @@ def questions(scene: Scene, rng: random.Random, count: int = 8, makers: dict[str
     return list(found.values())
 
 
-def held_out_questions(scene: Scene, members: tuple[int, ...], rng: random.Random) -> list[dict]:
-    """Questions about a held-out combination: the colour, shape and presence of (i,), or the relation of (i, j)."""
-    items = scene.items
-    asked: list[tuple[str, str, str]] = []
-    if len(members) == 1:
-        item = items[members[0]]
-        shape = Description(item.kind, item.colour)
-        asked.append((f"is there {shape.say(rng)}?", "yes", "exists"))
-        asked.append(
-            (f"how many {item.colour} {plural(item.kind)} are there?", NUMBERS[len(shape.select(items))], "count")
-        )
-        if len(Description(item.kind).select(items)) == 1:
-            asked.append((f"what colour is the {item.kind}?", item.colour, "colour"))
-        if len(Description("shape", item.colour).select(items)) == 1:
-            asked.append((f"what is the {item.colour} shape?", item.kind, "shape"))
-        others = [c for c in COLOURS if not Description(item.kind, c).select(items)]
-        asked.append((f"is there {article(f'{rng.choice(others)} {item.kind}')}?", "no", "exists"))
-    else:
-        a, b = (items[index] for index in members)
-        first, second = name_uniquely(a, items, rng), name_uniquely(b, items, rng)
+def _ask_held_out_shape(item: Item, items: tuple[Item, ...], rng: random.Random) -> list[tuple[str, str, str]]:
+    shape = Description(item.kind, item.colour)
+    other = rng.choice([c for c in COLOURS if not Description(item.kind, c).select(items)])
+    asked = [
+        (f"is there {shape.say(Voice())}?", "yes", "exists"),
+        (f"is there {article(f'{other} {item.kind}')}?", "no", "exists"),
+        (f"how many {item.colour} {plural(item.kind)} are there?", NUMBERS[len(shape.select(items))], "count"),
+    ]
+    if len(Description(item.kind).select(items)) == 1:
+        asked.append((f"what colour is the {item.kind}?", item.colour, "colour"))
+    if len(Description("shape", item.colour).select(items)) == 1:
+        asked.append((f"what is the {item.colour} shape?", item.kind, "shape"))
+    return asked
+
+
+def _ask_held_out_relation(a: Item, b: Item, items: tuple[Item, ...], rng: random.Random) -> list[tuple[str, str, str]]:
+    asked = []
+    for x, y in ((a, b), (b, a)):
+        first, second = name_uniquely(x, items, rng), name_uniquely(y, items, rng)
         for relation in RELATIONS:
-            sure = holds(a, relation, b, strict=True)
-            near = holds(a, relation, b, strict=False)
-            if first and second and sure == near and (sure or relation != "inside"):
-                answer = "yes" if sure else "no"
-                text = f"is {first.say(rng, 'the')} {relation} {second.say(rng, 'the')}?"
-                asked.append((text, answer, "relation_yes_no"))
-            if second and sure and [x for x in items if holds(x, relation, b, strict=False)] == [a]:
-                asked.append((f"what is {relation} {second.say(rng, 'the')}?", a.kind, "what_relation"))
-    return [{"question": q, "answer": answer, "kind": kind} for q, answer, kind in asked]
+            true, near = (holds(x, relation, y, strict) for strict in (True, False))
+            # Asked both ways round: the combination itself (yes) and its reverse (no).
+            spoken = held_out_relation(x.kind, relation, y.kind) or held_out_relation(y.kind, relation, x.kind)
+            if first and second and spoken and true == near:
+                text = f"is {first.say(Voice(), 'the')} {relation} {second.say(Voice(), 'the')}?"
+                asked.append((text, "yes" if true else "no", "relation_yes_no"))
+            if second and true and spoken and [i for i in items if holds(i, relation, y, strict=False)] == [x]:
+                asked.append((f"what is {relation} {second.say(Voice(), 'the')}?", x.kind, "what_relation"))
+    return asked
+
+
+def held_out_questions(scene: Scene, combination: tuple[int, ...], rng: random.Random) -> list[dict]:
+    """Questions about a held-out combination, (i,) or (i, j) as `splits.held_out_items` gives it."""
+    members = [scene.items[index] for index in combination]
+    ask = _ask_held_out_shape if len(members) == 1 else _ask_held_out_relation
+    return [{"question": q, "answer": answer, "kind": kind} for q, answer, kind in ask(*members, scene.items, rng)]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from x2vlm.stickers.clips import clip_captions, clip_questions, render_clip, sample_clip
 from x2vlm.stickers.geometry import Box, Scene
-from x2vlm.stickers.language import absent_description, absent_phrases, captions, region_phrases
+from x2vlm.stickers.language import Voice, absent_description, absent_phrases, captions, held_out_regions, region_phrases
 from x2vlm.stickers.pairs import sample_order_pair, sample_picture_pair
 from x2vlm.stickers.questions import held_out_questions, questions
 from x2vlm.stickers.render import render
@@ -22,16 +22,15 @@ def _rounded(box: Box) -> list[float]:
 def describe_scene(scene: Scene, split: str, rng: random.Random) -> dict:
     """All texts about a scene: `captions`, `regions`, `questions`, `absent`. In `unseen`, regions and questions are only
     those about the held-out combination."""
-    regions = region_phrases(scene, rng)
-    asked = questions(scene, rng)
     if split == "unseen":
         combinations = held_out_items(scene.items)
-        members = {index for combination in combinations for index in combination}
-        regions = [region for region in regions if members & set(region[2])]
-        asked = [q for combination in combinations for q in held_out_questions(scene, combination, rng)]
+        regions = [region for found in combinations for region in held_out_regions(scene, found, rng)]
+        asked = [question for found in combinations for question in held_out_questions(scene, found, rng)]
+    else:
+        regions, asked = region_phrases(scene, rng), questions(scene, rng)
     return {
         "captions": captions(scene, rng),
-        "regions": [{"text": text, "box": _rounded(box)} for text, box, _ in regions],
+        "regions": [{"text": text, "box": _rounded(box)} for text, box in regions],
         "questions": asked,
         "absent": absent_phrases(scene, rng),
     }
@@ -70,8 +69,8 @@ def make_clip_record(seed: int, split: str = "train", size: int = 192) -> dict:
     return {
         "frames": render_clip(clip, size),
         "captions": clip_captions(clip, rng),
-        "questions": clip_questions(clip, rng),
-        "absent": [description.say(rng) for description in absent],
+        "questions": clip_questions(clip, split, rng),
+        "absent": [description.say(Voice(rng)) for description in absent],
         "clip": clip,
     }
 

@@ -41,6 +41,7 @@ def random_source(purpose: str, seed: int) -> random.Random:
 
 
 def sample_look(rng: random.Random) -> Look:
+    """How one picture is disturbed; most are only a little."""
     return Look(
         seed=rng.randrange(2**31),
         blur=rng.uniform(0.3, 0.8) if rng.random() < 0.25 else 0.0,
@@ -59,11 +60,11 @@ def sample_wish(rng: random.Random, kind: str = "") -> Wish:
 
 def sample_wishes(rng: random.Random, count: int, given: tuple[Wish, ...] = ()) -> list[Wish]:
     """`count` wishes beginning with the given ones: single items, groups of a kind, and look-alikes that differ from an
-    earlier item in size or colour."""
+    earlier item in size or colour. Given kinds stay without look-alikes, so that they can be named."""
     wishes = list(given)
     while len(wishes) < count:
-        if wishes and rng.random() < 0.28:
-            like = rng.choice(wishes)
+        if len(wishes) > len(given) and rng.random() < 0.28:
+            like = rng.choice(wishes[len(given) :])
             wish = sample_wish(rng, like.kind)
             if wish.colour == like.colour:
                 wish = replace(wish, size="small" if like.size == "large" else "large")

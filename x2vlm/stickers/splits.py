@@ -73,6 +73,7 @@ def check_seed(seed: int, split: str) -> None:
 
 
 def held_out_colour(colour: str, kind: str) -> bool:
+    """True for a coloured shape of `HELD_OUT_COLOURS`."""
     return (colour, kind) in HELD_OUT_COLOURS
 
 
@@ -90,8 +91,7 @@ def held_out_items(items: tuple[Item, ...]) -> list[tuple[int, ...]]:
     for i, a in enumerate(items):
         for j, b in enumerate(items):
             if (a.kind, b.kind) in _HELD_OUT_KINDS and any(
-                held_out_relation(a.kind, relation, b.kind) and holds(a, relation, b, strict=False)
-                for relation in RELATIONS
+                held_out_relation(a.kind, relation, b.kind) and holds(a, relation, b, strict=False) for relation in RELATIONS
             ):
                 found.append((i, j))
     return found

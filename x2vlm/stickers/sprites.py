@@ -23,8 +23,7 @@ def _polar(corners: int, turn: float, *radii: float) -> list[tuple[float, float]
     """Corners of a polygon around (0.5, 0.5), its radii taken in turn; the first corner points at `turn` degrees."""
     angles = [math.radians(turn + 360 * index / corners) for index in range(corners)]
     return [
-        (0.5 + radii[i % len(radii)] * math.cos(a), 0.5 + radii[i % len(radii)] * math.sin(a))
-        for i, a in enumerate(angles)
+        (0.5 + radii[i % len(radii)] * math.cos(a), 0.5 + radii[i % len(radii)] * math.sin(a)) for i, a in enumerate(angles)
     ]
 
 
@@ -42,9 +41,8 @@ POLYGONS = {
     "heart": _heart(),
     "diamond": [(0.5, 0.01), (0.86, 0.5), (0.5, 0.99), (0.14, 0.5)],
     "cross": [
-        (x, y)
-        for x, y in [(0.34, 0.03), (0.66, 0.03), (0.66, 0.34), (0.97, 0.34), (0.97, 0.66), (0.66, 0.66)]
-        + [(0.66, 0.97), (0.34, 0.97), (0.34, 0.66), (0.03, 0.66), (0.03, 0.34), (0.34, 0.34)]
+        *((0.34, 0.03), (0.66, 0.03), (0.66, 0.34), (0.97, 0.34), (0.97, 0.66), (0.66, 0.66)),
+        *((0.66, 0.97), (0.34, 0.97), (0.34, 0.66), (0.03, 0.66), (0.03, 0.34), (0.34, 0.34)),
     ],
     "arrow": [(0.02, 0.36), (0.52, 0.36), (0.52, 0.1), (0.98, 0.5), (0.52, 0.9), (0.52, 0.64), (0.02, 0.64)],
     "hexagon": _polar(6, 0, 0.49),
