@@ -36,7 +36,7 @@ def sniff(data: bytes) -> tuple[str | None, str]:
     head = bytes(data[:512])
     if head[:4] == b"RIFF":
         riff = {b"WEBP": ("image", "WebP"), b"AVI ": ("video", "AVI"), b"WAVE": (None, "a sound file")}
-        return riff.get(head[8:12], (None, "an unknown RIFF file"))
+        return riff.get(head[8:12], (None, "a file of no known kind"))
     if head[4:8] == b"ftyp":
         brands = {head[8:12]} | {head[i : i + 4] for i in range(16, min(int.from_bytes(head[:4]), 64), 4)}
         if brands & {b"avif", b"avis"}:
@@ -52,7 +52,7 @@ def sniff(data: bytes) -> tuple[str | None, str]:
             return kind, label
     if text.startswith((b"<?xml", b"<!--")):
         return None, "an SVG drawing" if b"<svg" in text else "an XML file"
-    return None, "no known kind of file"
+    return None, "a file of no known kind"
 
 
 def read(data: bytes, want: str, choice: dict, limits: MediaLimits):
@@ -73,7 +73,7 @@ def read(data: bytes, want: str, choice: dict, limits: MediaLimits):
     if kind is None:
         wanted = "picture or video" if want == "media" else noun
         way = SEND_AGAIN if area == "image" else RESAVE
-        raise MediaError(f"this is not a {wanted} that can be read, it is {label}. {way}", f"{area}/format")
+        raise MediaError(f"this is {label}, not a {wanted} that can be read. {way}", f"{area}/format")
     if kind != area:
         other = f"a picture ({label})" if kind == "image" else f"a video ({label})"
         raise MediaError(f"there is no {noun} in this file, it is {other}. Choose a {noun}.", f"{area}/format")

@@ -70,7 +70,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         paper = Image.new("RGB", image.size, "white")
         paper.paste(image, mask=image.getchannel("A"))
         return paper
-    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+    return image.convert("RGB")
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from ..errors import MediaError
 
-SEND_AGAIN = "Export it as JPEG or PNG and send it again."
-RESAVE = "Save it again as MP4 (H.264) and send that."
+SEND_AGAIN = "Send it as JPEG or PNG."
+RESAVE = "Save it as MP4 (H.264) and send that."
 
 
 @dataclass(frozen=True)

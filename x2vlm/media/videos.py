@@ -50,7 +50,7 @@ def read_video(data: bytes, choice: dict, limits: MediaLimits) -> tuple[str, dic
 
     deadline = time.monotonic() + limits.decode_seconds
     container, stream = _open_container(data, limits)
-    timeline, expected = _list_packets(container, stream, limits, deadline)
+    timeline, lost = _list_packets(container, stream, limits, deadline)
     wanted = _choose(timeline, choice, limits)
     clip = _Decoder(stream, timeline, limits, choice["max_side"], deadline)
     try:
@@ -61,15 +61,15 @@ def read_video(data: bytes, choice: dict, limits: MediaLimits) -> tuple[str, dic
         raise MediaError(f"no frame of the video can be read: it is damaged. {RESAVE}", "video/corrupt")
     notes = []
     count = len(timeline.packets_shown)
-    if count < expected:
-        notes.append(f"the file ends early: {count} of {expected} frames could be read. [video/partial]")
-    readable = sorted(found)
-    if lost := len(set(wanted) - set(readable)):
+    if lost or _ends_inside_a_box(data):
+        readable = f"{count} of {count + lost}" if lost else f"{count}"
+        notes.append(f"the file ends early: {readable} frames could be read. [video/partial]")
+    if damaged := len(set(wanted) - set(found)):
         notes.append(
-            f"{lost} of the {len(set(wanted))} chosen frames are damaged; the nearest readable ones are used instead. "
+            f"{damaged} of the {len(set(wanted))} chosen frames are damaged; the nearest readable ones are used instead. "
             "[video/partial]"
         )
-    used = [min(readable, key=lambda index: abs(index - i)) for i in wanted]
+    used = [min(sorted(found), key=lambda index: abs(index - i)) for i in wanted]
     reply = {
         "indices": used,
         "times": [timeline.times[i] for i in used],
@@ -111,10 +111,28 @@ def _open_container(data: bytes, limits: MediaLimits):
     if codec is None or codec.name not in CODECS.split(","):
         name = "unknown" if codec is None else codec.name
         raise MediaError(f"its video codec ({name}) is not supported. {RESAVE}", "video/format")
+    if not codec.width * codec.height:  # FFmpeg drops a size over `max_pixels`
+        most = f"{limits.video_pixels / 1e6:g} Mpixel"
+        raise MediaError(f"its frames state no size, or one above the limit of {most}. {RESAVE}", "video/pixels")
     check_frame_size(codec.width, codec.height, limits)
     codec.thread_count = 1
     codec.options = {"max_pixels": str(limits.video_pixels)}
     return container, stream
+
+
+def _ends_inside_a_box(data: bytes) -> bool:
+    """Whether an MP4 or AVI file is shorter than its outermost boxes say."""
+    if data[:4] == b"RIFF":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    at = 0
+    while data[4:8] == b"ftyp" and at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4])
+        if size == 1:  # a 64-bit size follows
+            size = int.from_bytes(data[at + 8 : at + 16])
+        if size < 8:  # 0: up to the end of the file
+            return False
+        at += size
+    return at > len(data)
 
 
 @contextlib.contextmanager
@@ -150,29 +168,50 @@ class _Timeline:
 
 
 def _list_packets(container, stream, limits: MediaLimits, deadline: float) -> tuple[_Timeline, int]:
-    """The clip's timeline and the number of frames that its header promises (0: no promise)."""
+    """The clip's timeline, and how many frames its header promises beyond those that are there."""
     import av
 
-    packets, end = [], 0.0
+    packets, listed, end = [], 0, 0.0
     with contextlib.suppress(av.error.FFmpegError):  # the data end here; what came before can be used
         for packet in container.demux():
             if packet.dts is not None and packet.time_base:
                 end = max(end, float((packet.dts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index != stream.index or not packet.size or packet.is_corrupt:
+            if packet.stream_index != stream.index or packet.is_corrupt or packet.dts is None and not packet.size:
                 continue
-            packets.append(packet)
-            if len(packets) > limits.video_frames:
+            listed += 1
+            if packet.size:
+                packets.append(packet)
+            if listed > limits.video_frames:
                 message = (
-                    f"the video has more than {limits.video_frames} frames. Cut out the part you want and send that."
+                    f"the video has more than {limits.video_frames} frames. Cut out the part you want and send it."
                 )
                 raise MediaError(message, "video/frames")
             _check_deadline(deadline, limits)
+    timeline = _order(container, stream, packets)
+    played = sum(min(b - a, LONGEST_PAUSE) for a, b in itertools.pairwise(timeline.times))
+    if played > limits.video_seconds:
+        message = (
+            f"the video is {played:.0f} s long; the limit is {limits.video_seconds:g} s. Cut out the part you want."
+        )
+        raise MediaError(message, "video/duration")
+    # A count beyond our own limit is no promise that anybody could keep: some headers are simply wrong.
+    lost = max(0, stream.frames - listed) if stream.frames <= limits.video_frames else 0
+    promised = (container.duration or 0) / av.time_base
+    if not stream.frames and promised > 1.05 * end + 1:  # no count in the header: go by the length it states
+        lost = round((promised - end) * timeline.fps)
+    return timeline, lost
+
+
+def _order(container, stream, packets: list) -> _Timeline:
+    """Frames in presentation order, by time stamp where each has its own."""
     hidden = stream.codec_context.name == "vp8"  # VP8 has packets that only prepare a later frame
     shown = [p for p in packets if not p.is_discard and not (hidden and not bytes(p)[0] & 0x10)]
     if not shown:
         raise MediaError(f"the video holds no frames. {RESAVE}", "video/corrupt")
     stamps = {p.pts for p in shown}
     by_pts = None not in stamps and len(stamps) == len(shown)
+    if container.format.name == "avi":  # AVI stores no presentation times; those of reordered frames are guesses
+        by_pts = by_pts and all(p.is_keyframe for p in packets)
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     if by_pts:
         shown.sort(key=lambda p: p.pts)
@@ -180,17 +219,7 @@ def _list_packets(container, stream, limits: MediaLimits, deadline: float) -> tu
     else:
         times = [i / rate for i in range(len(shown))]
     duration = times[-1] + 1 / rate
-    played = sum(min(b - a, LONGEST_PAUSE) for a, b in itertools.pairwise(times))
-    if played > limits.video_seconds:
-        message = (
-            f"the video is {played:.0f} s long; the limit is {limits.video_seconds:g} s. Cut out the part you want."
-        )
-        raise MediaError(message, "video/duration")
-    expected = stream.frames
-    promised = (container.duration or 0) / av.time_base
-    if not expected and promised > 1.05 * end + 1 > 1:
-        expected = round(len(shown) * promised / max(end, 1 / rate))
-    return _Timeline(packets, shown, by_pts, times, len(times) / duration, duration), expected
+    return _Timeline(packets, shown, by_pts, times, round(len(times) / duration, 6), duration)
 
 
 def _check_deadline(deadline: float, limits: MediaLimits) -> None:
