@@ -52,6 +52,6 @@ class Captioning(RecordTask):
         return {"visual": torch.stack([sample["visual"] for sample in samples]), **fields}
 
     def training_step(self, model, batch):
-        visual = normalize(batch.pop("visual"))
+        batch = batch | {"visual": normalize(batch["visual"])}
         task = X2VLMForCaptioning(model)
-        return task(visual, **batch, label_smoothing=self.label_smoothing, excluded_id=self.processor.cls_id).losses
+        return task(**batch, label_smoothing=self.label_smoothing, excluded_id=self.processor.cls_id).losses

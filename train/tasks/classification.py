@@ -32,4 +32,4 @@ class Classification(RecordTask):
         }
 
     def training_step(self, model, batch):
-        return X2VLMForClassification(model)(normalize(batch.pop("visual")), **batch).losses
+        return X2VLMForClassification(model)(**batch | {"visual": normalize(batch["visual"])}).losses

@@ -50,4 +50,4 @@ class Grounding(RecordTask):
         }
 
     def training_step(self, model, batch):
-        return X2VLMForGrounding(model)(normalize(batch.pop("image")), **batch).losses
+        return X2VLMForGrounding(model)(**batch | {"image": normalize(batch["image"])}).losses

@@ -41,5 +41,5 @@ class ImageText(RecordTask):
         return batch | ({"positives": text_keys(texts)} if self.equal_texts else {})
 
     def training_step(self, model, batch):
-        visual = normalize(batch.pop("visual"))
-        return X2VLMForPretraining(model)(visual, **batch, match="matching_loss" in self.loss_weights).losses
+        batch = batch | {"visual": normalize(batch["visual"])}
+        return X2VLMForPretraining(model)(**batch, match="matching_loss" in self.loss_weights).losses

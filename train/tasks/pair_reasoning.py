@@ -35,4 +35,4 @@ class PairReasoning(RecordTask):
         }
 
     def training_step(self, model, batch):
-        return X2VLMForPairReasoning(model)(normalize(batch.pop("images")), **batch).losses
+        return X2VLMForPairReasoning(model)(**batch | {"images": normalize(batch["images"])}).losses

@@ -53,5 +53,5 @@ class QuestionAnswering(RecordTask):
         }
 
     def training_step(self, model, batch):
-        visual = normalize(batch.pop("visual"))
-        return X2VLMForQuestionAnswering(model)(visual, **batch).losses
+        batch = batch | {"visual": normalize(batch["visual"])}
+        return X2VLMForQuestionAnswering(model)(**batch).losses

@@ -98,9 +98,9 @@ class RegionTextTask(RecordTask):
         return batch | ({"positives": text_keys(texts)} if self.equal_texts else {})
 
     def training_step(self, model, batch):
-        image = normalize(batch.pop("image"))
+        batch = batch | {"image": normalize(batch["image"])}
         match = "matching_loss" in self.loss_weights
-        return X2VLMForPretraining(model).forward_regions(image, **batch, match=match).losses
+        return X2VLMForPretraining(model).forward_regions(**batch, match=match).losses
 
 
 def _scaled(box_cxcywh, size: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -35,4 +35,4 @@ class Retrieval(RecordTask):
         }
 
     def training_step(self, model, batch):
-        return X2VLMForRetrieval(model)(normalize(batch.pop("visual")), **batch).losses
+        return X2VLMForRetrieval(model)(**batch | {"visual": normalize(batch["visual"])}).losses
