@@ -176,7 +176,7 @@ def _list_packets(container, stream, limits: MediaLimits, deadline: float) -> tu
         for packet in container.demux():
             if packet.dts is not None and packet.time_base:
                 end = max(end, float((packet.dts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index != stream.index or packet.is_corrupt or packet.dts is None and not packet.size:
+            if packet.stream_index != stream.index or packet.is_corrupt or (packet.dts is None and not packet.size):
                 continue
             listed += 1
             if packet.size:
