@@ -1,0 +1,1 @@
+"""Scores as pure functions over lists: no model, no files, no state."""
