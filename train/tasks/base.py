@@ -1,8 +1,9 @@
 """The protocol of a training task: what the engine asks of captioning, grounding, region-text pre-training and the rest.
 
-A task is a dataclass: its fields are the keys of its block in the YAML of a run (`tasks.<name>.<field>`, checked before anything
-loads), and its methods are a pure data source, a step that returns named losses, and an evaluator. A run mixes several tasks in one
-iteration; the engine knows none of them. To add one: a file in `train/tasks`, a line in `train.tasks.TASKS`.
+A task is a dataclass: its fields are the keys of its block in the YAML of a run (`tasks.<name>.<field>`, checked before
+anything loads), and its methods are a pure data source, a step that returns named losses, and an evaluator. A run mixes
+several tasks in one iteration; the engine knows none of them. To add one: a file in `train/tasks`, a line in
+`train.tasks.TASKS`.
 
     tasks:
       regions:                      # any name; log keys start with it
@@ -11,9 +12,10 @@ iteration; the engine knows none of them. To add one: a file in `train/tasks`, a
         weight: 0.5                 # times each loss of the task
         losses: {box_giou_loss: 0}  # a loss at 0 is switched off: not asked for, not computed
 
-Data without state: which sample stands at which position is a function of (seed, epoch, position), and everything random about a
-sample is drawn from the generator handed to `sample`, which is a function of (seed, task, epoch, index). So a run continues at
-step s by starting there, the number of processes and workers changes nothing, and there is no loader state to save.
+Data without state: which sample stands at which position is a function of (seed, epoch, position), and everything random
+about a sample is drawn from the generator handed to `sample`, which is a function of (seed, task, epoch, index). So a run
+continues at step s by starting there, the number of processes and workers changes nothing, and there is no loader state to
+save.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ class Task(ABC):
         weights = {name: self.weight * self.losses.get(name, 1.0) for name in self.all_losses}
         return {name: weight for name, weight in weights.items() if weight}
 
-    def prepare(self, processor: Any) -> None:
+    def prepare(self, processor: Any) -> None:  # noqa: B027 (optional, not forgotten)
         """Opens the data, once, before the first step and in the parent of the worker processes.
 
         Args:

@@ -1,0 +1,361 @@
+"""The typed configuration of a run: one YAML file plus `--a.b=c` overrides, checked completely before anything loads.
+
+jsonargparse checks the types and builds the dataclasses. What stands here is stricter YAML (one meaning per text: `1e-4` is a
+number, `no` and `010` are words, a key stands once, no aliases) and messages that name the key and the keys there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from train.tasks import task_class
+from train.tasks.base import Task
+from x2vlm.errors import ConfigError
+
+MAX_CONFIG_BYTES = 1_000_000
+
+
+@dataclass(kw_only=True)
+class ModelSource:
+    """Which model is trained.
+
+    Attributes:
+        preset: a name of `x2vlm.config.PRESETS`, built with fresh weights.
+        overrides: changed keys of that preset, nested as in `X2VLMConfig`, for example `{vision: {image_size: 128}}`.
+        init_from: checkpoint folder, file or known name; its weights are loaded (into `preset`, or into its own shape).
+        tokenizer: folder of the tokenizer; empty for the one beside the weights.
+        freeze: parameters whose names start with one of these words do not train, for example `vision_encoder`.
+    """
+
+    preset: str = ""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    init_from: str = ""
+    tokenizer: str = ""
+    freeze: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class OptimizerConfig:
+    """AdamW and its schedule (see `train.optim`).
+
+    Attributes:
+        lr: peak learning rate.
+        min_lr: learning rate of the last step.
+        warmup: steps of linear warm-up from 0; below 1 a fraction of `max_steps`.
+        lr_mult: factor of `lr` for newly initialised parameters.
+        vision_lr, text_lr, cross_lr: learning rates of the image tower, text encoder and fusion layers (default `text_lr`).
+        clip: largest global norm of the gradient, None for no clipping.
+    """
+
+    lr: float
+    min_lr: float = 0.0
+    warmup: int | float = 0.1
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    lr_mult: float = 2.0
+    vision_lr: float | None = None
+    text_lr: float | None = None
+    cross_lr: float | None = None
+    clip: float | None = 1.0
+
+    def __post_init__(self):
+        for name in ("lr", "vision_lr", "text_lr", "cross_lr", "eps", "clip", "lr_mult"):
+            value = getattr(self, name)
+            if value is not None:
+                _require(math.isfinite(value) and value > 0, f"optimizer.{name}", value, "a finite number above 0")
+        for name in ("min_lr", "warmup", "weight_decay"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value >= 0, f"optimizer.{name}", value, "a finite number, 0 or more")
+        _require(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", self.betas, "two numbers in [0, 1)")
+        _require(self.vision_lr is None or self.text_lr is not None, "optimizer.text_lr", None, "given beside vision_lr")
+
+
+@dataclass(kw_only=True)
+class LogConfig:
+    """Log every `every` steps to `log.jsonl` and, if wanted, TensorBoard."""
+
+    every: int = 10
+    tensorboard: bool = True
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig:
+    """Evaluation during the run: every `every` steps (0: only after the last) by each task's `evaluate`.
+
+    Attributes:
+        metric: `task/metric` that decides which checkpoint is the best; empty for none.
+        goal: whether more (`max`) or less (`min`) of it is better.
+    """
+
+    every: int = 0
+    metric: str = ""
+    goal: Literal["max", "min"] = "max"
+
+
+@dataclass(kw_only=True)
+class CheckpointConfig:
+    """A checkpoint every `every` steps; the newest `keep` and the best stay on disk."""
+
+    every: int = 1000
+    keep: int = 2
+
+
+@dataclass(kw_only=True)
+class ResumeConfig:
+    """Whether the run goes on from the newest good checkpoint of its folder.
+
+    Attributes:
+        allow_changed: settings that may differ from those of the checkpoint, separated by commas; `all` for any.
+    """
+
+    enabled: bool = True
+    allow_changed: str = ""
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """Everything about a run.
+
+    Attributes:
+        output_dir: folder for checkpoints, logs and the final weights.
+        max_steps: optimiser steps.
+        tasks: blocks of settings by a name of one's own; `type` names the task, the rest are fields of its class.
+        precision: `bf16` is autocast over fp32 weights.
+        accumulation: parts in which a step's batch goes through the model one after the other.
+        parallel: how several processes (started by `accelerate launch` or `torchrun`) share the work.
+        num_workers: processes that load data, for each training process.
+        deterministic: bitwise repeatable on a GPU too, at a price in speed.
+        stop_after_minutes: save and end after so long; the same command goes on later.
+        max_bad_fraction: the run stops when more than this part of the samples cannot be read.
+    """
+
+    output_dir: str
+    max_steps: int
+    tasks: dict[str, dict[str, Any]]
+    optimizer: OptimizerConfig
+    model: ModelSource = field(default_factory=ModelSource)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    accumulation: int = 1
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    device: Literal["auto", "cpu"] = "auto"
+    seed: int = 42
+    num_workers: int = 2
+    deterministic: bool = False
+    stop_after_minutes: float | None = None
+    max_bad_fraction: float = 0.01
+    log: LogConfig = field(default_factory=LogConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    resume: ResumeConfig = field(default_factory=ResumeConfig)
+
+    def __post_init__(self):
+        for key, least in (("max_steps", 1), ("accumulation", 1), ("num_workers", 0), ("seed", 0)):
+            _require(getattr(self, key) >= least, key, getattr(self, key), f"a whole number, {least} or more")
+        for key, value in (("log.every", self.log.every), ("checkpoint.every", self.checkpoint.every)):
+            _require(value >= 1, key, value, "a whole number, 1 or more")
+        _require(self.checkpoint.keep >= 1, "checkpoint.keep", self.checkpoint.keep, "a whole number, 1 or more")
+        _require(self.evaluate.every >= 0, "evaluate.every", self.evaluate.every, "a whole number, 0 or more")
+        _require(bool(self.tasks), "tasks", self.tasks, "at least one task")
+
+    def build_tasks(self) -> dict[str, Task]:
+        """The tasks of the run, checked but not prepared."""
+        return {name: build_task(name, values) for name, values in self.tasks.items()}
+
+
+def load_run(arguments: list[str], **defaults: Any) -> tuple[RunConfig, dict[str, Task]]:
+    """Reads `--config FILE --a.b=c ...` into a run and its tasks.
+
+    Args:
+        arguments: the command line without the program's name; overrides win over the file.
+        defaults: values of top-level keys that the file may replace, block by block.
+
+    Raises:
+        ConfigError: the file, a key or a value cannot be used.
+    """
+    options = _split_options(arguments)
+    values: dict[str, Any] = {}
+    for layer in (defaults, *(read_yaml(Path(path)) for key, path in options if key == "config")):
+        values = _merge(values, layer)
+    for key, text in options:
+        if key != "config":
+            _override(values, key, parse_yaml(text, f"--{key}"))
+    run = build(RunConfig, values)
+    return run, run.build_tasks()
+
+
+def build_task(name: str, values: dict[str, Any]) -> Task:
+    """The task of one block of `tasks`. Raises `ConfigError`."""
+    where = f"tasks.{name}"
+    if "type" not in values:
+        raise ConfigError(f"{where} has no key 'type', which says what task it is.", "config/key")
+    try:
+        return build(task_class(values["type"]), {key: value for key, value in values.items() if key != "type"}, where)
+    except ConfigError as error:
+        if where in error.message:
+            raise
+        raise ConfigError(f"{where}: {error.message}", "config/value") from error
+
+
+def build(cls: type, values: dict[str, Any], where: str = "") -> Any:
+    """An instance of the dataclass `cls` from plain values, nested blocks included.
+
+    Raises:
+        ConfigError: an unknown or missing key (`config/key`), or a value of another type or range (`config/value`).
+    """
+    _check_keys(cls, values, where)
+    parser = ArgumentParser(exit_on_error=False, parser_mode="json")
+    parser.add_class_arguments(cls, "it", sub_configs=False)
+    try:
+        return parser.instantiate(parser.parse_object({"it": values})).it
+    except ConfigError:
+        raise
+    except Exception as error:  # jsonargparse raises argparse's errors, TypeError and ValueError alike
+        match = re.search(r'key "it\.?([^"]*)"', str(error))
+        key = match.group(1) if match else ""
+        value = _get(values, key)
+        wanted = _type_name(cls, key)
+        raise ConfigError(f"{_join(where, key)} is {value!r}, which is not {wanted}.", "config/value") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file whose top level is a mapping. Raises `ConfigError`."""
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path.name} is larger than {MAX_CONFIG_BYTES:,} bytes; that is no run.", "config/file")
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name} is not UTF-8 text. Save it as UTF-8.", "config/file") from error
+    except OSError as error:
+        raise ConfigError(f"The configuration {path} cannot be read: {error.strerror}.", "config/file") from error
+    values = parse_yaml(text, path.name)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path.name} must hold `key: value` lines at its top level.", "config/file")
+    return values
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """YAML with one meaning per text; see the top of the file. Raises `ConfigError` with the line."""
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{where}{line}: {error.problem}.", "config/syntax") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML text.", "config/syntax") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where} is nested too deeply.", "config/syntax") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML without aliases, duplicate keys and the guesses of YAML 1.1."""
+
+    yaml_implicit_resolvers: typing.ClassVar = {}
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not used here", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                problem = f"the key {key!r} is not a word"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern in (
+    ("null", r"~|null|"),
+    ("bool", r"true|false"),
+    ("int", r"[-+]?(?:0|[1-9][0-9_]*)"),
+    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.inf|\.nan"),
+):
+    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), None)
+
+
+def _split_options(arguments: list[str]) -> list[tuple[str, str]]:
+    """`--a.b=c` and `--a.b c` as pairs."""
+    options, rest = [], list(arguments)
+    while rest:
+        option = rest.pop(0)
+        if not option.startswith("--"):
+            raise ConfigError(f"{option!r} is not an option; write --key=value.", "config/key")
+        key, equals, value = option[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise ConfigError(f"--{key} has no value; write --{key}=value.", "config/value")
+            value = rest.pop(0)
+        options.append((key, value))
+    return options
+
+
+def _override(values: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--{key}: {part!r} is a value, not a block of keys.", "config/key")
+    values[last] = value
+
+
+def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    both = {key: _merge(low[key], high[key]) for key in low.keys() & high.keys() if isinstance(high[key], dict)}
+    return {**low, **high, **both}
+
+
+def _check_keys(cls: type, values: Any, where: str) -> None:
+    """Unknown and missing keys, named with the keys there are; recurses into nested dataclasses."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where or 'The run'} must be a block of keys, not {values!r}.", "config/value")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            known = ", ".join(sorted(fields))
+            raise ConfigError(f"Unknown key {_join(where, key)!r}.{hint} Known keys: {known}.", "config/key")
+    for key, f in fields.items():
+        if key not in values:
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+                raise ConfigError(f"The key {_join(where, key)!r} is missing.", "config/key")
+        elif dataclasses.is_dataclass(hints[key]):
+            _check_keys(hints[key], values[key], _join(where, key))
+
+
+def _join(where: str, key: str) -> str:
+    return ".".join(part for part in (where, key) if part)
+
+
+def _get(values: Any, key: str) -> Any:
+    for part in key.split(".") if key else []:
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def _type_name(cls: Any, key: str) -> str:
+    for part in key.split(".") if key else []:
+        cls = typing.get_type_hints(cls).get(part, Any) if dataclasses.is_dataclass(cls) else Any
+    return cls.__name__ if isinstance(cls, type) and not typing.get_args(cls) else str(cls).replace("typing.", "")
+
+
+def _require(good: bool, key: str, value: Any, wanted: str) -> None:
+    if not good:
+        raise ConfigError(f"{key} is {value!r}; it must be {wanted}.", "config/value")

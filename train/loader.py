@@ -1,0 +1,155 @@
+"""From tasks to the batches of a step: a pure function of (seed, step, process), so resuming is starting at a step.
+
+One item of the dataset is everything that one process feeds to the model in one part of one step, so a single pool of worker
+processes serves all tasks and works ahead across them.
+"""
+
+from __future__ import annotations
+
+import signal
+import zlib
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils.pin_memory import pin_memory
+
+from train.tasks.base import Task
+from x2vlm.errors import ConfigError, DataError, X2VLMError
+
+ATTEMPTS = 20
+"""Samples tried in the place of one that cannot be read."""
+
+
+@dataclass(frozen=True)
+class StepPart:
+    """What one process reads for one part of a step; tasks that rest in this step are absent.
+
+    Attributes:
+        batches: task name -> what its `collate` gave.
+        sample_ids: task name -> indices of the samples in the task's data.
+        problems: a sentence for every sample that could not be read and was replaced.
+        error: why there are no batches; carried instead of raised, because worker processes lose the type of an exception.
+    """
+
+    batches: dict[str, Any]
+    sample_ids: dict[str, list[int]]
+    problems: list[str]
+    error: X2VLMError | None = None
+
+    def pin_memory(self) -> StepPart:
+        return replace(self, batches=pin_memory(self.batches))
+
+
+class StepData(Dataset):
+    """Item `step * accumulation + part` is that part of that step for this process.
+
+    Raises:
+        ConfigError: a batch size cannot be split evenly (`config/value`).
+    """
+
+    def __init__(self, tasks: dict[str, Task], seed: int, max_steps: int, accumulation: int = 1, rank: int = 0, world: int = 1):
+        self.tasks, self.seed, self.accumulation, self.rank, self.world = tasks, seed, accumulation, rank, world
+        for name, task in tasks.items():
+            if task.batch_size % (accumulation * world):
+                raise ConfigError(
+                    f"tasks.{name}.batch_size is {task.batch_size}, which {world} process(es) x {accumulation} part(s) cannot "
+                    "share evenly. Change batch_size or accumulation.",
+                    "config/value",
+                )
+        self.active = active_steps(tasks, seed, max_steps)
+        self.turns = {name: np.cumsum(active) - active for name, active in self.active.items()}
+        self.size = max_steps * accumulation
+        self._epoch_order = lru_cache(maxsize=2 * len(tasks))(self._compute_order)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, item: int) -> StepPart:
+        step, part = divmod(item, self.accumulation)
+        batches, sample_ids, problems = {}, {}, []
+        for name, task in self.tasks.items():
+            if not self.active[name][step]:
+                continue
+            share = task.batch_size // self.accumulation
+            start = int(self.turns[name][step]) * task.batch_size + part * share
+            try:
+                picked = [self._sample(name, p, problems) for p in range(start + self.rank, start + share, self.world)]
+            except X2VLMError as error:
+                return StepPart({}, {}, problems, error)
+            sample_ids[name] = [index for index, _ in picked]
+            batches[name] = task.collate([sample for _, sample in picked])
+        return StepPart(batches, sample_ids, problems)
+
+    def samples_read(self, step: int) -> dict[str, int]:
+        """Position in each task's stream before `step`, in samples over all processes."""
+        return {name: int(self.active[name][:step].sum()) * task.batch_size for name, task in self.tasks.items()}
+
+    def _sample(self, name: str, position: int, problems: list[str]) -> tuple[int, Any]:
+        """The sample at a position of the task's endless stream, or another one where it cannot be read."""
+        task = self.tasks[name]
+        epoch, place = divmod(position, len(task))
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                place = int(self._generator(name, epoch, place, attempt).integers(len(task)))
+            index = int(self._epoch_order(name, epoch)[place])
+            try:
+                return index, task.sample(index, self._generator(name, epoch, index))
+            except X2VLMError as error:
+                problems.append(f"{name} {index}: {error}")
+        raise DataError(
+            f"{ATTEMPTS} samples of task {name!r} in a row cannot be read; the last: {problems[-1]}", "data/unreadable"
+        )
+
+    def _compute_order(self, name: str, epoch: int) -> np.ndarray:
+        return self.tasks[name].order(self._generator(name, epoch))
+
+    def _generator(self, name: str, *numbers: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32(name.encode()), *numbers])
+
+
+def active_steps(tasks: dict[str, Task], seed: int, max_steps: int) -> dict[str, np.ndarray]:
+    """bool[max_steps] for each task: whether it takes part; the draws of `turn` are the same on every process.
+
+    Raises:
+        ConfigError: there are steps without any task (`config/value`).
+    """
+    steps = np.arange(max_steps)
+    active = {}
+    for name, task in tasks.items():
+        end = max_steps if task.until_step is None else task.until_step
+        active[name] = (steps >= task.from_step) & (steps < end) & bool(task.loss_weights)
+    for turn in sorted({task.turn for task in tasks.values() if task.turn}):
+        names = [name for name, task in tasks.items() if task.turn == turn]
+        shares = np.array([active[name] * tasks[name].share for name in names])
+        draw = np.random.default_rng([seed, zlib.crc32(turn.encode())]).random(max_steps) * shares.sum(axis=0)
+        chosen = (draw >= shares.cumsum(axis=0)).sum(axis=0)
+        for place, name in enumerate(names):
+            active[name] &= chosen == place
+    idle = ~np.any(list(active.values()), axis=0)
+    if idle.any():
+        raise ConfigError(f"No task takes part in step {int(idle.argmax())}; look at from_step and until_step.", "config/value")
+    return active
+
+
+def build_loader(data: StepData, first_step: int, num_workers: int, pin_memory: bool) -> DataLoader:
+    """Yields `StepPart`s from `first_step` on."""
+    return DataLoader(
+        data,
+        batch_size=None,
+        sampler=range(first_step * data.accumulation, len(data)),
+        num_workers=num_workers,
+        prefetch_factor=2 if num_workers else None,
+        pin_memory=pin_memory,
+        worker_init_fn=_quiet_worker,
+    )
+
+
+def _quiet_worker(worker: int) -> None:
+    """A signal to the whole process group is meant for the training process, which stops its workers; one thread each."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    torch.set_num_threads(1)

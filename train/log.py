@@ -1,0 +1,95 @@
+"""The log of a run: `log.jsonl` (one line an event), TensorBoard, the terminal. Lost log lines never stop a run."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+class RunLog:
+    """Writes on the main process only; elsewhere every method does nothing.
+
+    Args:
+        folder: the run's folder.
+        first_step, max_steps: for the progress bar.
+        samples_per_step: over all tasks, for samples/s.
+        tensorboard: also write TensorBoard files below `folder/tensorboard`.
+    """
+
+    def __init__(
+        self, folder: Path, first_step: int, max_steps: int, samples_per_step: float, tensorboard: bool, main: bool = True
+    ):
+        self.path, self.samples_per_step, self.main = folder / "log.jsonl", samples_per_step, main
+        self._lost = False
+        self._board = _open_board(folder / "tensorboard", first_step) if tensorboard and main else None
+        self._bar = tqdm(total=max_steps, initial=first_step, unit="step", disable=None if main else True, dynamic_ncols=True)
+        self._since = (first_step, time.monotonic())
+
+    def event(self, kind: str, step: int, **values: Any) -> None:
+        """One line: `{"event": kind, "step": step, ...}`. NaN and infinity become text, so that every line is JSON."""
+        if not self.main:
+            return
+        values = {key: repr(v) if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
+        self._guard(lambda: self._append(json.dumps({"event": kind, "step": step, **values})))
+
+    def say(self, text: str) -> None:
+        """A line on the terminal, above the progress bar."""
+        if self.main:
+            tqdm.write(text)
+
+    def step(self, step: int) -> None:
+        """Moves the progress bar."""
+        self._bar.update(step - self._bar.n)
+
+    def scalars(self, kind: str, step: int, values: dict[str, float]) -> None:
+        """Numbers of a training interval (`train`) or an evaluation (`evaluate`)."""
+        if not self.main:
+            return
+        if kind == "train":
+            values = {**values, "samples_per_second": self._rate(step)}
+        self.event(kind, step, **values)
+        if self._board is not None:
+            self._guard(lambda: [self._board.add_scalar(f"{kind}/{key}", value, step) for key, value in values.items()])
+        shown = {key.rpartition("_loss")[0] or key: f"{value:.4g}" for key, value in values.items()}
+        if kind == "train" and not self._bar.disable:
+            self._bar.set_postfix(shown, refresh=False)
+        else:
+            self.say(f"{kind} {step}/{self._bar.total}: " + "  ".join(f"{key} {value}" for key, value in shown.items()))
+
+    def close(self) -> None:
+        self._bar.close()
+        if self._board is not None:
+            self._guard(self._board.close)
+
+    def _rate(self, step: int) -> float:
+        (before, then), now = self._since, time.monotonic()
+        self._since = (step, now)
+        return (step - before) * self.samples_per_step / max(now - then, 1e-9)
+
+    def _append(self, line: str) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def _guard(self, write) -> None:
+        """Runs a write; the first failure is said, further ones are silent, none gets out."""
+        try:
+            write()
+        except Exception as error:  # disk full, folder gone, TensorBoard's writer thread dead: all alike here
+            if not self._lost:
+                self.say(f"The log cannot be written ({type(error).__name__}); training goes on without it.")
+            self._lost = True
+
+
+def _open_board(folder: Path, first_step: int):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(folder), purge_step=first_step or None)
+    except Exception:  # not installed, or the folder cannot be made: the JSONL log stands alone
+        print("TensorBoard is not available; log.jsonl has every number.")
+        return None
