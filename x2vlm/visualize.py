@@ -1,7 +1,7 @@
 """Pictures of results: boxes, heat, legends, contact sheets. PIL and numpy in, PIL out.
 
-Colours are safe for colour-blind eyes and never alone: every box has a number, an absent thing is dashed. A map without contrast
-is drawn flat, not stretched to full colour.
+Colours are safe for colour-blind eyes and never alone: every box has a number, an absent thing is dashed. A map that is flat
+is drawn in one colour, never stretched to full contrast.
 """
 
 from __future__ import annotations
