@@ -10,19 +10,33 @@ import json
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 FONT_SIZE = 109  # the only bitmap size in the font
 TILE, COLUMNS = 96, 14
-VISIBLE_ALPHA = 64
+SPECK = 0.02  # loose parts below this share of the visible pixels, such as sparkles, would only widen the box
+
+
+def clean(glyph: Image.Image) -> Image.Image:
+    """The glyph with a definite edge: no faint glow, beam or steam, and no tiny loose parts."""
+    pixels = np.array(glyph)
+    pixels[..., 3] = ((pixels[..., 3].astype(int) - 96) * 4).clip(0, 255)
+    parts, _ = ndimage.label(pixels[..., 3], structure=np.ones((3, 3)))
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    pixels[(sizes < SPECK * sizes.sum())[parts]] = 0
+    return Image.fromarray(pixels)
 
 
 def cut_sprite(font: ImageFont.FreeTypeFont, code: str) -> Image.Image:
     """The emoji of one hexadecimal code point as a `TILE` x `TILE` RGBA picture."""
     glyph = Image.new("RGBA", (160, 160))
     ImageDraw.Draw(glyph).text((8, 8), chr(int(code, 16)), font=font, embedded_color=True)
-    bounds = glyph.getchannel("A").point(lambda a: 255 * (a >= VISIBLE_ALPHA)).getbbox()
+    glyph = clean(glyph)
+    bounds = glyph.getchannel("A").getbbox()
     if bounds is None:
         raise SystemExit(f"The font has no colour glyph for U+{code}; use a newer fonts-noto-color-emoji.")
     glyph = glyph.crop(bounds)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from x2vlm.stickers.concepts import NAMES, SHAPES
-from x2vlm.stickers.geometry import Item, Scene
+from x2vlm.stickers.geometry import Item, Scene, contains
 from x2vlm.stickers.language import list_caption
 from x2vlm.stickers.questions import CONTENT_MAKERS, held_out_questions, questions
 from x2vlm.stickers.render import disturb, paint_background, paste_item
@@ -67,7 +67,8 @@ def sample_clip(seed: int, split: str = "train") -> Clip:
     while True:
         scene = compose(rng, split, max_items=5)
         frames = rng.randint(6, 16)
-        swapped = rng.randrange(len(scene.items)) if rng.random() < 0.5 else -1
+        free = [i for i, a in enumerate(scene.items) if not any(contains(a, b) for b in scene.items if b is not a)]
+        swapped = rng.choice(free) if rng.random() < 0.5 else -1
         taken = {item.kind for item in scene.items}
         tracks = [
             track

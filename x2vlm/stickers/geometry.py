@@ -7,7 +7,7 @@ accepts what holds leniently. Boxes are (cx, cy, w, h) in [0, 1]. `Item` and `Sc
 import math
 from dataclasses import dataclass
 
-from x2vlm.stickers.concepts import CONTAINERS, POSITIONS
+from x2vlm.stickers.concepts import CONTAINERS
 
 Box = tuple[float, float, float, float]
 RELATIONS = ("left of", "right of", "above", "below", "next to", "inside")
@@ -82,19 +82,22 @@ def holds(a: Item, relation: str, b: Item, strict: bool) -> bool:
     return along >= 0.03 and abs(across) <= 1.2 * along
 
 
+def _bands(value: float, names: tuple[str, str, str], margin: float) -> list[str]:
+    limits = (-1.0, 1 / 3, 2 / 3, 2.0)
+    return [name for name, low, high in zip(names, limits, limits[1:]) if low + margin <= value <= high - margin]
+
+
 def positions(item: Item, strict: bool) -> list[str]:
-    """The cells of the 3 x 3 grid that hold the item's centre, with a margin of 0.05 inwards (strict) or outwards."""
+    """What may be said of the place of the item's centre in the 3 x 3 grid of `POSITIONS`.
+
+    Strictly: the one cell it lies in, if it lies there with a margin of 0.05. Leniently: every cell within 0.05, and as
+    what is at the top left is on the left too, "left" and "top" with it.
+    """
     margin = 0.05 if strict else -0.05
-
-    def bands(value: float, names: tuple[str, str, str]) -> list[str]:
-        limits = (-1.0, 1 / 3, 2 / 3, 2.0)
-        return [n for n, low, high in zip(names, limits, limits[1:]) if low + margin <= value <= high - margin]
-
-    rows = bands(item.box[1], ("top", "", "bottom"))
-    columns = bands(item.box[0], ("left", "", "right"))
+    rows = _bands(item.box[1], ("top", "", "bottom"), margin)
+    columns = _bands(item.box[0], ("left", "", "right"), margin)
     cells = [f"{row} {column}".strip() or "centre" for row in rows for column in columns]
-    assert all(cell in POSITIONS for cell in cells)
-    return cells
+    return cells if strict else list(dict.fromkeys([*cells, *filter(None, rows), *filter(None, columns)]))
 
 
 def union(items: list[Item]) -> Box:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from x2vlm.stickers.concepts import (
     BACKGROUNDS,
     COLOURS,
+    CONTAINERS,
     FAMILIES,
     FAMILY,
     NAMES,
@@ -223,8 +224,8 @@ def absent_relation(items: tuple[Item, ...], rng: random.Random) -> str:
         if a is b or a.kind == b.kind:
             continue
         head, anchor = rng.choice(descriptions(a)), name_uniquely(b, items, rng)
-        relation = rng.choice(RELATIONS)
-        if anchor is None or held_out_relation(a.kind, relation, b.kind) or (relation == "inside" and a.size == "large"):
+        relation = rng.choice(RELATIONS if b.kind in CONTAINERS else RELATIONS[:-1])
+        if anchor is None or held_out_relation(a.kind, relation, b.kind):
             continue
         if not any(holds(x, relation, b, strict=False) for x in head.select(items)):
             voice = Voice(rng)

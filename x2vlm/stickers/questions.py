@@ -10,6 +10,7 @@ from itertools import permutations
 from x2vlm.stickers.concepts import (
     BACKGROUNDS,
     COLOURS,
+    CONTAINERS,
     FAMILIES,
     FAMILY,
     NUMBERS,
@@ -66,7 +67,9 @@ def ask_relation(scene: Scene, rng: random.Random) -> Question | None:
         for relation in RELATIONS if names[i] and names[j] else ():
             if holds(a, relation, b, strict=True):
                 right.append((i, relation, j))
-            elif not (holds(a, relation, b, strict=False) or held_out_relation(a.kind, relation, b.kind)):
+            elif holds(a, relation, b, strict=False) or held_out_relation(a.kind, relation, b.kind):
+                continue
+            elif relation != "inside" or b.kind in CONTAINERS:
                 wrong.append((i, relation, j))
     if not right or not wrong:
         return None
