@@ -1,0 +1,177 @@
+"""What a checkpoint is, told from the names and shapes in it: tower, sizes, layers, image size, frames and heads."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
+from x2vlm.errors import CheckpointError
+
+HEAD_PARTS = {
+    "contrastive": ("image_projection", "text_projection", "temperature"),
+    "matching": ("matching_head",),
+    "box": ("box_head",),
+    "masked_lm": ("masked_lm_head",),
+    "answer_decoder": ("answer_decoder",),
+    "pair": ("pair_head",),
+    "classification": ("classification_head",),
+}
+"""Modules of the model that make up each head."""
+
+Overrides = Mapping[str, Any]
+
+
+def head_of(name: str) -> str | None:
+    """The head that a parameter belongs to, None for towers and encoders."""
+    part = name.partition(".")[0]
+    return next((head for head, parts in HEAD_PARTS.items() if part in parts), None)
+
+
+def merge_overrides(config: X2VLMConfig, overrides: Overrides) -> X2VLMConfig:
+    """`config` with some values replaced; sections nest, as in `{"text": {"num_heads": 6}, "num_frames": 3}`.
+
+    Raises:
+        ConfigError: an unknown key or a bad value.
+    """
+    values = config.to_dict()
+    for key, value in overrides.items():
+        values[key] = {**values[key], **value} if isinstance(value, Mapping) and isinstance(values.get(key), dict) else value
+    return X2VLMConfig.from_dict(values)
+
+
+def detect_config(
+    state: Mapping[str, Tensor], multilingual: bool, first_swin_windows: int | None, overrides: Overrides
+) -> X2VLMConfig:
+    """The configuration of a state dict under our names.
+
+    Numbers of text heads leave no trace in shapes: 64 dimensions a head are taken, as in every BERT and XLM-R, unless
+    `overrides` say otherwise.
+
+    Args:
+        multilingual: the file has CCLM's separate cross encoder, so its text encoder is XLM-R.
+        first_swin_windows: windows of the first Swin stage, from the shape of its `attn_mask`.
+        overrides: see `merge_overrides`.
+
+    Raises:
+        CheckpointError: no X2-VLM, X-VLM or CCLM model (`ckpt/keys`), or a width that 64 does not divide (`ckpt/shape`).
+    """
+    for part, name in (("an image tower", "vision.tower.patch_embed.proj.weight"), ("word embeddings", _WORDS)):
+        if name not in state:
+            raise CheckpointError(
+                f"The file has no {part[3:] if part.startswith('an ') else part} of X2-VLM, X-VLM or CCLM: it is a checkpoint "
+                "of another model. Give one of theirs, or a folder that this package saved.",
+                "ckpt/keys",
+            )
+    width = state[_WORDS].shape[1]
+    heads = overrides.get("text", {}).get("num_heads") or _default_heads(width)
+    layers = {"num_heads": heads, "intermediate_size": _size(state, "text_encoder.layers.0.fc1.weight", 0, 4 * width)}
+    family = {"family": "xlm-roberta", "pad_token_id": 1, "layer_norm_eps": 1e-5} if multilingual else {}
+    text = TextConfig(
+        vocab_size=state[_WORDS].shape[0],
+        hidden_size=width,
+        num_layers=_count(state, "text_encoder.layers"),
+        max_positions=_size(state, "text_encoder.embeddings.positions.weight", 0, 512),
+        type_vocab_size=_size(state, "text_encoder.embeddings.token_types.weight", 0, 2),
+        **layers,
+        **family,
+    )
+    fusion_size = _size(state, "fusion_encoder.layers.0.fc1.weight", 0, 4 * width)
+    fusion = FusionConfig(_count(state, "fusion_encoder.layers"), heads, fusion_size)
+    decoder = DecoderConfig(
+        num_layers=_count(state, "answer_decoder.layers") or 6,
+        max_positions=_size(state, "answer_decoder.embeddings.positions.weight", 0, 512),
+        type_vocab_size=_size(state, "answer_decoder.embeddings.token_types.weight", 0, 2),
+    )
+    config = X2VLMConfig(
+        vision=_vision(state, first_swin_windows),
+        text=text,
+        fusion=fusion,
+        decoder=decoder,
+        projection_size=_size(state, "image_projection.weight", 0, 256),
+        num_frames=_size(state, "frame_positions", 1, 0),
+        heads=heads_in(state),
+        num_labels=_size(state, "classification_head.3.weight", 0, 2),
+    )
+    return merge_overrides(config, overrides)
+
+
+_WORDS = "text_encoder.embeddings.words.weight"
+
+
+def heads_in(names: Iterable[str]) -> tuple[str, ...]:
+    """The heads that a state dict holds; a temperature alone is none."""
+    found = {head_of(name) for name in names if name != "temperature"}
+    return tuple(head for head in HEAD_PARTS if head in found)
+
+
+def _vision(state: Mapping[str, Tensor], first_swin_windows: int | None) -> VisionConfig:
+    patch = state["vision.tower.patch_embed.proj.weight"]
+    if "vision.tower.layers.0.blocks.0.attn.relative_position_bias_table" in state:
+        return _swin(state, patch, first_swin_windows)
+    width, patch_size, layers = patch.shape[0], patch.shape[2], _count(state, "vision.tower.blocks")
+    shared = {
+        "patch_size": patch_size,
+        "hidden_size": width,
+        "num_layers": layers,
+        "mlp_ratio": _size(state, "vision.tower.blocks.0.mlp.fc1.weight", 0, 4 * width) / width,
+        "layer_scale": 0.1 if "vision.tower.blocks.0.gamma_1" in state else None,
+    }
+    table = state.get("vision.tower.blocks.0.attn.relative_position_bias_table")
+    if table is not None:
+        grid = (math.isqrt(table.shape[0] - 3) + 1) // 2
+        return VisionConfig(tower="beit2", image_size=grid * patch_size, num_heads=table.shape[1], **shared)
+    grid = math.isqrt(_size(state, "vision.tower.pos_embed", 1, 1) - 1)
+    if "vision.tower.norm_pre.weight" in state:
+        return VisionConfig(tower="clip", image_size=grid * patch_size, num_heads=_default_heads(width), **shared)
+    return VisionConfig(
+        tower="beit2", image_size=grid * patch_size, num_heads=_default_heads(width), position="sincos", **shared
+    )
+
+
+def _swin(state: Mapping[str, Tensor], patch: Tensor, first_windows: int | None) -> VisionConfig:
+    """Swin's window is read from its tables; the picture is 32 windows wide unless the first shift mask says otherwise."""
+    prefix, depths, heads = "vision.tower.layers", [], []
+    for stage in range(_count(state, prefix)):
+        depths.append(_count(state, f"{prefix}.{stage}.blocks"))
+        heads.append(_size(state, f"{prefix}.{stage}.blocks.0.attn.relative_position_bias_table", 1, 1))
+    rows = state[f"{prefix}.0.blocks.0.attn.relative_position_bias_table"].shape[0]
+    window, stride = (math.isqrt(rows) + 1) // 2, patch.shape[2] * 2 ** (len(depths) - 1)
+    image_size = window * patch.shape[2] * math.isqrt(first_windows) if first_windows else window * stride
+    return VisionConfig(
+        tower="swin",
+        image_size=image_size,
+        patch_size=stride,
+        hidden_size=patch.shape[0] * 2 ** (len(depths) - 1),
+        num_layers=sum(depths),
+        num_heads=heads[-1],
+        layer_scale=None,
+        swin_embed_dim=patch.shape[0],
+        swin_depths=tuple(depths),
+        swin_num_heads=tuple(heads),
+        swin_window_size=window,
+    )
+
+
+def _size(state: Mapping[str, Tensor], name: str, dim: int, default: int) -> int:
+    return state[name].shape[dim] if name in state and state[name].ndim > dim else default
+
+
+def _count(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Layers under `prefix`: one more than the highest number."""
+    pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
+    return max((int(match[1]) + 1 for name in state if (match := pattern.match(name))), default=0)
+
+
+def _default_heads(width: int) -> int:
+    if width % 64:
+        raise CheckpointError(
+            f"The number of attention heads cannot be told from a width of {width}: 64 does not divide it. "
+            'Give it, for example config={"text": {"num_heads": 4}, "fusion": {"num_heads": 4}}.',
+            "ckpt/shape",
+        )
+    return width // 64

@@ -1,0 +1,343 @@
+"""Loads a model from any checkpoint of the family: official X2-VLM, X-VLM and CCLM files, and folders that `save_model` wrote.
+
+Strict: every tensor of the file is matched, renamed by the table, resized by rule, or named in the report, and a model is never
+left half loaded. Weights stay memory-mapped where the file allows it, so loading needs little memory beyond the model's own.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from x2vlm import hub
+from x2vlm.build import build_model
+from x2vlm.checkpoint.detect import Overrides, detect_config, head_of, heads_in, merge_overrides
+from x2vlm.checkpoint.keys import canonical, ignored_reason, num_text_layers, our_name
+from x2vlm.checkpoint.report import LoadReport
+from x2vlm.checkpoint.resize import resize_absolute_positions, resize_frame_positions, resize_relative_table
+from x2vlm.checkpoint.safe_load import read_tensors, shown
+from x2vlm.checkpoint.tokenizer import has_tokenizer
+from x2vlm.config import X2VLMConfig
+from x2vlm.errors import CheckpointError
+from x2vlm.modeling.x2vlm import X2VLM
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+OPTIONAL = ("temperature", "frame_positions")
+"""Parameters that a complete file may lack: a fixed temperature is not stored, and pictures need no frame positions."""
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A model and where it came from.
+
+    Attributes:
+        path: the weights file.
+        tokenizer_dir: folder with its tokenizer files, None if there are none beside it.
+    """
+
+    model: X2VLM
+    report: LoadReport
+    path: Path
+    tokenizer_dir: Path | None
+
+    @property
+    def config(self) -> X2VLMConfig:
+        return self.model.config
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of the weights file, read when first asked for."""
+        return hub.sha256_of(self.path)
+
+
+def load_model(
+    path_or_name: str | Path,
+    *,
+    image_size: int | None = None,
+    num_frames: int | None = None,
+    config: X2VLMConfig | Overrides | None = None,
+    heads: Sequence[str] | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    strict: bool = True,
+    progress: hub.Progress | None = None,
+) -> LoadedCheckpoint:
+    """Reads a checkpoint into a model in evaluation mode.
+
+    Args:
+        path_or_name: see `x2vlm.hub.resolve`.
+        image_size: pixels per side to run at; position tables are resized. None: as trained.
+        num_frames: frame positions to have; None: as trained.
+        config: what shapes cannot tell, nested as in config.json (`{"text": {"num_heads": 6}}`), or a whole configuration.
+        heads: heads to build, None for those in the file. A head that the file lacks starts fresh and is listed.
+        dtype: of all parameters.
+        strict: False lists keys that no rule knows in the report; True refuses the file.
+        progress: called while a known file is downloaded.
+
+    Raises:
+        CheckpointError: see `x2vlm.hub.resolve` and `x2vlm.checkpoint.safe_load`; missing or unknown weights (`ckpt/keys`),
+            sizes that do not fit (`ckpt/shape`), numbers that are not finite (`ckpt/values`).
+        ConfigError: a bad override.
+    """
+    source = hub.resolve(path_or_name, progress)
+    weights = _weights_of(source)
+    translated = _translate(read_tensors(weights), weights.name)
+    overrides = {} if config is None or isinstance(config, X2VLMConfig) else dict(config)
+    stored = weights.parent / CONFIG
+    if isinstance(config, X2VLMConfig):
+        final = config
+    elif translated.ours and stored.is_file():
+        final = merge_overrides(read_config(stored), overrides)
+    else:
+        final = detect_config(translated.state, translated.multilingual, translated.first_swin_windows, overrides)
+    final = _adjust(final, image_size, num_frames, heads)
+    model, report = _assemble(final, translated, weights.name, strict)
+    model.to(device=device, dtype=dtype).eval()
+    return LoadedCheckpoint(model, report, weights, weights.parent if has_tokenizer(weights.parent) else None)
+
+
+def read_config(path: Path) -> X2VLMConfig:
+    """A config.json.
+
+    Raises:
+        CheckpointError: not JSON (`ckpt/damaged`). ConfigError: unknown keys or bad values.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError
+    except (OSError, ValueError, RecursionError):
+        raise CheckpointError(
+            f"{CONFIG} is not a readable JSON object. Save or convert the model again.", "ckpt/damaged"
+        ) from None
+    return X2VLMConfig.from_dict(values)
+
+
+def _weights_of(source: Path) -> Path:
+    """The weights file itself, or the one in a folder."""
+    if not source.is_dir():
+        return source
+    if (source / WEIGHTS).is_file():
+        return source / WEIGHTS
+    found = [path for path in sorted(source.iterdir()) if path.suffix in (".th", ".pt", ".pth", ".tar", ".safetensors")]
+    if len(found) != 1:
+        listed = ", ".join(shown(path.name, 40) for path in found[:5]) or "none"
+        raise CheckpointError(
+            f"The folder {shown(source.name)} should hold {WEIGHTS} or one other weights file; it holds: {listed}. "
+            "Give the file itself.",
+            "ckpt/source",
+        )
+    return found[0]
+
+
+@dataclass(frozen=True)
+class _Translated:
+    """A file's tensors under our names, and what became of its keys."""
+
+    state: dict[str, Tensor]
+    renamed: dict[str, str]
+    ignored: dict[str, str]
+    unexpected: tuple[str, ...]
+    ours: bool
+    multilingual: bool
+    first_swin_windows: int | None
+
+
+def _translate(tensors: Mapping[str, Tensor], file: str) -> _Translated:
+    if any(key.startswith("vision.tower.") for key in tensors):
+        multilingual = len(tensors.get("text_encoder.embeddings.token_types.weight", (0, 0))) == 1
+        return _Translated(dict(tensors), {}, {}, (), True, multilingual, None)
+    text_layers = num_text_layers(tensors)
+    words = tensors.get("text_encoder.embeddings.word_embeddings.weight")
+    classes = tensors.get("cls_head.0.weight")
+    pair = words is not None and classes is not None and classes.ndim == 2 and classes.shape[1] == 2 * words.shape[1]
+    state, renamed, ignored, unexpected = {}, {}, {}, []
+    for key, tensor in tensors.items():
+        name = our_name(canonical(key, text_layers, pair))
+        if reason := ignored_reason(key):
+            ignored[key] = reason
+        elif name is None:
+            unexpected.append(key)
+        elif name not in state:
+            state[name], renamed[key] = tensor, name
+        elif torch.equal(state[name], tensor):
+            ignored[key] = "second copy of a tied weight"
+        else:
+            raise CheckpointError(
+                f"{shown(file)}: {shown(key)} and its tied copy differ. The file is not one that the official code wrote.",
+                "ckpt/keys",
+            )
+    mask = tensors.get("vision_encoder.layers.0.blocks.1.attn_mask")
+    multilingual = any(key.startswith("cross_encoder.") for key in tensors)
+    return _Translated(state, renamed, ignored, tuple(unexpected), False, multilingual, None if mask is None else mask.shape[0])
+
+
+def _adjust(config: X2VLMConfig, image_size: int | None, num_frames: int | None, heads: Sequence[str] | None) -> X2VLMConfig:
+    """The caller's image size, frames and heads. Swin's window grows with the picture where it was a fixed share of it."""
+    vision = config.vision
+    if image_size is not None and image_size != vision.image_size:
+        window = vision.swin_window_size
+        if vision.tower == "swin" and window * vision.patch_size == vision.image_size:
+            window = image_size // vision.patch_size
+        config = config.replace(vision=replace(vision, image_size=image_size, swin_window_size=window))
+    if num_frames is not None:
+        config = config.replace(num_frames=num_frames)
+    return config if heads is None else config.replace(heads=tuple(heads))
+
+
+def _assemble(config: X2VLMConfig, translated: _Translated, file: str, strict: bool) -> tuple[X2VLM, LoadReport]:
+    """Builds the model around the file's tensors."""
+    state, present = translated.state, heads_in(translated.state)
+    keys = {name: key for key, name in translated.renamed.items()}
+    with _parameters_on_meta():
+        model = build_model(config)
+    slots = _slots(model)
+    known = {name for slot in slots for name in slot.names}
+    ignored, unexpected = dict(translated.ignored), list(translated.unexpected)
+    for name in [name for name in state if name not in known]:
+        if reason := _unwanted(name, config, present):
+            ignored[keys.pop(name, name)] = reason
+        else:
+            unexpected.append(keys.pop(name, name))
+    if unexpected and strict:
+        raise _keys_error(file, "holds weights that no X2-VLM, X-VLM or CCLM model has", unexpected)
+    missing = [slot.name for slot in slots if not slot.names & state.keys()]
+    essential = [name for name in missing if name not in OPTIONAL and head_of(name) in (None, *present)]
+    if essential:
+        raise _keys_error(file, "lacks weights that the model needs", essential)
+
+    tensors, resized = {}, {}
+    for slot in slots:
+        if slot.name not in missing:
+            tensors[slot.name] = _fit(slot, state, file)
+            shapes = tuple(_first(slot, state).shape), tuple(slot.parameter.shape)
+            if shapes[0] != shapes[1]:
+                resized[slot.name] = shapes
+    # New heads and frames start random, sine positions of another size are computed: that takes a model with memory.
+    if missing or any(slot.name in tensors and tensors[slot.name].shape != slot.parameter.shape for slot in slots):
+        model = build_model(config)
+        slots = _slots(model)
+    for slot in slots:
+        if slot.name in tensors:
+            slot.fill(tensors.pop(slot.name))
+    return model, LoadReport(
+        matched=tuple(sorted(known & state.keys())) if translated.ours else (),
+        renamed={key: name for name, key in keys.items()},
+        resized=resized,
+        ignored=ignored,
+        missing=tuple(missing),
+        unexpected=tuple(unexpected),
+        heads=tuple(head for head in config.heads if head in present),
+        missing_heads=tuple(head for head in config.heads if head not in present),
+    )
+
+
+def _unwanted(name: str, config: X2VLMConfig, present: Sequence[str]) -> str | None:
+    """Why a tensor of a known part has no place in this model; None if the part is unknown."""
+    head = head_of(name)
+    if head is not None and head not in present:
+        return "temperature without projections"
+    if head is not None and head not in config.heads:
+        return "head that was not asked for"
+    return "frame positions that were not asked for" if name == "frame_positions" else None
+
+
+def _keys_error(file: str, what: str, keys: Sequence[str]) -> CheckpointError:
+    listed = ", ".join(shown(key) for key in keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+    return CheckpointError(
+        f"{shown(file)} {what}: {listed}. Check that it is a checkpoint of this family and complete.", "ckpt/keys"
+    )
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """One parameter with every name and place that it has: tied weights have two."""
+
+    name: str
+    names: frozenset[str]
+    places: tuple[tuple[nn.Module, str], ...]
+    parameter: nn.Parameter
+
+    def fill(self, tensor: Tensor) -> None:
+        if tensor.shape != self.parameter.shape:
+            if self.name != "frame_positions":
+                return  # sine positions for another size: what the model computed stands
+            tensor = resize_frame_positions(tensor, self.parameter.detach())
+        parameter = nn.Parameter(tensor, requires_grad=self.parameter.requires_grad)
+        for module, attribute in self.places:
+            setattr(module, attribute, parameter)
+
+
+def _slots(model: nn.Module) -> list[_Slot]:
+    found: dict[nn.Parameter, list[tuple[str, nn.Module, str]]] = {}
+    for prefix, module in model.named_modules():
+        for attribute, parameter in module.named_parameters(recurse=False):
+            found.setdefault(parameter, []).append((f"{prefix}.{attribute}".lstrip("."), module, attribute))
+    return [
+        _Slot(uses[0][0], frozenset(name for name, _, _ in uses), tuple(use[1:] for use in uses), parameter)
+        for parameter, uses in found.items()
+    ]
+
+
+def _first(slot: _Slot, state: Mapping[str, Tensor]) -> Tensor:
+    return next(state[name] for name in sorted(slot.names) if name in state)
+
+
+def _fit(slot: _Slot, state: Mapping[str, Tensor], file: str) -> Tensor:
+    """The tensor for a parameter: checked, resized where a rule says how."""
+    tensor, shape, name = _first(slot, state), slot.parameter.shape, slot.name
+    if any(not torch.equal(state[other], tensor) for other in slot.names & state.keys()):
+        raise CheckpointError(
+            f"{shown(file)}: {name} and its tied copy differ. The model shares them, so one would be lost.", "ckpt/keys"
+        )
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{shown(file)}: {name} holds whole numbers where weights belong.", "ckpt/content")
+    if tensor.numel() and not all(bound.isfinite() for bound in tensor.aminmax()):
+        raise CheckpointError(
+            f"{shown(file)}: {name} holds values that are not finite; the training it comes from had failed.", "ckpt/values"
+        )
+    table, positions = name.endswith("relative_position_bias_table"), name.endswith(("frame_positions", "pos_embed"))
+    free = 0 if table else 1 if positions else None  # the dimension that follows the picture's or clip's size
+    sizes = list(zip(tensor.shape, shape))
+    if tensor.ndim != len(shape) or any(old != new for dim, (old, new) in enumerate(sizes) if dim != free):
+        raise CheckpointError(
+            f"{shown(file)}: {name} is {_sizes(tensor.shape)} in the file and {_sizes(shape)} in the model. "
+            "Load it with the sizes it was trained with.",
+            "ckpt/shape",
+        )
+    if table:
+        return resize_relative_table(tensor, shape[0])
+    if name.endswith("pos_embed") and slot.parameter.requires_grad and tensor.shape != shape:
+        return resize_absolute_positions(tensor, shape[1])
+    return tensor
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "one number"
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Modules that this thread builds get matrices without memory. Vectors and buffers stay real: some towers compute
+    their constants on the device of a LayerNorm's weight."""
+    thread = threading.get_ident()
+
+    def drop_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or parameter.ndim < 2 or parameter.is_meta or threading.get_ident() != thread:
+            return None
+        return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    handle = register_module_parameter_registration_hook(drop_memory)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,162 @@
+"""Writes a model as a folder in the Hugging Face form: config.json, model.safetensors, tokenizer files, README.md.
+
+A folder appears complete or not at all; in a folder that exists, each file is replaced in one step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from x2vlm.checkpoint.detect import Overrides
+from x2vlm.checkpoint.keys import official_name, official_spelling
+from x2vlm.checkpoint.loading import CONFIG, WEIGHTS, load_model
+from x2vlm.checkpoint.report import LoadReport
+from x2vlm.checkpoint.safe_load import shown
+from x2vlm.checkpoint.tokenizer import find_tokenizer
+from x2vlm.config import X2VLMConfig
+from x2vlm.errors import CheckpointError
+from x2vlm.modeling.x2vlm import X2VLM
+
+CARD = """---
+library_name: x2vlm
+pipeline_tag: image-text-to-text
+---
+# {title}
+
+An X²-VLM model ([arXiv 2211.12402](https://arxiv.org/abs/2211.12402)) with {millions:.0f} million parameters:
+{tower} image tower at {size} px, {text} text layers, {fusion} fusion layers; heads: {heads}.
+
+```python
+from x2vlm import Predictor
+
+predictor = Predictor.from_pretrained("path/to/this/folder")
+```
+"""
+
+
+def save_model(
+    model: X2VLM, directory: str | Path, tokenizer=None, card: str | None = None, dtype: torch.dtype | None = None
+) -> Path:
+    """Saves a model that `load_model` reads back.
+
+    Args:
+        tokenizer: a tokenizer of transformers, saved beside the weights.
+        card: text of README.md; None writes a short one.
+        dtype: of the stored weights, for example torch.float16; None keeps the model's.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: weights that are not finite, also in `dtype` (`ckpt/values`), or no room or right to write
+            (`ckpt/disk`). Nothing new is left behind then.
+    """
+    directory = Path(directory)
+    draft = directory.parent / f".{directory.name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        draft.mkdir(parents=True)
+        save_file(_stored(model, dtype), draft / WEIGHTS, metadata={"format": "pt"})
+        (draft / CONFIG).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        (draft / "README.md").write_text(card or _card(model, directory.name), encoding="utf-8")
+        if tokenizer is not None:
+            tokenizer.save_pretrained(str(draft))
+        _sync(draft)
+        if not directory.exists():
+            os.replace(draft, directory)
+        else:
+            for path in sorted(draft.iterdir()):
+                os.replace(path, directory / path.name)
+    except OSError:
+        raise CheckpointError(
+            f"The model cannot be written to {shown(directory.name)}. Check the folder, its permissions and the room left.",
+            "ckpt/disk",
+        ) from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return directory
+
+
+def convert(
+    source: str | Path,
+    directory: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    image_size: int | None = None,
+    num_frames: int | None = None,
+    config: X2VLMConfig | Overrides | None = None,
+    heads: Sequence[str] | None = None,
+    dtype: torch.dtype | None = None,
+    strict: bool = True,
+) -> LoadReport:
+    """Turns an official file into a folder that `from_pretrained` takes.
+
+    Args:
+        source: see `x2vlm.hub.resolve`.
+        tokenizer: folder or vocabulary file; None looks beside the file, then for the public tokenizer of its family.
+        image_size, num_frames, config, heads, strict: see `load_model`.
+        dtype: of the stored weights, see `save_model`.
+
+    Raises:
+        CheckpointError: see `load_model`, `find_tokenizer` and `save_model`.
+    """
+    loaded = load_model(
+        source, image_size=image_size, num_frames=num_frames, config=config, heads=heads, strict=strict, device="cpu"
+    )
+    found = find_tokenizer(loaded.config, loaded.tokenizer_dir, tokenizer)
+    save_model(loaded.model, directory, found, dtype=dtype)
+    return loaded.report
+
+
+def official_state_dict(model: X2VLM) -> dict[str, Tensor]:
+    """The model's weights under the official names, for use with the official code (its constants are left out)."""
+    config = model.config
+    names = {name: official_name(name) for name in model.state_dict()}
+    return {
+        official_spelling(key, config.text.num_layers, config.multilingual, "masked_lm" in config.heads): tensor
+        for (name, tensor) in model.state_dict().items()
+        if (key := names[name]) is not None
+    }
+
+
+def _stored(model: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Every parameter once, under its first name, contiguous and finite."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        tensor = parameter.detach().to("cpu", dtype or parameter.dtype).contiguous()
+        if not all(bound.isfinite() for bound in tensor.aminmax()):
+            raise CheckpointError(
+                f"{name} is not finite{f' as {str(dtype)[6:]}' if dtype else ''}, so the model is not saved. "
+                "Go back to an earlier state of the training, or store it as float32.",
+                "ckpt/values",
+            )
+        tensors[name] = tensor
+    return tensors
+
+
+def _card(model: X2VLM, title: str) -> str:
+    config = model.config
+    return CARD.format(
+        title=title,
+        millions=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        tower=config.vision.tower,
+        size=config.vision.image_size,
+        text=config.text.num_layers,
+        fusion=config.fusion.num_layers,
+        heads=", ".join(config.heads) or "none",
+    )
+
+
+def _sync(folder: Path) -> None:
+    """Files to disk before they get their names."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

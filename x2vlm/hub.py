@@ -1,0 +1,282 @@
+"""Known checkpoints by name: where they live, and how to get them here once.
+
+A name is `mini` (bundled), an official file (downloaded into the Hugging Face cache on request) or `owner/name` on the
+Hugging Face Hub. Addresses are never taken from a caller: what can be fetched stands in the table below.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import http.client
+import importlib.metadata
+import os
+import re
+import shutil
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.utils import WeakFileLock
+
+from x2vlm.errors import CheckpointError
+
+BASE_URL = "https://lf-robot-opensource.bytetos.com/obj/lab-robot-public/x2vlm_ckpts_2release/"
+TIMEOUT_SECONDS = 30
+ATTEMPTS = 3
+CHUNK_BYTES = 1 << 20
+Progress = Callable[[int, int], None]
+"""Called with (bytes here, bytes in all)."""
+
+
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """One official file.
+
+    Attributes:
+        file: its official file name.
+        summary: what it is for.
+        vocabulary: name of its tokenizer on the Hugging Face Hub.
+        downloadable: False where its authors publish no direct link.
+        sha256, size: checked after a download where they are known.
+    """
+
+    file: str
+    summary: str
+    vocabulary: str = "bert-base-uncased"
+    downloadable: bool = True
+    sha256: str | None = None
+    size: int | None = None
+
+
+MINI = "mini"
+KNOWN = {
+    "x2vlm_base_4m": KnownCheckpoint("x2vlm_base_4m.th", "X2-VLM base, pre-trained on 4M images"),
+    "x2vlm_large_4m": KnownCheckpoint("x2vlm_large_4m.th", "X2-VLM large, pre-trained on 4M images"),
+    "x2vlm_base_1b": KnownCheckpoint("x2vlm_base_1b.th", "X2-VLM base, pre-trained on 1B pairs"),
+    "x2vlm_large_1b": KnownCheckpoint("x2vlm_large_1b.th", "X2-VLM large, pre-trained on 1B pairs"),
+    "cclm_x2vlm_base": KnownCheckpoint("cclm_x2vlm_base.th", "CCLM base, multilingual", "xlm-roberta-base"),
+    "cclm_x2vlm_large": KnownCheckpoint("cclm_x2vlm_large.th", "CCLM large, multilingual", "xlm-roberta-large"),
+    "x2vlm_base_1b_vqa": KnownCheckpoint("x2vlm_base_1b_vqa.th", "X2-VLM base for VQA v2, 768 px"),
+    "x2vlm_large_1b_vqa": KnownCheckpoint("x2vlm_large_1b_vqa.th", "X2-VLM large for VQA v2, 768 px"),
+    "x2vlm_large_1b_captioning": KnownCheckpoint("x2vlm_large_1b_captioning.tar", "X2-VLM large for COCO captions"),
+    "x2vlm_large_1b_grounding": KnownCheckpoint("x2vlm_large_1b_grounding.tar", "X2-VLM large for RefCOCO+"),
+    "xvlm_beit_1b_stage2_coco_rerun": KnownCheckpoint(
+        "xvlm_beit_1b_stage2_coco_rerun.th", "X2-VLM base for COCO retrieval, 384 px"
+    ),
+    "xvlm_beit_1b_large_stage2_coco_rerun": KnownCheckpoint(
+        "xvlm_beit_1b_large_stage2_coco_rerun.th", "X2-VLM large for COCO retrieval, 384 px"
+    ),
+    "xvlm_base_4m": KnownCheckpoint(
+        "4m_base_model_state_step_199999.th", "X-VLM base (Swin), pre-trained on 4M images", downloadable=False
+    ),
+    "xvlm_base_16m": KnownCheckpoint(
+        "16m_base_model_state_step_199999.th", "X-VLM base (Swin), pre-trained on 16M images", downloadable=False
+    ),
+}
+
+
+def cache_dir() -> Path:
+    """Where downloaded files lie: `x2vlm` inside the Hugging Face cache (`HF_HOME`)."""
+    return Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser() / "x2vlm"
+
+
+def mini_dir() -> Path | None:
+    """The bundled checkpoint: `assets/mini` of a clone, or what the wheel installed; None where neither is there."""
+    clone = Path(__file__).resolve().parent.parent / "assets" / MINI
+    if (clone / "config.json").is_file():
+        return clone
+    try:
+        installed = importlib.metadata.files("x2vlm") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = [Path(file.locate()) for file in installed if file.match(f"share/x2vlm/{MINI}/config.json")]
+    return found[0].resolve().parent if found and found[0].is_file() else None
+
+
+def resolve(path_or_name: str | Path, progress: Progress | None = None) -> Path:
+    """The local file or folder of a checkpoint, downloaded first if it is a known name.
+
+    Args:
+        path_or_name: an existing file or folder, `mini`, a name of `KNOWN`, or `owner/name` on the Hugging Face Hub.
+
+    Raises:
+        CheckpointError: nothing of that name (`ckpt/source`), or it cannot be fetched (`ckpt/download`).
+    """
+    text = str(path_or_name)
+    if not text.strip() or len(text) > 1000 or not text.isprintable():
+        raise CheckpointError("The checkpoint's name is empty or not a name. Give a path or a known name.", "ckpt/source")
+    if "://" in text:
+        raise CheckpointError(
+            "Addresses are not opened. Download the file yourself and give its path, or give one of the known names.",
+            "ckpt/source",
+        )
+    if text == MINI and (mini := mini_dir()):
+        return mini
+    if text in KNOWN:
+        return download(text, progress)
+    path = Path(path_or_name).expanduser()
+    try:
+        if path.is_file() or path.is_dir():
+            return path
+    except OSError:
+        raise unknown(text) from None
+    if not isinstance(path_or_name, Path) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text) and not path.suffix:
+        return _from_hugging_face(text)
+    raise unknown(text)
+
+
+def unknown(name: str) -> CheckpointError:
+    """The error for a name that leads nowhere, with the nearest known name."""
+    stem = re.split(r"[\\/]", name)[-1]
+    close = difflib.get_close_matches(stem.lower().removesuffix(".th").replace("-", "_"), [MINI, *KNOWN], n=1, cutoff=0.6)
+    hint = f" Did you mean {close[0]}?" if close else f" Known names: {', '.join([MINI, *KNOWN])}."
+    shown = re.sub(r"[^\w.\-]", "?", stem)[:60]
+    return CheckpointError(f"There is no checkpoint {shown!r}: neither a path nor a known name.{hint}", "ckpt/source")
+
+
+def download(name: str, progress: Progress | None = None) -> Path:
+    """An official file, fetched into the cache unless it is there; a download that was cut goes on where it stopped.
+
+    The file appears under its own name only when it is complete and checked.
+
+    Args:
+        name: a key of `KNOWN`.
+
+    Raises:
+        CheckpointError: unknown name (`ckpt/source`), no connection, a web page or a wrong size (`ckpt/download`), no
+            room (`ckpt/disk`).
+    """
+    if name not in KNOWN:
+        raise unknown(name)
+    known = KNOWN[name]
+    target = cache_dir() / known.file
+    if target.is_file():
+        return target
+    if not known.downloadable:
+        raise CheckpointError(
+            f"{name} has no direct link. Get {known.file} from its authors' page and put it at {_shown_place(known)}.",
+            "ckpt/download",
+        )
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        raise _offline(name, known)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(target.with_suffix(target.suffix + ".lock")):
+            if not target.is_file():
+                _fetch(name, known, target, progress or (lambda done, total: None))
+    except OSError:
+        raise CheckpointError(
+            f"{known.file} cannot be written to {_shown_place(known)}. Free some room or set HF_HOME to another disk.",
+            "ckpt/disk",
+        ) from None
+    return target
+
+
+def _fetch(name: str, known: KnownCheckpoint, target: Path, progress: Progress) -> None:
+    partial = target.with_suffix(target.suffix + ".partial")
+    for attempt in range(ATTEMPTS):
+        try:
+            total = _receive(known, partial, progress)
+            break
+        except urllib.error.HTTPError as error:
+            if error.code == 416:  # nothing after what we have: the partial file is not of this download
+                partial.unlink(missing_ok=True)
+            elif error.code < 500:
+                raise CheckpointError(
+                    f"The server has no {known.file} (answer {error.code}). Get it from its authors' page and put it at "
+                    f"{_shown_place(known)}.",
+                    "ckpt/download",
+                ) from None
+        except _NETWORK_ERRORS:
+            pass
+        if attempt == ATTEMPTS - 1:
+            raise _offline(name, known)
+    if (known.size or total) != total:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"{known.file} has {total:,} bytes on the server, not {known.size:,}.", "ckpt/download")
+    if known.sha256 and sha256_of(partial) != known.sha256:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"{known.file} arrived damaged (wrong checksum). Download it again.", "ckpt/download")
+    os.replace(partial, target)
+
+
+class _Cut(Exception):
+    """The connection ended before the file did."""
+
+
+_NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError, _Cut)
+
+
+def _receive(known: KnownCheckpoint, partial: Path, progress: Progress) -> int:
+    """Appends what is missing to the partial file and returns the full size."""
+    have = partial.stat().st_size if partial.is_file() else 0
+    address = os.environ.get("X2VLM_CHECKPOINT_URL", BASE_URL).rstrip("/") + "/" + known.file
+    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        if response.headers.get_content_type() == "text/html":
+            raise CheckpointError(
+                f"The server sent a web page (a login or an error) in place of {known.file}. Get the file from its authors' "
+                f"page and put it at {_shown_place(known)}.",
+                "ckpt/download",
+            )
+        if response.status != 206:
+            have = 0
+        total = have + int(response.headers.get("Content-Length") or 0)
+        if total - have > shutil.disk_usage(partial.parent).free:
+            raise CheckpointError(
+                f"{known.file} needs {total / 2**30:.1f} GiB and the disk has less. Free some room, or set HF_HOME.",
+                "ckpt/disk",
+            )
+        with partial.open("ab" if have else "wb") as file:
+            while chunk := response.read(CHUNK_BYTES):
+                file.write(chunk)
+                have += len(chunk)
+                progress(have, total)
+            file.flush()
+            os.fsync(file.fileno())
+    if have != total:
+        raise _Cut
+    return total
+
+
+def _from_hugging_face(name: str) -> Path:
+    """A repository that `push_to_hub` wrote, from the cache or the Hub."""
+    wanted = [
+        "config.json",
+        "model.safetensors",
+        "tokenizer*",
+        "vocab.txt",
+        "sentencepiece.bpe.model",
+        "special_tokens_map.json",
+    ]
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+    except (huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.LocalEntryNotFoundError, OSError, ValueError):
+        raise CheckpointError(
+            f"{name} is neither here nor reachable on the Hugging Face Hub. Check the name and the connection, or give a path.",
+            "ckpt/source",
+        ) from None
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _offline(name: str, known: KnownCheckpoint) -> CheckpointError:
+    return CheckpointError(
+        f"{name} is not on this machine and cannot be downloaded now (no connection, or it was cut; what has arrived is kept). "
+        f"Try again, or put the file {known.file} at {_shown_place(known)}.",
+        "ckpt/download",
+    )
+
+
+def _shown_place(known: KnownCheckpoint) -> str:
+    """Where a file belongs, without naming the machine's folders."""
+    return f"{'$HF_HOME' if os.environ.get('HF_HOME') else '~/.cache/huggingface'}/x2vlm/{known.file}"
