@@ -194,6 +194,13 @@ def load_run(arguments: list[str], **defaults: Any) -> tuple[RunConfig, dict[str
     return run, run.build_tasks()
 
 
+def usage() -> str:
+    """Every key of a run with its type, default and meaning."""
+    parser = ArgumentParser(prog="python -m train.pretrain --config FILE", add_help=False)
+    parser.add_class_arguments(RunConfig)
+    return parser.format_help()
+
+
 def build_task(name: str, values: dict[str, Any]) -> Task:
     """The task of one block of `tasks`. Raises `ConfigError`."""
     where = f"tasks.{name}"

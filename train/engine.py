@@ -60,7 +60,8 @@ def train(
         tasks: the tasks of the run, not yet prepared.
         processor: handed to `Task.prepare`.
         new_parameters: names of freshly initialised parameters, see `build_optimizer`.
-        export: writes the finished model into a folder, `output_dir/final` (and `best`, if `evaluate.metric` is set).
+        export: writes the finished model into a folder in one step: `output_dir/final` (and `best`, if `evaluate.metric` is
+            set and an earlier step was better).
         stop: the installed signal handler.
 
     Returns:
@@ -316,11 +317,7 @@ class Trainer:
         return step
 
     def _export(self, name: str) -> None:
-        def write():
-            with self.folder.atomic(self.folder.path / name) as folder:
-                self.export(self.model, folder)
-
-        self._on_main(write)
+        self._on_main(lambda: self.export(self.model, self.folder.path / name) and None)
 
     def _note(self, values: dict[str, float]) -> None:
         for name, value in values.items():

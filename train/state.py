@@ -147,7 +147,7 @@ class RunFolder:
         for stem, state in states.items():
             require_finite(state, stem)
         path = self.path / f"step-{about['step']:08d}"
-        with self.atomic(path) as folder:
+        with self._atomic(path) as folder:
             files = {f"{stem}.pt": _write(folder / f"{stem}.pt", partial(torch.save, state)) for stem, state in states.items()}
             manifest = asdict(Manifest(**about, versions=versions(), files=files))
             _write(folder / "manifest.json", lambda f: f.write(_seal(manifest).encode()))
@@ -156,7 +156,7 @@ class RunFolder:
         return path
 
     @contextlib.contextmanager
-    def atomic(self, path: Path) -> Iterator[Path]:
+    def _atomic(self, path: Path) -> Iterator[Path]:
         """A temporary folder that takes the place of `path` when the block ends well, and vanishes when it does not."""
         temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -164,7 +164,7 @@ class RunFolder:
             temporary.mkdir()
             yield temporary
             _sync(temporary)
-            if path.exists():  # a damaged one of the same step, or an older export
+            if path.exists():  # a damaged one of the same step
                 path.rename(path.with_name(f"{path.name}.tmp.old.{os.getpid()}"))
             temporary.rename(path)
             _sync(path.parent)

@@ -1,4 +1,4 @@
-"""A toy run for the tests of the engine: three dozen weights, losses with dropout, milliseconds a step, through the real engine.
+"""A toy run for the tests of the engine: 71 weights, losses with dropout, milliseconds a step, through the real engine.
 
 `ToyRuns` starts runs in processes of their own that can be killed; a fork server imports torch once for all of them.
 """
