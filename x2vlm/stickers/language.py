@@ -306,6 +306,8 @@ def position_caption(scene: Scene, rng: random.Random) -> str:
         cells = set.intersection(*(set(positions(item, strict=True)) for item in members))
         clauses |= {cell: f"{description.say(voice)} {POSITIONS[cell]}" for cell in cells}
     found = rng.sample(sorted(clauses.values()), min(len(clauses), rng.randint(1, 3)))
+    while len(" ".join(found).split()) >= MAX_WORDS:
+        found.pop()
     return join(found) if found else ""
 
 
