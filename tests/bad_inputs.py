@@ -1,7 +1,7 @@
 """Hostile and unlucky pictures, clips and texts, each with the outcome it must get; made here, never downloaded.
 
-`image_cases()`, `video_cases()` and `text_cases()` list them. `case.write(folder)` makes the file. Ask of an accepted one
-that the answer is right (`case.check(opened)`), of a refused one that the code begins with `case.code`.
+`image_cases()`, `video_cases()` and `text_cases()` list them. `case.write(folder)` makes the file. Ask of an accepted
+one that the answer is right (`case.check(opened)`), of a refused one that the code begins with `case.code`.
 """
 
 from __future__ import annotations
@@ -455,25 +455,19 @@ def clip(
     **options: str,
 ) -> bytes:
     """A clip of `numbered` frames; `stamps` are presentation times in 1/`rate` seconds."""
-    file = tempfile.NamedTemporaryFile() if "faststart" in flags else io.BytesIO()  # that muxer reads its file again
-    target = getattr(file, "name", file)
-    with file, av.open(target, "w", format=format, options={"movflags": flags} if flags else {}) as container:
-        stream = container.add_stream(
-            codec, rate=rate, options={"g": str(gop), "crf": "12", "preset": "veryfast", **options}
-        )
-        stream.width, stream.height = size
-        stream.pix_fmt = pixels
-        stream.codec_context.gop_size = gop
-        for i in range(count):
-            frame = av.VideoFrame.from_ndarray(
-                np.rot90(numbered(i, *(size[::-1] if turns % 2 else size)), turns).copy()
-            )
-            frame = frame.reformat(format=pixels)
-            frame.pts, frame.time_base = (stamps[i] if stamps else i), Fraction(1, rate)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-        container.close()
-        file.seek(0)
+    settings = {"g": str(gop), "crf": "12", "preset": "veryfast", **options}
+    stored = size[::-1] if turns % 2 else size
+    with tempfile.NamedTemporaryFile() as file:  # a real file: the muxer reads it again to put the index first
+        with av.open(file.name, "w", format=format, options={"movflags": flags} if flags else {}) as container:
+            stream = container.add_stream(codec, rate=rate, options=settings)
+            stream.width, stream.height = stored
+            stream.pix_fmt = pixels
+            stream.codec_context.gop_size = gop
+            for i in range(count):
+                frame = av.VideoFrame.from_ndarray(np.rot90(numbered(i, *size), turns).copy()).reformat(format=pixels)
+                frame.pts, frame.time_base = (stamps[i] if stamps else i), Fraction(1, rate)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
         return file.read()
 
 
@@ -490,9 +484,7 @@ def turned(degrees: int) -> bytes:
     """A clip stored turned, with the display matrix that turns it upright (clockwise by `degrees`)."""
     one, turns = 0x10000, degrees // 90
     cosine, sine = ((0, one), (-one, 0), (0, -one))[turns - 1]
-    size = (48, 64) if turns % 2 else (64, 48)
-    data = clip(turns=turns, size=size)
-    return patched(data, b"tkhd", 44, cosine, sine, 0, -sine, cosine, 0, 0, 0, 0x40000000, format=">i")
+    return patched(clip(turns=turns), b"tkhd", 44, cosine, sine, 0, -sine, cosine, 0, 0, 0, 0x40000000, format=">i")
 
 
 def media_bytes(data: bytes, change: Callable[[bytearray], None]) -> bytes:
@@ -739,7 +731,7 @@ def _lists(address: str, neighbour: str) -> Iterator[Case]:
 
 
 def text_cases() -> list[TextCase]:
-    """Every text of the catalogue. REFUSE carries the code; a text over the model's length may be cut if that is said."""
+    """Every text of the catalogue. One over the length that the model takes may be cut if that is said."""
     blank = {
         "empty": "",
         "blank": "   ",

@@ -1,4 +1,4 @@
-"""Every picture and clip of the bad-input catalogue gets its outcome, in bounded time and memory, and a clean sentence."""
+"""Every picture and clip of the bad-input catalogue gets its outcome, in bounded time and memory."""
 
 import dataclasses
 import re

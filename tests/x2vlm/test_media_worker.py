@@ -1,4 +1,4 @@
-"""The child process: killed, hung, cancelled, out of memory, shared by threads and forks; the next call always works."""
+"""The child process: killed, hung, cancelled, out of memory, shared by threads; the next call always works."""
 
 import multiprocessing
 import os
@@ -182,6 +182,15 @@ def test_a_plain_script_without_a_main_guard_works(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=120)
     assert (done.stdout, done.stderr) == ("(64, 48)\n", "")
+
+
+def test_a_reader_that_cannot_start_is_an_error(monkeypatch):
+    monkeypatch.setattr(worker, "BOOT", "raise ImportError")
+    monkeypatch.setattr(worker, "pool", worker.Pool(1))
+    with pytest.raises(MediaError, match="could not be started") as caught:
+        open_image(PICTURE)
+    assert caught.value.code == "job/crashed"
+    worker.pool.close()
 
 
 def test_importing_media_does_not_load_torch():

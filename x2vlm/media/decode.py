@@ -3,9 +3,9 @@
 Messages name no file; the parent adds the name.
 """
 
-from ..errors import MediaError
+from ..errors import MediaError, X2VLMError
 from .images import read_image
-from .limits import RESAVE, SEND_AGAIN, MediaLimits, too_many_bytes
+from .limits import RESAVE, SEND_AGAIN, MediaLimits, timed_out, too_many_bytes
 from .videos import read_video
 
 _SIGNATURES = (
@@ -85,3 +85,10 @@ def read(data: bytes, want: str, choice: dict, limits: MediaLimits):
     except MemoryError:
         message = "reading it needs more memory than one file may use. Make it smaller and send it again."
         raise MediaError(message, f"{kind}/memory") from None
+    except TimeoutError:
+        raise MediaError(*timed_out(limits, kind)) from None
+    except X2VLMError:
+        raise
+    except Exception:  # whatever way the libraries find to fail, their words stay here
+        message = f"the {noun} is damaged or incomplete. Choose another copy of it."
+        raise MediaError(message, f"{kind}/corrupt") from None

@@ -15,24 +15,13 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 def read_image(data: bytes, limits: MediaLimits) -> tuple[str, Image.Image, list[str]]:
     """Decode a picture; see `read`."""
     Image.MAX_IMAGE_PIXELS = None  # our own limit below is stricter and has its own message
-    damaged = MediaError("the picture is damaged or incomplete. Choose another copy of it.", "image/corrupt")
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except MemoryError:
-        raise
-    except Exception:
-        raise damaged from None
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
     check_image_size(image.size, limits)
     notes = []
     if getattr(image, "is_animated", False) and image.format != "MPO":
         several = "it has several pages" if image.format == "TIFF" else "it is animated"
         notes.append(f"{several}; the first picture is used. [image/animated]")
-    try:
-        image.load()
-    except MemoryError:
-        raise
-    except Exception:
-        raise damaged from None
+    image.load()
     if image.format in ("JPEG", "MPO") and _ends_in_filler(image, data):
         raise MediaError("the picture is cut off: its lower part is missing. Send the whole file.", "image/corrupt")
     return "image", upright_rgb(image), notes

@@ -56,6 +56,7 @@ def check_image_size(size: tuple[int, int], limits: MediaLimits) -> None:
 
 
 def check_frame_size(width: int, height: int, limits: MediaLimits) -> None:
+    """Refuse frames of too many pixels."""
     if width * height > limits.video_pixels:
         message = (
             f"frames of {width} x {height} = {width * height / 1e6:.0f} Mpixel; the limit is "

@@ -1,4 +1,4 @@
-"""Open a picture or a clip: where the bytes come from, what the child process makes of them, and the names in messages."""
+"""Open a picture or a clip: get its bytes, have the child process decode them, name the file in messages."""
 
 import os
 import stat
@@ -87,10 +87,10 @@ def open_video(
     name: str | None = None,
     cancel: Any = None,
 ) -> OpenedVideo:
-    """Open a clip and decode `num_frames` frames spread by `sample_frame_indices`, or the frames `indices`, or those shown at `times`.
+    """Open a clip and decode `num_frames` frames spread by `sample_frame_indices`, or those of `indices` or `times`.
 
-    Frames are counted in presentation order and a variable rate changes nothing; a time (seconds from the first frame)
-    means the frame on screen then. Frames that cannot be read are replaced by the nearest readable one, and a note says so.
+    Frames are counted in presentation order, whatever the rate; a time (seconds from the first frame) means the frame
+    on screen then. A frame that cannot be read is replaced by the nearest readable one, and a note says so.
 
     Raises:
         MediaError: `video/*`, `job/crashed`. ParameterError: `param/range`. Cancelled: `job/cancelled`.

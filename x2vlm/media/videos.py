@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import MediaError, ParameterError
-from .limits import RESAVE, MediaLimits, check_frame_size, timed_out
+from .limits import RESAVE, MediaLimits, check_frame_size
 
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 # Decoders outside this list are never started: every one is code that strangers' bytes would run through.
@@ -22,7 +22,7 @@ CODECS = (
     "h264,hevc,vp8,vp9,libdav1d,av1,mpeg4,msmpeg4v1,msmpeg4v2,msmpeg4,mpeg1video,mpeg2video,h263,mjpeg,rawvideo,png,"
     "prores,dnxhd,ffv1,huffyuv,ffvhuff,theora,wmv1,wmv2,wmv3,vc1,libvpx,libvpx-vp9"
 )
-# A container header needs little memory; one that claims millions of frames is stopped here, long before the job's limit.
+# A container header needs little memory; one that claims millions of frames is stopped here, before the job's limit.
 HEADER_MEMORY = 384 * 2**20
 # A pause longer than this adds no decoding work, so it counts only this much towards the length limit.
 LONGEST_PAUSE = 10.0
@@ -46,17 +46,12 @@ def read_video(data: bytes, choice: dict, limits: MediaLimits) -> tuple[str, dic
 
     `choice` holds `max_side` (pixels) and one of `num_frames`, `indices` (frame numbers), `times` (seconds).
     """
-    import av
-
     deadline = time.monotonic() + limits.decode_seconds
     container, stream = _open_container(data, limits)
     timeline, lost = _list_packets(container, stream, limits, deadline)
     wanted = _choose(timeline, choice, limits)
     clip = _Decoder(stream, timeline, limits, choice["max_side"], deadline)
-    try:
-        found = clip.frames(sorted(set(wanted)))
-    except av.error.FFmpegError:
-        found = clip.found
+    found = clip.frames(sorted(set(wanted)))
     if not found:
         raise MediaError(f"no frame of the video can be read: it is damaged. {RESAVE}", "video/corrupt")
     notes = []
@@ -66,7 +61,7 @@ def read_video(data: bytes, choice: dict, limits: MediaLimits) -> tuple[str, dic
         notes.append(f"the file ends early: {readable} frames could be read. [video/partial]")
     if damaged := len(set(wanted) - set(found)):
         notes.append(
-            f"{damaged} of the {len(set(wanted))} chosen frames are damaged; the nearest readable ones are used instead. "
+            f"{damaged} of the {len(set(wanted))} chosen frames are damaged; the nearest readable ones are used. "
             "[video/partial]"
         )
     used = [min(sorted(found), key=lambda index: abs(index - i)) for i in wanted]
@@ -95,15 +90,8 @@ def _open_container(data: bytes, limits: MediaLimits):
         "protocol_whitelist": "none",
         "max_pixels": str(limits.video_pixels),
     }
-    try:
-        with memory_cap(HEADER_MEMORY):
-            container = av.open(io.BytesIO(data), options=options, io_open=refuse_second_file, metadata_errors="ignore")
-    except MemoryError:
-        raise
-    except Exception:
-        raise MediaError(
-            f"the video is damaged or incomplete: its header cannot be read. {RESAVE}", "video/corrupt"
-        ) from None
+    with _memory_cap(HEADER_MEMORY):
+        container = av.open(io.BytesIO(data), options=options, io_open=refuse_second_file, metadata_errors="ignore")
     if not container.streams.video:
         raise MediaError("there is no video stream in this file. Choose a video.", "video/format")
     stream = container.streams.video[0]
@@ -131,12 +119,14 @@ def _ends_inside_a_box(data: bytes) -> bool:
             size = int.from_bytes(data[at + 8 : at + 16])
         if size < 8:  # 0: up to the end of the file
             return False
+        if at + size > len(data):
+            return data[at + 4 : at + 8] in (b"mdat", b"moof", b"moov")
         at += size
-    return at > len(data)
+    return False
 
 
 @contextlib.contextmanager
-def memory_cap(extra: int):
+def _memory_cap(extra: int):
     """Let this process grow by at most `extra` bytes (where the system can do that)."""
     try:
         import resource
@@ -186,7 +176,7 @@ def _list_packets(container, stream, limits: MediaLimits, deadline: float) -> tu
                     f"the video has more than {limits.video_frames} frames. Cut out the part you want and send it."
                 )
                 raise MediaError(message, "video/frames")
-            _check_deadline(deadline, limits)
+            _check(deadline)
     timeline = _order(container, stream, packets)
     played = sum(min(b - a, LONGEST_PAUSE) for a, b in itertools.pairwise(timeline.times))
     if played > limits.video_seconds:
@@ -218,13 +208,13 @@ def _order(container, stream, packets: list) -> _Timeline:
         times = [float((p.pts - shown[0].pts) * stream.time_base) for p in shown]
     else:
         times = [i / rate for i in range(len(shown))]
-    duration = times[-1] + 1 / rate
+    duration = times[-1] + (float((shown[-1].duration or 0) * stream.time_base) or 1 / rate)
     return _Timeline(packets, shown, by_pts, times, round(len(times) / duration, 6), duration)
 
 
-def _check_deadline(deadline: float, limits: MediaLimits) -> None:
+def _check(deadline: float) -> None:
     if time.monotonic() > deadline:
-        raise MediaError(*timed_out(limits, "video"))
+        raise TimeoutError
 
 
 def _choose(timeline: _Timeline, choice: dict, limits: MediaLimits) -> list[int]:
@@ -261,46 +251,53 @@ class _Decoder:
         self.found: dict[int, np.ndarray] = {}
 
     def frames(self, wanted: list[int]) -> dict[int, np.ndarray]:
-        """Decode the frames `wanted` (sorted); those that cannot be read are left out, or stand-ins are found for all."""
-        if self.timeline.by_pts:
-            self._with_jumps(wanted)
-        if not set(wanted) <= set(self.found):
+        """Frame number -> pixels of the frames `wanted` (sorted); of a lost one, those of a readable one before it."""
+        sought = self.timeline.by_pts and self._with_jumps(wanted)
+        missing = [i for i in wanted if i not in self.found]
+        if missing:
             self.codec.flush_buffers()
-            self._from_start(wanted)
+            try:
+                self._from_start(missing)
+            except TimeoutError:
+                if not (self.found and sought):
+                    raise
         return self.found
 
-    def _with_jumps(self, wanted: list[int]) -> None:
-        """Start at the last key frame shown no later than the frame, unless decoding has already passed it."""
+    def _with_jumps(self, wanted: list[int]) -> bool:
+        """Start at the last key frame shown no later than the frame, unless decoding has already passed it.
+
+        Returns False where a jump did not land on a true key frame: then only decoding from the beginning will do.
+        """
         packets, shown = self.timeline.packets, self.timeline.packets_shown
-        keys = [i for i, p in enumerate(packets) if p.is_keyframe and p.pts is not None]
+        keys = sorted((p.pts, i) for i, p in enumerate(packets) if p.is_keyframe and p.pts is not None)
         index_of = {p.pts: i for i, p in enumerate(shown)}
         wanted_pts = {shown[i].pts for i in wanted}
-        position, jumped, latest = 0, False, None
+        position, start, latest = 0, None, None  # start: time stamp of the key frame that decoding has just jumped to
         for target in wanted:
             pts = shown[target].pts
             if target in self.found or (latest is not None and latest >= pts):
                 continue
-            key = max((k for k in keys if packets[k].pts <= pts), default=0)
-            if key > position:
+            before = bisect.bisect_right(keys, (pts, len(packets))) - 1
+            if before >= 0 and keys[before][1] > position:
                 self.codec.flush_buffers()
-                position, jumped = key, True
+                start, position = keys[before]
             while position <= len(packets) and (latest is None or latest < pts):
                 for frame in self._decode(packets[position] if position < len(packets) else None):
-                    if jumped and not frame.key_frame:
-                        return  # not a true key frame: decode from the start instead
-                    jumped = False
-                    if frame.pts is None:
-                        continue
+                    if frame.pts is None or (start is not None and frame.pts < start):
+                        continue  # shown before the key frame: needs frames that were jumped over
+                    if start is not None and not frame.key_frame:
+                        return False
+                    start = None
                     latest = frame.pts
                     if frame.pts in wanted_pts and not frame.is_corrupt:
                         self.found[index_of[frame.pts]] = self._pixels(frame)
                 position += 1
+        return True
 
-    def _from_start(self, wanted: list[int]) -> None:
-        """Count frames from the beginning; keeps the last good frame before a lost one as its stand-in."""
+    def _from_start(self, missing: list[int]) -> None:
+        """Decode everything from the beginning; the last good frame before a lost one is kept to stand in for it."""
         shown = self.timeline.packets_shown
         index_of = {p.pts: i for i, p in enumerate(shown)} if self.timeline.by_pts else {}
-        missing = [i for i in wanted if i not in self.found]
         count, good = 0, None
         for packet in [*self.timeline.packets, None]:
             for frame in self._decode(packet):
@@ -324,7 +321,7 @@ class _Decoder:
         """The frames that one packet (None: the end) brings out; none where its data are damaged."""
         import av
 
-        _check_deadline(self.deadline, self.limits)
+        _check(self.deadline)
         try:
             return self.codec.decode(packet)
         except MemoryError:
@@ -338,15 +335,15 @@ class _Decoder:
         width, height = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
         if self.size is None:
             self.size = width, height
-        width, height = fit(self.size, self.max_side)
+        width, height = _fit(self.size, self.max_side)
         if turns % 2:
             width, height = height, width
-        area = "AREA" if width < frame.width else "BICUBIC"
-        rgb = frame.reformat(width, height, "rgb24", interpolation=area, threads=1).to_ndarray()
+        method = "AREA" if width < frame.width else "BICUBIC"
+        rgb = frame.reformat(width, height, "rgb24", interpolation=method, threads=1).to_ndarray()
         return np.ascontiguousarray(np.rot90(rgb, turns))
 
 
-def fit(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+def _fit(size: tuple[int, int], max_side: int) -> tuple[int, int]:
     """`size` (width, height), shrunk so that no side is longer than `max_side`; never below one pixel."""
     scale = min(1.0, max_side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -1,8 +1,8 @@
 """The child process of this package and the parent's end of its pipes.
 
-A file from a stranger is decoded by a process that has no network, environment or file to write to, little memory and a
-deadline. It imports Pillow, PyAV and NumPy, never torch. A message in either direction is eight bytes of lengths, a JSON
-header and raw bytes; nothing that comes back from the child is ever unpickled.
+A file from a stranger is decoded by a process that has no network, environment or file to write to, little memory and
+a deadline. It imports Pillow, PyAV and NumPy, never torch. A message in either direction is two lengths, a JSON header
+and raw bytes; nothing that comes back from the child is ever unpickled.
 """
 
 import atexit
@@ -27,7 +27,12 @@ START_SECONDS = 60.0
 GRACE_SECONDS = 1.0  # the child stops a clip by itself at the deadline; this much later it is killed
 POLL_SECONDS = 0.05
 STRIP_ROWS = 256
-BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from x2vlm.media.worker import serve; serve(int(sys.argv[2]))"
+BOOT = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from x2vlm.media.worker import serve
+serve(int(sys.argv[2]))
+"""
 
 
 def send(file, header: dict, *chunks: bytes, size: int | None = None) -> None:
@@ -79,7 +84,8 @@ def serve(memory_bytes: int) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             job, data = receive(source, sys.maxsize)
-            _answer(target, job, bytes(data))
+            data = bytes(data)
+            _answer(target, job, data)
 
 
 def _confine(memory_bytes: int) -> None:
@@ -129,6 +135,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
+            start_new_session=True,  # Ctrl-C is for the parent: a job under way may still be wanted
             env=environment | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
 
@@ -136,11 +143,16 @@ class Worker:
         """Send one job and wait for its answer, for `seconds` at most.
 
         Raises:
-            TimeoutError, Cancelled, EOFError (the child died). The child is dead after any of them.
+            TimeoutError, Cancelled, EOFError (the child died), MediaError (it could not be started). The child is dead
+            after any of them.
         """
         if not self.jobs:
-            with self._watched(START_SECONDS, cancel):
-                receive(self.process.stdout, most)
+            try:
+                with self._watched(START_SECONDS, cancel):
+                    receive(self.process.stdout, most)
+            except (EOFError, TimeoutError):
+                message = "the program that reads media could not be started. Check that av and pillow are installed."
+                raise MediaError(message, "job/crashed") from None
         self.jobs += 1
         with self._watched(seconds, cancel):
             send(self.process.stdin, job, data)

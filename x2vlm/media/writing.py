@@ -17,7 +17,7 @@ def write_video(frames: Iterable[Image.Image | np.ndarray], fps: float, path: st
     """Write an MP4 (H.264, yuv420p, BT.709, index first) that browsers play; the file appears whole or not at all.
 
     Args:
-        frames: PIL images or uint8 arrays (H, W, 3), all of one size. An odd side is made even by repeating its last row.
+        frames: PIL images or uint8 arrays (H, W, 3), all of one size. An odd side grows by repeating its last row.
         fps: frames per second.
         path: target; its folder must exist.
 
