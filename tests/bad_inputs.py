@@ -146,12 +146,16 @@ def zeros(size: int) -> bytes:
     return b"\x78\xda" + block * (size // unit) + rest + struct.pack(">HH", size % 65521, 1)
 
 
-def grey16() -> bytes:
-    """16-bit grey: 0, 85, 170 and 255 times 257."""
+def grey16(turned: bool = False) -> bytes:
+    """16-bit grey: 0, 85, 170 and 255 times 257; stored upright or upside down with the EXIF value that says so."""
     values = np.zeros((48, 64), np.uint16)
     for (column, row), (value, _, _) in GREYS.items():
         values[row * 24 : row * 24 + 24, column * 32 : column * 32 + 32] = value * 257
-    return encoded(Image.fromarray(values), "PNG")
+    if not turned:
+        return encoded(Image.fromarray(values), "PNG")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    return encoded(Image.fromarray(values[::-1, ::-1].copy()), "PNG", exif=exif)
 
 
 def rgb16() -> bytes:
@@ -292,6 +296,7 @@ def _good_images() -> Iterator[Case]:
     yield Case("exif-png", "photo.png", lambda: oriented(6, "PNG"), check=upright)
     yield Case("cmyk", "print.jpg", lambda: encoded(quadrants().convert("CMYK"), "JPEG", quality=95), check=upright)
     yield Case("grey-16", "scan.png", grey16, check=colours(GREYS, (64, 48), 1))
+    yield Case("grey-16-turned", "scan.png", lambda: grey16(True), check=colours(GREYS, (64, 48), 1))
     yield Case("rgb-16", "scan.png", rgb16, check=upright)
     two = colours({place: (255 if place[0] else 0,) * 3 for place in QUADRANTS}, (64, 48), 0)
     stripes = bytes([0, *[0] * 4, *[255] * 4]) * 48

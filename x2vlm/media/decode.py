@@ -5,7 +5,7 @@ Messages name no file; the parent adds the name.
 
 from ..errors import MediaError, X2VLMError
 from .images import read_image
-from .limits import RESAVE, SEND_AGAIN, MediaLimits, timed_out, too_many_bytes
+from .limits import ANOTHER_COPY, RESAVE, SEND_AGAIN, MediaLimits, timed_out, too_many_bytes
 from .videos import read_video
 
 _SIGNATURES = (
@@ -69,7 +69,9 @@ def read(data: bytes, want: str, choice: dict, limits: MediaLimits):
     if not data:
         raise MediaError(f"the file is empty (0 bytes). Choose another {noun}.", f"{area}/empty")
     if label == "HEIC":
-        raise MediaError(f"HEIC pictures are not supported. {SEND_AGAIN}", f"{area}/format")
+        raise MediaError(
+            "HEIC pictures are not supported. Export it as JPEG or PNG and send it again.", f"{area}/format"
+        )
     if kind is None:
         wanted = "picture or video" if want == "media" else noun
         way = SEND_AGAIN if area == "image" else RESAVE
@@ -90,5 +92,5 @@ def read(data: bytes, want: str, choice: dict, limits: MediaLimits):
     except X2VLMError:
         raise
     except Exception:  # whatever way the libraries find to fail, their words stay here
-        message = f"the {noun} is damaged or incomplete. Choose another copy of it."
+        message = f"the {noun} is damaged or incomplete. {ANOTHER_COPY}"
         raise MediaError(message, f"{kind}/corrupt") from None

@@ -39,21 +39,18 @@ def _ends_in_filler(image: Image.Image, data: bytes) -> bool:
         return False
     end = data.rfind(b"\xff\xd9")
     longer = Image.open(io.BytesIO(data[:end] + b"\x5a\xa5\x3c\x69" * 64 + data[end:]), formats=("JPEG",))
-    try:
-        return longer.tobytes() != image.tobytes()
-    except OSError:
-        return True
+    return longer.tobytes() != image.tobytes()
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """An 8-bit RGB copy: turned upright by its EXIF, clear parts on white, 16 bits scaled to 8."""
+    # Unreadable metadata never loses a picture, whatever way the parser finds to fail on it.
+    with contextlib.suppress(Exception):
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         image = _eight_bit(image)
     elif image.mode in ("F", "LAB", "HSV"):
         raise MediaError(f"its pixels are of a kind that is not supported ({image.mode}). {SEND_AGAIN}", "image/format")
-    # Unreadable metadata never loses a picture, whatever way the parser finds to fail on it.
-    with contextlib.suppress(Exception):
-        image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         paper = Image.new("RGB", image.size, "white")
@@ -67,6 +64,4 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise MediaError(f"its pixels have more than 16 bits, which is not supported. {SEND_AGAIN}", "image/format")
-    grey = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    grey.info["exif"] = image.getexif().tobytes()
-    return grey
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))

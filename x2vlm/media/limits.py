@@ -6,6 +6,7 @@ from ..errors import MediaError
 
 SEND_AGAIN = "Send it as JPEG or PNG."
 RESAVE = "Save it as MP4 (H.264) and send that."
+ANOTHER_COPY = "Choose another copy of it."
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class MediaLimits:
     video_seconds: float = 600.0
     video_pixels: int = 35_000_000  # in one frame
     video_frames: int = 40_000
-    chosen_frames: int = 256
+    chosen_frames: int = 128
     decode_seconds: float = 20.0
     memory_bytes: int = 1536 * 2**20
 

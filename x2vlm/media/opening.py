@@ -13,7 +13,7 @@ from PIL import Image
 from ..errors import MediaError, ParameterError, X2VLMError
 from . import worker
 from .images import upright_rgb
-from .limits import MediaLimits, check_image_size, too_many_bytes
+from .limits import ANOTHER_COPY, MediaLimits, check_image_size, too_many_bytes
 
 Source = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 DEFAULT_LIMITS = MediaLimits()
@@ -177,7 +177,7 @@ def _in_memory(source: Image.Image | np.ndarray, want: str, limits: MediaLimits)
     except X2VLMError:
         raise
     except Exception:
-        message = "the picture is damaged or incomplete. Choose another copy of it."
+        message = f"the picture is damaged or incomplete. {ANOTHER_COPY}"
         raise MediaError(message, "image/corrupt") from None
 
 

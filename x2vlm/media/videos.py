@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import MediaError, ParameterError
-from .limits import RESAVE, MediaLimits, check_frame_size
+from .limits import ANOTHER_COPY, RESAVE, MediaLimits, check_frame_size
 
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 # Decoders outside this list are never started: every one is code that strangers' bytes would run through.
@@ -53,7 +53,7 @@ def read_video(data: bytes, choice: dict, limits: MediaLimits) -> tuple[str, dic
     clip = _Decoder(stream, timeline, limits, choice["max_side"], deadline)
     found = clip.frames(sorted(set(wanted)))
     if not found:
-        raise MediaError(f"no frame of the video can be read: it is damaged. {RESAVE}", "video/corrupt")
+        raise MediaError(f"no frame of the video can be read: it is damaged. {ANOTHER_COPY}", "video/corrupt")
     notes = []
     count = len(timeline.packets_shown)
     if lost or _ends_inside_a_box(data):
@@ -197,7 +197,7 @@ def _order(container, stream, packets: list) -> _Timeline:
     hidden = stream.codec_context.name == "vp8"  # VP8 has packets that only prepare a later frame
     shown = [p for p in packets if not p.is_discard and not (hidden and not bytes(p)[0] & 0x10)]
     if not shown:
-        raise MediaError(f"the video holds no frames. {RESAVE}", "video/corrupt")
+        raise MediaError(f"the video holds no frames. {ANOTHER_COPY}", "video/corrupt")
     stamps = {p.pts for p in shown}
     by_pts = None not in stamps and len(stamps) == len(shown)
     if container.format.name == "avi":  # AVI stores no presentation times; those of reordered frames are guesses

@@ -35,17 +35,15 @@ serve(int(sys.argv[2]))
 """
 
 
-def send(file, header: dict, *chunks: bytes, size: int | None = None) -> None:
-    """Write one message to a raw pipe; `size` is the length of the bytes still to come by `write_all`."""
+def send(file, header: dict, size: int = 0) -> None:
+    """Write the head of a message to a raw pipe; `size` bytes must follow by `write_all`."""
     text = json.dumps(header).encode()
-    length = sum(len(chunk) for chunk in chunks) if size is None else size
-    for chunk in (len(text).to_bytes(4), length.to_bytes(8), text, *chunks):
-        write_all(file, chunk)
+    write_all(file, len(text).to_bytes(4) + size.to_bytes(8) + text)
 
 
-def write_all(file, data: bytes) -> None:
-    """Write every byte to a raw pipe."""
-    view = memoryview(data)
+def write_all(file, data) -> None:
+    """Write every byte of a contiguous buffer to a raw pipe."""
+    view = memoryview(data).cast("B")
     while view:
         view = view[file.write(view) :]
 
@@ -114,7 +112,9 @@ def _answer(target, job: dict, data: bytes) -> None:
             write_all(target, result.crop((0, top, width, min(top + STRIP_ROWS, height))).tobytes())
     else:
         height, width = extra[0].shape[:2]
-        send(target, {"kind": kind, "frame_size": [width, height], **result}, *(frame.tobytes() for frame in extra))
+        send(target, {"kind": kind, "frame_size": [width, height], **result}, size=sum(frame.nbytes for frame in extra))
+        for frame in extra:
+            write_all(target, frame)
 
 
 # ---------------------------------------------------------------- the parent
@@ -155,7 +155,8 @@ class Worker:
                 raise MediaError(message, "job/crashed") from None
         self.jobs += 1
         with self._watched(seconds, cancel):
-            send(self.process.stdin, job, data)
+            send(self.process.stdin, job, len(data))
+            write_all(self.process.stdin, data)
             return receive(self.process.stdout, most)
 
     @contextlib.contextmanager
@@ -164,7 +165,7 @@ class Worker:
         deadline, done, fate = time.monotonic() + seconds, threading.Event(), []
 
         def watch():
-            while not done.wait(seconds if cancel is None else POLL_SECONDS):
+            while not done.wait(max(0.0, deadline - time.monotonic()) if cancel is None else POLL_SECONDS):
                 if cancel is not None and cancel.is_set():
                     fate.append(Cancelled("The work was stopped as you asked.", "job/cancelled"))
                 elif time.monotonic() >= deadline:
