@@ -1,0 +1,107 @@
+"""`python -m tests.parity DIR...`: one line a quantity, exit 1 if any does not agree or nobody knows what it is.
+
+Floats agree when they differ by at most 1e-4 of the recorded tensor's largest magnitude; integers and texts exactly.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.parity.case import Case
+from tests.parity.quantities import INPUTS, compute
+from tests.parity.texts import text_checks
+
+TOLERANCE = 1e-4
+META_KEYS = {
+    "kind", "architecture", "note", "checkpoint_image_size", "prompt", "prompt_ids", "label_smoothing", "runs", "questions",
+    "answers",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line: a quantity, how far ours is from the recorded one, and whether that is near enough."""
+
+    name: str
+    difference: str
+    passed: bool
+
+    def __str__(self) -> str:
+        return f"{self.name:32} {self.difference:>28}  {'PASS' if self.passed else 'FAIL'}"
+
+
+def check_folder(folder: Path) -> Iterator[Result]:
+    """Every recorded quantity of a folder; a folder that cannot be read or loaded is one failed line."""
+    try:
+        case = Case(folder)
+    except Exception as error:
+        yield Result("checkpoint", f"{type(error).__name__}: {error}", False)
+        return
+    yield from _check(case)
+
+
+@torch.no_grad()
+def _check(case: Case) -> Iterator[Result]:
+    yield _exact("architecture", case.detected_architecture(), case.meta["architecture"])
+    if "checkpoint_image_size" in case.meta:
+        yield _exact("checkpoint_image_size", case.detected.vision.image_size, case.meta["checkpoint_image_size"])
+    for name in sorted(case.meta.keys() - META_KEYS):
+        yield Result(name, "unknown quantity", False)
+    for name in sorted(case.recorded.keys() - INPUTS):
+        yield _guarded(name, lambda name=name: _compare(name, compute(case, name), case.recorded[name]))
+    try:
+        for name, ours, recorded in text_checks(case):
+            yield _exact(name, ours, recorded)
+    except Exception as error:
+        yield Result("texts", f"{type(error).__name__}: {error}", False)
+    for name in sorted(case.recorded.keys() & INPUTS - case.read):
+        yield Result(name, "input that nothing checks", False)
+
+
+def _guarded(name: str, check) -> Result:
+    """A quantity that cannot be computed has failed; the others are still worth a look."""
+    try:
+        return check()
+    except Exception as error:
+        return Result(name, f"{type(error).__name__}: {error}", False)
+
+
+def _exact(name: str, ours: Any, recorded: Any) -> Result:
+    return Result(name, "equal" if ours == recorded else "different", ours == recorded)
+
+
+def _compare(name: str, ours: Tensor | None, recorded: Tensor) -> Result:
+    if ours is None:
+        return Result(name, "unknown quantity", False)
+    if ours.shape != recorded.shape:
+        return Result(name, f"shape {tuple(ours.shape)} not {tuple(recorded.shape)}", False)
+    if not recorded.is_floating_point():
+        return _exact(name, ours.tolist(), recorded.tolist())
+    difference = (ours - recorded).abs().max().item() if recorded.numel() else 0.0
+    limit = TOLERANCE * (recorded.abs().max().item() if recorded.numel() else 0.0)
+    return Result(name, f"{difference:.1e} of {limit:.1e}", difference <= limit)  # not a number is never <=
+
+
+def main(folders: list[str]) -> int:
+    """Prints every result and returns the exit code."""
+    if not folders:
+        print("usage: python -m tests.parity DIR...", file=sys.stderr)
+        return 1
+    failed = 0
+    for folder in folders:
+        for result in check_folder(Path(folder)):
+            print(f"{Path(folder).name:20} {result}")
+            failed += not result.passed
+    print(f"{failed} failed" if failed else "all passed")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
