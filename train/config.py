@@ -6,6 +6,7 @@ number, `no` and `010` are words, a key stands once, no aliases) and messages th
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import math
@@ -224,11 +225,11 @@ def build(cls: type, values: dict[str, Any], where: str = "") -> Any:
     parser = ArgumentParser(exit_on_error=False, parser_mode="json")
     parser.add_class_arguments(cls, "it", sub_configs=False)
     try:
-        return parser.instantiate(parser.parse_object({"it": values})).it
+        return parser.instantiate(parser.parse_object({"it": copy.deepcopy(values)})).it  # it edits what it parses
     except ConfigError:
         raise
     except Exception as error:  # jsonargparse raises argparse's errors, TypeError and ValueError alike
-        match = re.search(r'key "it\.?([^"]*)"', str(error))
+        match = re.search(r'(?:key "|required: )it\.?([^",\s]*)', str(error))
         key = match.group(1) if match else ""
         value = _get(values, key)
         wanted = _type_name(cls, key)
@@ -343,8 +344,20 @@ def _check_keys(cls: type, values: Any, where: str) -> None:
         if key not in values:
             if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
                 raise ConfigError(f"The key {_join(where, key)!r} is missing.", "config/key")
-        elif dataclasses.is_dataclass(hints[key]):
-            _check_keys(hints[key], values[key], _join(where, key))
+        else:
+            _check_blocks(hints[key], values[key], _join(where, key))
+
+
+def _check_blocks(hint: Any, value: Any, where: str) -> None:
+    """`_check_keys` for every dataclass in a field's type: itself, an alternative of a union, or the values of a dict."""
+    if dataclasses.is_dataclass(hint):
+        _check_keys(hint, value, where)
+    elif typing.get_origin(hint) is dict and isinstance(value, dict):
+        for key, item in value.items():
+            _check_blocks(typing.get_args(hint)[1], item, _join(where, key))
+    elif isinstance(value, dict):
+        for alternative in typing.get_args(hint):
+            _check_blocks(alternative, value, where)
 
 
 def _join(where: str, key: str) -> str:

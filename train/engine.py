@@ -271,7 +271,8 @@ class Trainer:
         evaluating = step == run.max_steps or (run.evaluate.every and step % run.evaluate.every == 0)
         if evaluating and not self.stopping:
             self.metrics = self.evaluate()
-            self.log.scalars("evaluate", step, self.metrics)
+            if self.metrics:
+                self.log.scalars("evaluate", step, self.metrics)
         if step % run.checkpoint.every == 0 or (evaluating and run.evaluate.metric):
             self.save(step)
 
