@@ -1,0 +1,29 @@
+"""Entry for Spaces and `python app.py`: flags -> Predictor -> build_demo -> serve. Nothing here is for import."""
+
+import argparse
+import os
+
+from app import build_demo
+from app.server import serve
+
+
+def load(name: str):
+    from x2vlm.predictor import Predictor
+
+    return Predictor.from_pretrained(name)
+
+
+parser = argparse.ArgumentParser(description="X²-VLM: describe, ask, find, inspect and match, in pictures and video")
+parser.add_argument("--model", default=os.environ.get("X2VLM_MODEL", "mini"), help="name or path; several with commas")
+parser.add_argument("--port", type=int, default=None, help="7860 by default")
+parser.add_argument("--share", action="store_true", help="a public link through Gradio's servers")
+parser.add_argument("--offline", action="store_true", help="never download a checkpoint")
+parser.add_argument("--mcp", action="store_true", help="offer the endpoints as MCP tools (needs gradio[mcp])")
+flags = parser.parse_args() if __name__ == "__main__" else parser.parse_args([])
+if flags.offline:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+public = flags.share or "SPACE_ID" in os.environ
+demo = build_demo(load, tuple(flags.model.split(",")), open_choice=not public)
+
+if __name__ == "__main__":
+    serve(demo, port=flags.port, share=flags.share, mcp=flags.mcp)

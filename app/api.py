@@ -1,0 +1,153 @@
+"""The public endpoints: typed and documented functions for `gradio_client` and MCP.
+
+Results are the Predictor's values as plain JSON; boxes are in pixels of the upright picture.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Literal
+
+import gradio as gr
+
+from x2vlm.errors import MediaError
+
+from . import limits, panels
+from .components import uploaded
+from .runtime import Media, Studio, friendly
+
+Method = Literal["gradient", "attention", "rollout", "image-gradcam", "random"]
+
+
+class Endpoints:
+    """The five endpoints over one `Studio` and its default model."""
+
+    def __init__(self, studio: Studio):
+        self.studio = studio
+
+    def caption(
+        self,
+        media: gr.FileData,
+        num_beams: int = 3,
+        num_captions: int = 1,
+        max_new_tokens: int = 30,
+        do_sample: bool = False,
+        top_p: float = 0.9,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Describe a picture or clip.
+
+        Args:
+            media: an uploaded picture or clip.
+            num_beams: width of the beam search, 1 to 10.
+            num_captions: how many captions to return, 1 to 5.
+            max_new_tokens: length limit in word pieces, 1 to 100.
+            do_sample: sample instead of beam search.
+            top_p: nucleus of the sampling, up to 1.
+            temperature: of the sampling.
+            seed: of the sampling.
+
+        Returns:
+            {"captions": [...]}, best first, each with text, words with probabilities, and match.
+        """
+        options = limits.caption_options(do_sample, num_beams, num_captions, 0, max_new_tokens, top_p, temperature, seed, None)
+        return {"captions": [found.to_dict() for found in self._run("caption", media, **options)]}
+
+    def ask(
+        self,
+        media: gr.FileData,
+        question: str,
+        choices: list[str] | None = None,
+        top_k: int = 5,
+        mode: Literal["rank", "generate"] = "rank",
+    ) -> dict[str, Any]:
+        """Answer a question about a picture or clip.
+
+        Args:
+            media: an uploaded picture or clip.
+            question: in English.
+            choices: rank these answers instead of the model's own list.
+            top_k: how many answers to return, 1 to 100.
+            mode: "rank" the answer list, or "generate" freely.
+
+        Returns:
+            The question and its answers with probabilities, best first.
+        """
+        options = limits.answer_options(mode, choices) | {"top_k": limits.number(top_k, "top_k", 1, 100)}
+        return self._run("answer", media, limits.question(question), **options).to_dict()
+
+    def ground(
+        self,
+        media: gr.FileData,
+        phrases: list[str],
+        absent_below: float | None = None,
+        found_from: float | None = None,
+    ) -> dict[str, Any]:
+        """Find phrases in a picture: one box each, and whether it is there at all.
+
+        Args:
+            media: an uploaded picture, or a clip, whose middle seen frame is searched.
+            phrases: up to 10.
+            absent_below: match score under which a phrase is "absent"; the model's own by default.
+            found_from: match score from which it is "found"; the model's own by default.
+
+        Returns:
+            {"groundings": [...]}, in the order asked, each with box_xyxy, box_cxcywh, match, verdict and agreement.
+        """
+        given = absent_below is not None and found_from is not None
+        options = {"thresholds": limits.thresholds(absent_below, found_from)} if given else {}
+        found = self._run("ground", media, limits.phrases(phrases), explain=True, **options)
+        return {"groundings": [_light(grounding.to_dict()) for grounding in found]}
+
+    def explain(
+        self,
+        media: gr.FileData,
+        text: str,
+        target: Literal["match", "caption", "answer", "box"] = "match",
+        layer: int | None = None,
+        method: Method = "gradient",
+    ) -> dict[str, Any]:
+        """For every word of a text, where in the picture the model looks.
+
+        Args:
+            media: an uploaded picture or clip.
+            text: a sentence, or a question when the target is "answer".
+            target: the score that is explained.
+            layer: fusion layer from 1; the default one if left out.
+            method: of the map; "random" is a baseline.
+
+        Returns:
+            The words, and `maps` (words, grid, grid), not normalised, top row first.
+        """
+        return self._run("explain", media, limits.text(text), target=target, layer=layer, method=method).to_dict()
+
+    def match(self, media: gr.FileData, texts: list[str]) -> dict[str, Any]:
+        """Tell how well texts fit a picture or clip.
+
+        Args:
+            media: an uploaded picture or clip.
+            texts: up to 20.
+
+        Returns:
+            {"matches": [...]}, best first, each with probability (fused) and similarity (cosine).
+        """
+        return {"matches": [found.to_dict() for found in panels.ranked(self._run("match", media, limits.texts(texts)))]}
+
+    def _run(self, task: str, media: Any, *args: Any, **options: Any) -> Any:
+        path = media.get("path") if isinstance(media, dict) else None
+        if not isinstance(path, str):
+            raise MediaError("No picture or clip was sent. Upload one, for example with handle_file.", "image/empty")
+        return self.studio.run(task, Media(uploaded(path)), None, uuid.uuid4().hex, *args, **options)
+
+
+def _light(grounding: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in grounding.items() if key != "explanation"}
+
+
+def publish(studio: Studio) -> None:
+    """Offer the endpoints inside the present `gr.Blocks`."""
+    endpoints = Endpoints(studio)
+    for name in ("caption", "ask", "ground", "explain", "match"):
+        endpoint = friendly(getattr(endpoints, name))
+        gr.api(endpoint, api_name=name, api_visibility="public", concurrency_id="model", concurrency_limit=limits.WORKERS)

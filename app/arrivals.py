@@ -1,0 +1,181 @@
+"""Events that bring a picture or clip onto the stage: upload, other frames, example, new scene, link."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+import tempfile
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from . import cards, examples, limits, panels
+from .examples import Example, Texts
+from .i18n import say
+from .runtime import Media, Seen, Studio, shrunk
+from .view import Look, Shown, loaded, present
+
+LENS_TASKS = {"describe": "caption", "ask": "answer", "find": "ground", "inspect": "explain", "match": "match"}
+TABS = (*LENS_TASKS, "about")
+FILLED = 28  # values that an example sets: stage, frames, truth, tabs, uploaders, fields
+
+
+class Arrivals:
+    """What puts media on the stage. `stage(...)` gives the values that all of them share."""
+
+    def __init__(self, studio: Studio, stored: dict[str, Example]):
+        self.studio, self.stored = studio, stored
+
+    def upload(self, request: gr.Request, path: str | None, look: Look, model: str) -> list[Any]:
+        """An uploaded file, not asked about yet; an emptied uploader empties the stage."""
+        if path is None:
+            return stage(None, look, {})
+        return stage(Shown(*self._look(request, Media(path), model)), look, {})
+
+    def use_frames(
+        self, request: gr.Request, shown: Shown | None, look: Look, model: str, count: float, numbers: str
+    ) -> list[Any]:
+        """Other frames of the same clip."""
+        indices = limits.frame_numbers(numbers)
+        count = limits.number(count, "The number of frames", 1, limits.FRAMES)
+        media = dataclasses.replace(loaded(shown).media, num_frames=count, indices=indices)
+        media, seen = self._look(request, media, model)
+        return stage(Shown(media, dataclasses.replace(seen, name=shown.seen.name), shown.origin), look, {})
+
+    def new_scene(self, request: gr.Request, kind: str, look: Look, model: str) -> list[Any]:
+        """A scene that nobody has seen, asked about in every tab, with its truth."""
+        return self._scene(request, kind, random.randrange(examples.SCENES), look, model)
+
+    def example(self, request: gr.Request, event: gr.SelectData, look: Look, model: str) -> list[Any]:
+        """A bundled example with its stored results, or fresh ones if they are another model's."""
+        return self._example(request, list(self.stored)[event.index], look, model)
+
+    def arrive(self, request: gr.Request, look: Look, model: str) -> list[Any]:
+        """What the page's address asks for; nothing changes without such a wish."""
+        wish = request.query_params
+        tab = gr.Tabs(selected=wish["tab"]) if wish.get("tab") in TABS else gr.skip()
+        if wish.get("example") in self.stored:
+            return [tab, *self._example(request, wish["example"], look, model)]
+        if re.fullmatch(r"\d{1,9}", wish.get("scene", "")) and wish.get("kind") in ("image", "video"):
+            return [tab, *self._scene(request, wish["kind"], int(wish["scene"]) % examples.SCENES, look, model)]
+        return [tab, *[gr.skip()] * FILLED]
+
+    def model_status(self, model: str) -> list[Any]:
+        """Which model answers, which tabs it greys out and why, and its own match cut-offs."""
+        predictor = self.studio.models[model]
+        info = predictor.info
+        status = say("ready", name=info.name, device=info.device, hash=info.hash)
+        lacks = [cards.note("lacks", "warn", task=task, reason=reason) for task, reason in predictor.missing.items()]
+        tabs = [gr.Tab(interactive=task not in predictor.missing) for task in LENS_TASKS.values()]
+        return [cards.head(status), cards.note("model_note", text=info.note) + "".join(lacks), *tabs, *cut_offs(info)]
+
+    def stop(self, request: gr.Request) -> None:
+        """Stop what this visitor has at work."""
+        self.studio.gate.cancel(request.session_hash or "")
+
+    def _scene(self, request: gr.Request, kind: str, number: int, look: Look, model: str) -> list[Any]:
+        frames, truth = examples.fresh_scene(kind, number)
+        stem = Path(tempfile.mkdtemp(dir=limits.temp_folder())) / f"scene-{number}"
+        path = examples.save_scene(kind, frames, stem)
+        texts = examples.texts_for(truth, number)
+        origin = f"kind={kind}&scene={number}"
+        return self._filled(request, kind, path, origin, texts, None, look, model, truth_card(truth))
+
+    def _example(self, request: gr.Request, name: str, look: Look, model: str) -> list[Any]:
+        chosen = self.stored[name]
+        fresh = self.studio.models[model].info.hash == chosen.model
+        results = chosen.results if fresh else None
+        return self._filled(request, chosen.kind, chosen.path, f"example={name}", chosen.texts, results, look, model, "")
+
+    def _filled(
+        self,
+        request: gr.Request,
+        kind: str,
+        path: Path,
+        origin: str,
+        texts: Texts,
+        results: dict[str, Any] | None,
+        look: Look,
+        model: str,
+        truth: str,
+    ) -> list[Any]:
+        """The stage, then uploaders and text fields of every tab."""
+        media, seen = self._look(request, Media(str(path)), model)
+        if results is None:
+            results = examples.tour(lambda *args, **options: self._try(request, media, model, *args, **options), texts)
+        values = stage(with_results(Shown(media, seen, origin), results, model), look, results, truth)
+        return [*values, *source(kind, path), texts.question, texts.phrases, texts.text, texts.texts]
+
+    def _look(self, request: gr.Request, media: Media, model: str) -> tuple[Media, Seen]:
+        return media, self.studio.look(media, model, request.session_hash or "")
+
+    def _try(self, request: gr.Request, media: Media, model: str, task: str, *args: Any, **options: Any) -> Any:
+        """A result, or None where the model lacks the task."""
+        if task in self.studio.models[model].missing:
+            return None
+        return self.studio.run(task, media, model, request.session_hash or "", *args, **options)
+
+
+def with_results(shown: Shown, results: dict[str, Any], model: str) -> Shown:
+    """The signature result on the stage: what was found, else the maps of a sentence."""
+    task = next((task for task in ("ground", "explain") if task in results), None)
+    if task is None:
+        return shown
+    found = results[task] if task == "ground" else (results[task],)
+    layers = panels.layers(task, results[task])
+    return dataclasses.replace(shown, task=task, results=tuple(found), layers=layers, settings={"model": model})
+
+
+def stage(shown: Shown | None, look: Look, results: dict[str, Any], truth: str = "") -> list[Any]:
+    """Values for stage, frames, truth and all tabs, in this order."""
+    seen = shown.seen if shown else None
+    clip = seen is not None and seen.kind == "video"
+    strip = [(frame, f"{n} · {time:.2f} s") for frame, n, time in zip(seen.frames, seen.indices, seen.times)] if clip else None
+    view = present(shown, look) if shown else [None, None, gr.Radio(visible=False), gr.HighlightedText(visible=False), "", None]
+    return [
+        *view,
+        gr.Accordion(visible=clip),
+        strip,
+        ", ".join(map(str, seen.indices)) if clip else "",
+        gr.Accordion(visible=bool(truth)),
+        truth,
+        gr.Button(visible=clip),
+        gr.Button(visible=clip),
+        *panels.everything(results, seen),
+    ]
+
+
+def source(kind: str, path: Path) -> list[Any]:
+    """Values for the choice of source and the two uploaders."""
+    clip = kind == "video"
+    return [
+        kind,
+        gr.Image(value=None if clip else str(path), visible=not clip),
+        gr.Video(value=str(path) if clip else None, visible=clip),
+    ]
+
+
+def stored_shown(example: Example, model: str) -> Shown:
+    """The first paint: an example with its stored results, without any model."""
+    picture = Image.open(example.path).convert("RGB")
+    seen = Seen("image", example.path.name, picture.size, (shrunk(picture, limits.DISPLAY_SIDE),), (0,), (0.0,), ())
+    return with_results(Shown(Media(str(example.path)), seen, f"example={example.name}"), example.results, model)
+
+
+def cut_offs(info: Any) -> list[Any]:
+    """The loaded model's own match scores for "probably not here" and "found"."""
+    low, high = info.thresholds or (limits.ABSENT_BELOW, limits.FOUND_FROM)
+    return [low, high]
+
+
+def truth_card(truth: dict[str, Any]) -> str:
+    """The generator's own annotation of a scene."""
+    rows = [[say("caption"), escape(text)] for text in truth["captions"][:2]]
+    rows += [[say("question"), f"{escape(q['question'])} <b>{escape(q['answer'])}</b>"] for q in truth.get("questions", [])[:4]]
+    rows += [[say("phrase"), escape(region["text"])] for region in truth.get("regions", [])[:4]]
+    rows += [[say("absent"), escape(text)] for text in truth.get("absent", [])[:3]]
+    return cards.table(["", ""], rows, "truth")

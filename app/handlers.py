@@ -1,0 +1,200 @@
+"""One function a model event: check, call the model, hand the result to its panel and to the stage.
+
+Each gets what is shown (`Shown`), how (`Look`) and which model, then its own controls, and returns the values of its tab's
+outputs followed by the stage's (`view.present`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from x2vlm.media import write_video
+from x2vlm.results import Answers, Explanation
+from x2vlm.visualize import annotate_frames, heat_range, overlay_heatmap
+
+from . import cards, limits, panels
+from .curve import curve
+from .runtime import Studio
+from .view import Layer, Look, Shown, loaded, present
+
+Side = float | None
+
+
+class Handlers:
+    """The model's events over one `Studio`."""
+
+    def __init__(self, studio: Studio):
+        self.studio = studio
+
+    def run(self, request: gr.Request, shown: Shown | None, model: str, task: str, *args: Any, **options: Any) -> Any:
+        """Call the model on what is shown."""
+        return self.studio.run(task, loaded(shown).media, model, request.session_hash or "", *args, **options)
+
+    def why(self, request: gr.Request, shown: Shown, model: str, text: str, **options: Any) -> Explanation | None:
+        """The maps of a text, or None where the model cannot explain."""
+        if "explain" in self.studio.models[model].missing:
+            return None
+        return self.run(request, shown, model, "explain", text, **options)
+
+    def describe(
+        self,
+        request: gr.Request,
+        shown: Shown | None,
+        look: Look,
+        model: str,
+        decoding: str,
+        num_beams: float,
+        num_captions: float,
+        min_length: float,
+        max_new_tokens: float,
+        top_p: float,
+        temperature: float,
+        seed: float,
+        prefix: str,
+    ) -> list[Any]:
+        options = limits.caption_options(
+            decoding == "sample", num_beams, num_captions, min_length, max_new_tokens, top_p, temperature, seed, prefix
+        )
+        found = self.run(request, shown, model, "caption", **options)
+        best = Layer(found[0].text, self.why(request, shown, model, found[0].text, target="caption"))
+        return [*panels.describe(found), *result(shown, look, model, "caption", found, (best,), options)]
+
+    def ask(
+        self, request: gr.Request, shown: Shown | None, look: Look, model: str, question: str, mode: str, choices: str
+    ) -> list[Any]:
+        options = limits.answer_options(mode, choices)
+        found = self.run(request, shown, model, "answer", limits.question(question), **options)
+        explained = found.answers[: limits.EXPLAINED_ANSWERS]
+        layers = tuple(
+            Layer(a.text, self.why(request, shown, model, found.question, target="answer", answer=a.text)) for a in explained
+        )
+        return [*panels.ask(found), *result(shown, look, model, "answer", (found,), layers, options)]
+
+    def find(
+        self,
+        request: gr.Request,
+        shown: Shown | None,
+        look: Look,
+        model: str,
+        phrases: str,
+        absent_below: float,
+        found_from: float,
+        *sides: Side,
+    ) -> list[Any]:
+        asked = limits.phrases(phrases)
+        box = limits.region(sides, loaded(shown).seen.size)
+        options = {"thresholds": limits.thresholds(absent_below, found_from)}
+        frame = {"frame": shown.frame} if shown.seen.kind == "video" else {}
+        found = self.run(request, shown, model, "ground", asked, explain=True, **options, **frame)
+        shown = result(shown, look, model, "ground", found, panels.layers("ground", found), options | frame)
+        return [*panels.find(found, shown[0].seen.size, box), *shown]
+
+    def inspect(
+        self,
+        request: gr.Request,
+        shown: Shown | None,
+        look: Look,
+        model: str,
+        text: str,
+        target: str,
+        layer: float,
+        head: float,
+        method: str,
+    ) -> list[Any]:
+        options = {"target": target, "layer": int(layer) or None, "head": int(head) or None, "method": method}
+        found = self.run(request, shown, model, "explain", limits.text(text), **options)
+        stage = result(shown, look, model, "explain", (found,), (Layer(found.text, found),), options)
+        return [*panels.inspect(found, shown.seen, shown.frame), *stage]
+
+    def match(self, request: gr.Request, shown: Shown | None, look: Look, model: str, texts: str, template: str) -> list[Any]:
+        asked = limits.filled(template, limits.texts(texts))
+        found = panels.ranked(self.run(request, shown, model, "match", asked))
+        return [*panels.match(found), *result(shown, look, model, "match", found, (), {"template": template})]
+
+    # one region of the picture
+
+    def describe_region(self, request: gr.Request, shown: Shown | None, look: Look, model: str, *sides: Side) -> list[Any]:
+        box = limits.needed_region(sides, loaded(shown).seen.size)
+        found = self.run(request, shown, model, "describe_region", box).captions
+        return [*panels.describe(found), *result(shown, look, model, "describe_region", found, (), {"box_xyxy": box})]
+
+    def ask_region(
+        self, request: gr.Request, shown: Shown | None, look: Look, model: str, question: str, *sides: Side
+    ) -> list[Any]:
+        box = limits.needed_region(sides, loaded(shown).seen.size)
+        found: Answers = self.run(request, shown, model, "answer_region", box, limits.question(question))
+        return [*panels.ask(found, True), *result(shown, look, model, "answer_region", (found,), (), {"box_xyxy": box})]
+
+    def rank_region(
+        self, request: gr.Request, shown: Shown | None, look: Look, model: str, texts: str, *sides: Side
+    ) -> list[Any]:
+        box = limits.needed_region(sides, loaded(shown).seen.size)
+        asked = limits.texts(texts)
+        found = panels.ranked(self.run(request, shown, model, "describe_region", box, phrases=asked).matches)
+        return [*panels.match(found), *result(shown, look, model, "match_region", found, (), {"box_xyxy": box})]
+
+    # slower looks, each on its own button
+
+    def over_time(self, request: gr.Request, shown: Shown | None, model: str, texts: str) -> str:
+        """Match of the first text with every seen frame."""
+        text = limits.texts(texts)[0]
+        times, values = zip(*self.run(request, shown, model, "match_over_time", text))
+        return curve(times, {"match": values}, "seconds", choosable=True)
+
+    def annotate(self, request: gr.Request, shown: Shown | None, model: str, phrases: str) -> Any:
+        """The seen frames with their boxes, as an H.264 clip that plays as long as the original."""
+        asked = limits.phrases(phrases)
+        found = self.run(request, shown, model, "ground_frames", asked)
+        seen = shown.seen
+        scale = seen.frames[0].width / seen.size[0], seen.frames[0].height / seen.size[1]
+        frames = annotate_frames(seen.frames, [[_scaled(g, scale) for g in of_frame] for of_frame in found])
+        span = max(seen.times[-1] - seen.times[0], 0.1)
+        path = Path(tempfile.mkdtemp(dir=limits.temp_folder())) / "annotated.mp4"
+        return gr.Video(value=str(write_video(frames, max(len(frames) - 1, 1) / span, path)), visible=True)
+
+    def deletion(self, request: gr.Request, shown: Shown | None, model: str) -> str:
+        """Match probability while patches are greyed, hottest first against at random."""
+        explanation = limits.needed_map(loaded(shown).explanation)
+        check = self.run(request, shown, model, "deletion_check", explanation)
+        lines = {"by_heat": check.by_heat, "by_chance": check.by_chance}
+        return cards.note("faithful", value=f"{check.faithfulness:+.2f}") + curve(check.fractions, lines, "fraction")
+
+    def compare(self, request: gr.Request, shown: Shown | None, look: Look, model: str, text: str, method: str) -> Any:
+        """The map in view beside that of another method, for the same text and word."""
+        first = limits.needed_map(loaded(shown).explanation)
+        second = self.run(request, shown, model, "explain", limits.text(text), method=method)
+        pair = tuple(_overlay(shown, e, look) for e in (first, second))
+        return gr.ImageSlider(value=pair, visible=True)
+
+
+def result(
+    shown: Shown, look: Look, model: str, task: str, found: Any, layers: tuple[Layer, ...], options: dict[str, Any]
+) -> list[Any]:
+    """The stage's values for a fresh result."""
+    settings = {"model": model} | {key: value for key, value in options.items() if value is not None}
+    changes = {"task": task, "results": tuple(found), "layers": layers, "settings": settings, "layer": 0, "word": None}
+    return present(dataclasses.replace(shown, **changes), look)
+
+
+def _scaled(found: Any, scale: tuple[float, float]) -> Any:
+    return dataclasses.replace(found, box_xyxy=tuple(side * scale[k % 2] for k, side in enumerate(found.box_xyxy)))
+
+
+def _overlay(shown: Shown, explanation: Explanation, look: Look) -> Image.Image:
+    word = shown.word if shown.word is not None and shown.word < len(explanation.maps) else None
+    heat = explanation.overall if word is None else explanation.maps[word]
+    return overlay_heatmap(
+        shown.seen.frames[shown.frame],
+        heat,
+        look.opacity,
+        look.colormap,
+        heat_range(explanation.maps),
+        look.threshold,
+        look.smooth,
+    )

@@ -1,0 +1,79 @@
+"""Serving: launch settings, a drain at SIGTERM, and a janitor for files that nobody deletes."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from pathlib import Path
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from . import limits
+from .i18n import I18N
+from .theme import CSS, THEME
+
+log = logging.getLogger(__name__)
+
+SETTINGS = {
+    "theme": THEME,
+    "css": CSS,
+    "i18n": I18N,
+    "max_file_size": f"{limits.UPLOAD_MEGABYTES}mb",
+    "enable_monitoring": False,
+    "run_history": False,
+    "footer_links": ["api", "settings"],
+    "state_session_capacity": limits.SESSIONS,
+    "ssr_mode": False,
+    "show_error": False,
+}
+
+
+def serve(demo: gr.Blocks, port: int | None = None, share: bool = False, mcp: bool = False) -> None:
+    """Launch and block until a signal; then finish what is at work and return."""
+    stop = threading.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: stop.set())
+    demo.studio.models.warm()
+    start(demo, server_port=port, share=share, mcp_server=mcp or None)
+    threading.Thread(target=_tidy_for_ever, args=(stop,), daemon=True).start()
+    stop.wait()
+    log.warning("stopping: finishing what is at work")
+    demo.studio.gate.drain()
+    time.sleep(0.5)  # the last answer's way out
+    demo.close(verbose=False)
+
+
+def start(demo: gr.Blocks, **options) -> str:
+    """Launch without blocking; returns the local address."""
+    demo.queue(max_size=limits.QUEUE, default_concurrency_limit=limits.WORKERS)
+    _, address, _ = demo.launch(prevent_thread_lock=True, **(SETTINGS | options))
+    return address
+
+
+def _tidy_for_ever(stop: threading.Event) -> None:
+    while not stop.wait(60):
+        tidy(Path(get_upload_folder()))
+
+
+def tidy(folder: Path, now: float | None = None) -> int:
+    """Delete old files of the upload folder, aborted uploads among them, and the oldest of all while over the quota.
+
+    Returns:
+        the number of files deleted.
+    """
+    now = time.time() if now is None else now
+    files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.rglob("*") if path.is_file())
+    used = sum(size for _, size, _ in files)
+    deleted = 0
+    for changed, size, path in files:
+        if used > limits.TEMP_GIGABYTES * 2**30 or now - changed > limits.TEMP_SECONDS:
+            path.unlink(missing_ok=True)
+            used -= size
+            deleted += 1
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and now - path.stat().st_mtime > limits.TEMP_SECONDS and not any(path.iterdir()):
+            path.rmdir()
+    return deleted

@@ -1,0 +1,165 @@
+"""A deterministic stand-in for the Predictor: real result types, answers that depend on the input alone, no model."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from x2vlm.media import OpenedVideo, open_media
+from x2vlm.results import (
+    Agreement,
+    Answer,
+    Answers,
+    Caption,
+    DeletionCheck,
+    Explanation,
+    Grounding,
+    Match,
+    Word,
+)
+
+GRID = 8
+CAPTION = "a red car and a small dog on the grass"
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    kind: str
+    image: Image.Image
+    frames: tuple[Image.Image, ...]
+    indices: tuple[int, ...]
+    times: tuple[float, ...]
+    size: tuple[int, int]
+    duration: float
+    notes: tuple[str, ...] = ()
+
+
+def unit(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    return int(hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8], 16) / 2**32
+
+
+def split_words(text: str, probable: bool = False) -> tuple[Word, ...]:
+    return tuple(Word(m[0], m.start(), m.end(), unit(m[0]) if probable else None) for m in re.finditer(r"\S+", text))
+
+
+@dataclass
+class StubPredictor:
+    """Counts its calls; `delay` makes it slow, and `most_at_once` tells how many calls overlapped."""
+
+    missing: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    calls: list[str] = field(default_factory=list)
+    most_at_once: int = 0
+    _now: int = 0
+    _lock: Any = field(default_factory=threading.Lock)
+
+    info = SimpleNamespace(
+        name="stub",
+        hash="0123456789ab",
+        device="cpu",
+        dtype="float32",
+        image_size=128,
+        grid_size=GRID,
+        num_frames=4,
+        num_layers=3,
+        parameters=0,
+        thresholds=(0.3, 0.7),
+        note="A stand-in for tests.",
+    )
+
+    def _work(self, name: str, cancel: Any = None) -> None:
+        with self._lock:
+            self.calls.append(name)
+            self._now += 1
+            self.most_at_once = max(self.most_at_once, self._now)
+        try:
+            time.sleep(self.delay)
+        finally:
+            with self._lock:
+                self._now -= 1
+
+    def encode(self, media: Any, *, cancel: Any = None, **_: Any) -> Scene:
+        self._work("encode")
+        opened = open_media(media) if isinstance(media, str | Image.Image) else media
+        if isinstance(opened, OpenedVideo):
+            middle = opened.frames[len(opened.frames) // 2]
+            return Scene(
+                "video", middle, opened.frames, opened.indices, opened.times, opened.size, opened.duration, opened.notes
+            )
+        return Scene("image", opened.pixels, (opened.pixels,), (0,), (0.0,), opened.size, 0.0, opened.notes)
+
+    def caption(self, scene: Scene, *, num_captions: int = 1, prefix: str | None = None, **_: Any) -> tuple[Caption, ...]:
+        self._work("caption")
+        texts = [CAPTION, "a car", "a dog on grass", "grass", "a picture"][:num_captions]
+        return tuple(
+            Caption(t, -1.0 - k, tuple(t.split()), (-0.1,) * len(t.split()), split_words(t, True), 0.9 - 0.1 * k)
+            for k, t in enumerate(texts)
+        )
+
+    def answer(self, scene: Scene, question: str, *, choices: list[str] | None = None, top_k: int = 5, mode: str = "rank", **_):
+        self._work("answer")
+        texts = (choices or ["red", "blue", "two", "yes", "no"])[:top_k]
+        weights = np.array([2.0**-k for k in range(len(texts))])
+        found = tuple(Answer(t, float(p)) for t, p in zip(texts, weights / weights.sum()))
+        return Answers(question, found, mode)
+
+    def ground(self, scene: Scene, phrases: Any, *, explain: bool = True, frame: int | None = None, **_: Any):
+        self._work("ground")
+        return tuple(
+            self._ground(scene, phrase, explain, frame) for phrase in ([phrases] if isinstance(phrases, str) else phrases)
+        )
+
+    def _ground(self, scene: Scene, phrase: str, explain: bool, frame: int | None) -> Grounding:
+        width, height = scene.size
+        x, y = 0.6 * unit(phrase), 0.6 * unit(phrase + "y")
+        box = (x * width, y * height, (x + 0.3) * width, (y + 0.3) * height)
+        match = 0.05 if "unicorn" in phrase else 0.5 + 0.49 * unit(phrase + "m")
+        verdict = "absent" if match < 0.3 else "found" if match >= 0.7 else "unsure"
+        why = self._explanation(phrase, "match", "gradient", None) if explain else None
+        agreement = Agreement(True, 0.74, 0.09) if explain else None
+        if frame is None and scene.kind == "video":
+            frame = len(scene.frames) // 2
+        return Grounding(phrase, box, (x + 0.15, y + 0.15, 0.3, 0.3), match, verdict, why, agreement, frame)
+
+    def explain(
+        self, scene: Scene, text: str, *, target: str = "match", layer: int | None = None, method: str = "gradient", **_: Any
+    ) -> Explanation:
+        self._work("explain")
+        return self._explanation(text, target, method, layer)
+
+    def _explanation(self, text: str, target: str, method: str, layer: int | None) -> Explanation:
+        words = split_words(text)
+        rows, columns = np.mgrid[0:GRID, 0:GRID]
+        maps = [
+            np.exp(-((rows - GRID * unit(w.text)) ** 2 + (columns - GRID * unit(w.text + "c")) ** 2) / 4) * unit(w.text + "h")
+            for w in words
+        ]
+        if "flat" in text:
+            maps = [np.zeros((GRID, GRID)) for _ in words]
+        return Explanation(text, words, np.array(maps, np.float32), target, method, layer, 0.8)
+
+    def match(self, scene: Scene, texts: list[str]) -> tuple[Match, ...]:
+        self._work("match")
+        return tuple(Match(text, unit(text), unit(text + "s") - 0.5) for text in texts)
+
+    def match_over_time(self, scene: Scene, text: str) -> tuple[tuple[float, float], ...]:
+        self._work("match_over_time")
+        return tuple((time, unit(f"{text}{time}")) for time in scene.times)
+
+    def describe_region(self, scene: Scene, box: Any, *, phrases: list[str] | None = None, **_: Any) -> Any:
+        self._work("describe_region")
+        return SimpleNamespace(captions=self.caption(scene), matches=self.match(scene, phrases or []))
+
+    def deletion_check(self, scene: Scene, explanation: Explanation, **_: Any) -> DeletionCheck:
+        self._work("deletion_check")
+        steps = tuple(k / 10 for k in range(11))
+        return DeletionCheck(steps, tuple(0.9 - 0.8 * s for s in steps), tuple(0.9 - 0.4 * s for s in steps), 0.2)
