@@ -27,12 +27,14 @@ class DataConfig:
             several.
         media: folder that relative picture paths start from; empty for the folder of the annotation file.
         format: how an entry of the files is read, a key of `train.data.formats.FORMATS`.
+        keys: our word -> the word of the files, for example {caption: desc, image: binary}.
     """
 
     stickers: StickerData | None = None
     files: list[str] = field(default_factory=list)
     media: str = ""
     format: str = "image_text"
+    keys: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         if (self.stickers is None) == (not self.files):
@@ -49,4 +51,4 @@ def open_records(config: DataConfig, image_size: int) -> Sequence[dict[str, Any]
         return StickerRecords(config.stickers, image_size)
     from train.data.files import FileRecords
 
-    return FileRecords(config.files, config.media, config.format)
+    return FileRecords(config.files, config.media, config.format, config.keys)

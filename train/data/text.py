@@ -56,14 +56,14 @@ class TextEncoder:
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def encode(self, text: str, rng: np.random.Generator | None = None) -> EncodedText:
-        """At most `max_tokens` ids; masked with `rng` if the encoder masks."""
+        """At most `max_tokens` ids; masked with `rng`, if given, and if the encoder masks."""
         tokens = self.pieces(text)[: self.max_tokens - 2]
         ids = [self.tokenizer.cls_token_id, *tokens, self.tokenizer.sep_token_id]
-        if self.masker is None:
+        if self.masker is None or rng is None:
             return EncodedText(ids, text_key(text))
         return EncodedText(ids, text_key(text), *self.masker(ids, rng))
 
-    def collate(self, texts: Sequence[EncodedText]) -> dict[str, Tensor]:
+    def collate(self, texts: Sequence[EncodedText], masked: bool = True) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` (N, T) and, with masking, `masked_ids` (N, T), `masked_positions`, `masked_labels`
         (N, M).
 
@@ -79,7 +79,7 @@ class TextEncoder:
             "input_ids": pad_rows([text.ids for text in texts], length, pad),
             "attention_mask": pad_rows([[1] * len(text.ids) for text in texts], length, 0),
         }
-        if self.masker is not None:
+        if self.masker is not None and masked:
             masks = self.masker.config.max_masks
             fields["masked_ids"] = pad_rows([text.masked_ids for text in texts], length, pad)
             fields["masked_positions"] = pad_rows([text.positions for text in texts], masks, 0)

@@ -19,6 +19,7 @@ TASKS: dict[str, str] = {
     "retrieval": "train.tasks.retrieval:Retrieval",
     "matching": "train.tasks.matching:Matching",
     "pair_reasoning": "train.tasks.pair_reasoning:PairReasoning",
+    "scene": "train.tasks.scene:Scene",
     "classification": "train.tasks.classification:Classification",
 }
 """Task type -> `module:Class`."""

@@ -11,8 +11,11 @@ import torch
 from train.data.captioning import caption_layout, collate_captions
 from train.data.masking import MaskingConfig, TokenMasker
 from train.data.transforms import normalize
-from train.tasks.records import RecordTask, choose_exactly
-from x2vlm.modeling.captioning import X2VLMForCaptioning
+from train.metrics.captions import caption_scores
+from train.tasks.records import RecordTask, batches, choose_exactly, device_of
+from x2vlm.generation import beam_search
+from x2vlm.modeling.captioning import CaptionDecoder, X2VLMForCaptioning
+from x2vlm.stickers import check_caption
 
 
 @dataclass(kw_only=True)
@@ -25,6 +28,7 @@ class Captioning(RecordTask):
         first_share: how often the first caption of a record is taken, the fullest one in the sticker world, and not any.
         prompt: stands before every caption and is not learnt.
         label_smoothing: of the predicted token.
+        num_beams, min_length, max_new_tokens: of the captions written in evaluation.
     """
 
     all_losses: ClassVar[tuple[str, ...]] = ("caption_loss",)
@@ -34,6 +38,9 @@ class Captioning(RecordTask):
     first_share: float = 0.0
     prompt: str = "a picture of"
     label_smoothing: float = 0.1
+    num_beams: int = 3
+    min_length: int = 5
+    max_new_tokens: int = 50
 
     def prepare(self, processor: Any) -> None:
         super().prepare(processor)
@@ -55,3 +62,29 @@ class Captioning(RecordTask):
         batch = batch | {"visual": normalize(batch["visual"])}
         task = X2VLMForCaptioning(model)
         return task(**batch, label_smoothing=self.label_smoothing, excluded_id=self.processor.cls_id).losses
+
+    def measure(self, model, records) -> dict[str, float]:
+        """BLEU, ROUGE-L and CIDEr-D; for sticker scenes also `true`: the share whose every claim parses and holds."""
+        candidates, references, true = [], [], []
+        for group in batches(records, 32):
+            captions = self.write(model, group)
+            candidates += captions
+            references += [record["captions"] for record in group]
+            scenes = [record.get("scene") or getattr(record.get("clip"), "summary", None) for record in group]
+            true += [check_caption(scene, text).true for scene, text in zip(scenes, captions, strict=True) if scene]
+        return caption_scores(candidates, references) | ({"true": sum(true) / len(true)} if true else {})
+
+    def write(self, model, records) -> list[str]:
+        """The best caption of each record by beam search, without the prompt."""
+        processor = self.processor
+        decoder = CaptionDecoder(model, self.see(model, records), processor.mask_id)
+        prompt = torch.tensor([[processor.cls_id, *self.texts.pieces(self.prompt)]] * len(records), device=device_of(model))
+        found = beam_search(
+            decoder,
+            prompt,
+            end_id=processor.sep_id,
+            num_beams=self.num_beams,
+            min_length=self.min_length,
+            max_new_tokens=min(self.max_new_tokens, self.max_tokens - prompt.shape[1]),
+        )
+        return [processor.decode(hypotheses[0].token_ids) for hypotheses in found]

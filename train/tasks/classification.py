@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from train.data.transforms import normalize
-from train.tasks.records import RecordTask
+from train.metrics.scores import accuracy
+from train.tasks.records import RecordTask, batches
 from x2vlm.modeling.classification import X2VLMForClassification
 
 
@@ -21,7 +22,7 @@ class Classification(RecordTask):
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records[index]
-        text = self.texts.encode(record["statement"])
+        text = self.encode(record["statement"])
         return {"visual": self.pixels(record, rng), "text": text, "label": int(record["label"])}
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -33,3 +34,12 @@ class Classification(RecordTask):
 
     def training_step(self, model, batch):
         return X2VLMForClassification(model)(**batch | {"visual": normalize(batch["visual"])}).losses
+
+    def measure(self, model, records) -> dict[str, float]:
+        """`accuracy`; answers outside the list (-100) are wrong."""
+        task, predictions, labels = X2VLMForClassification(model), [], []
+        for group in batches(records, 32):
+            input_ids, mask, _ = self.read(model, [record["statement"] for record in group])
+            predictions += task.predict(self.see(model, group), input_ids, mask).argmax(dim=1).tolist()
+            labels += [int(record["label"]) for record in group]
+        return {"accuracy": accuracy(predictions, labels)}

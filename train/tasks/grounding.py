@@ -10,7 +10,8 @@ import torch
 from PIL import Image, ImageOps
 
 from train.data.transforms import may_flip, normalize, rand_augment, to_pixels
-from train.tasks.records import RecordTask, choose_exactly
+from train.metrics.scores import grounding_accuracy
+from train.tasks.records import RecordTask, batches, choose_exactly, owned
 from x2vlm.modeling.grounding import X2VLMForGrounding
 
 
@@ -38,7 +39,7 @@ class Grounding(RecordTask):
         boxes = [region["box"] for region in regions]
         return {
             "image": to_pixels(image, self.image_size),
-            "texts": [self.texts.encode(region["text"]) for region in regions],
+            "texts": [self.encode(region["text"]) for region in regions],
             "boxes": [[1 - cx if flip else cx, cy, w, h] for cx, cy, w, h in boxes],
         }
 
@@ -51,3 +52,23 @@ class Grounding(RecordTask):
 
     def training_step(self, model, batch):
         return X2VLMForGrounding(model)(**batch | {"image": normalize(batch["image"])}).losses
+
+    def measure(self, model, records) -> dict[str, float]:
+        """`accuracy`: boxes with IoU of at least 0.5 (spec of RefCOCO), over all phrases of all records."""
+        predicted, targets = [], []
+        for group in batches(records, 32):
+            embeds = self.see(model, group)
+            owners, phrases = owned(group, lambda record: record["regions"])
+            sizes = np.array([(*group[owner]["image"].size, *group[owner]["image"].size) for owner in owners])
+            for start in range(0, len(phrases), 256):
+                part = slice(start, start + 256)
+                _, mask, text_embeds = self.read(model, [phrase["text"] for phrase in phrases[part]])
+                boxes = model.predict_boxes(model.fuse(text_embeds, mask, embeds[owners[part]]))
+                predicted.append(boxes.float().cpu().numpy() * sizes[part])
+            targets.append(np.array([phrase["box"] for phrase in phrases]) * sizes)
+        return {"accuracy": grounding_accuracy(_corners(np.concatenate(predicted)), _corners(np.concatenate(targets)))}
+
+
+def _corners(boxes_cxcywh: np.ndarray) -> np.ndarray:
+    """(cx, cy, w, h) to (x, y, w, h)."""
+    return np.concatenate([boxes_cxcywh[:, :2] - boxes_cxcywh[:, 2:] / 2, boxes_cxcywh[:, 2:]], axis=1)

@@ -33,7 +33,7 @@ class ImageText(RecordTask):
     def sample(self, index: int, rng) -> dict[str, Any]:
         record = self.records[index]
         caption = choose(record["captions"], 1, rng)[0]
-        return {"visual": self.pixels(record, rng), "text": self.texts.encode(caption, rng)}
+        return {"visual": self.pixels(record, rng), "text": self.encode(caption, rng)}
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         texts = [sample["text"] for sample in samples]

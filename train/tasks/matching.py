@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from train.data.transforms import normalize
-from train.tasks.records import RecordTask, choose, choose_exactly
+from train.metrics.scores import auc, winoground
+from train.tasks.records import RecordTask, batches, choose, choose_exactly, owned
 from x2vlm.losses import matching_loss
 
 
@@ -42,7 +44,7 @@ class Matching(RecordTask):
             true += choose_exactly(phrases or record["captions"], self.true_texts - len(true), rng)
             texts = [*true, *choose_exactly(record["absent"], self.absent_texts, rng)]
             labels = [1] * self.true_texts + [0] * self.absent_texts
-        return {"visual": visual, "texts": [self.texts.encode(text) for text in texts], "labels": labels}
+        return {"visual": visual, "texts": [self.encode(text) for text in texts], "labels": labels}
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -56,3 +58,36 @@ class Matching(RecordTask):
         text_embeds = model.encode_text(batch["input_ids"], batch["attention_mask"])
         fused = model.fuse(text_embeds, batch["attention_mask"], embeds)
         return {"matching_loss": matching_loss(model.match_logits(fused), batch["labels"])}
+
+    def measure(self, model, records) -> dict[str, float]:
+        """`auc` of true against absent phrases; for pairs of pictures the Winoground scores `text`, `image`, `group`."""
+        scores, labels = [], []
+        for group in batches(records, 32):
+            if "images" in group[0]:
+                group = [{"image": image, "captions": record["captions"]} for record in group for image in record["images"]]
+                owners, texts = owned(group, lambda record: record["captions"])
+            else:
+                owners, pairs = owned(group, _labelled)
+                texts = [text for text, _ in pairs]
+                labels += [label for _, label in pairs]
+            embeds = self.see(model, group)
+            for start in range(0, len(texts), 256):
+                part = slice(start, start + 256)
+                _, mask, text_embeds = self.read(model, texts[part])
+                scores += _odds(model.match_logits(model.fuse(text_embeds, mask, embeds[owners[part]])))
+        if not labels:
+            # rows: picture 0 with captions 0 and 1, then picture 1; the metric wants caption first
+            return winoground(np.array(scores).reshape(-1, 2, 2).transpose(0, 2, 1))
+        found, label = np.array(scores), np.array(labels)
+        return {"auc": auc(found[label == 1], found[label == 0])}
+
+
+def _labelled(record: dict[str, Any]) -> list[tuple[str, int]]:
+    phrases = [region["text"] for region in record.get("regions", ())] or record["captions"]
+    return [(text, 1) for text in phrases] + [(text, 0) for text in record["absent"]]
+
+
+def _odds(logits: Tensor) -> list[float]:
+    """Log-odds of a match: the order of the probabilities, without ties where these saturate."""
+    logits = logits.float()
+    return (logits[:, 1] - logits[:, 0]).tolist()

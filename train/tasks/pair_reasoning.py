@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from train.data.transforms import normalize
-from train.tasks.records import RecordTask
+from train.metrics.scores import accuracy
+from train.tasks.records import RecordTask, batches
 from x2vlm.modeling.classification import X2VLMForPairReasoning
 
 
@@ -23,7 +24,7 @@ class PairReasoning(RecordTask):
         record = self.records[index]
         return {
             "images": [self.pixels({"image": image}, rng) for image in record["images"]],
-            "text": self.texts.encode(record["statement"]),
+            "text": self.encode(record["statement"]),
             "label": int(record["label"]),
         }
 
@@ -36,3 +37,13 @@ class PairReasoning(RecordTask):
 
     def training_step(self, model, batch):
         return X2VLMForPairReasoning(model)(**batch | {"images": normalize(batch["images"])}).losses
+
+    def measure(self, model, records) -> dict[str, float]:
+        """`accuracy`."""
+        task, predictions, labels = X2VLMForPairReasoning(model), [], []
+        for group in batches(records, 32):
+            pictures = [{"image": record["images"][side]} for side in (0, 1) for record in group]
+            input_ids, mask, _ = self.read(model, [record["statement"] for record in group])
+            predictions += task.predict(self.see(model, pictures), input_ids, mask).argmax(dim=1).tolist()
+            labels += [int(record["label"]) for record in group]
+        return {"accuracy": accuracy(predictions, labels)}

@@ -8,9 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from train.data.files import read_json_list
 from train.data.transforms import may_flip, normalize
-from train.tasks.records import RecordTask, choose_exactly
+from train.metrics.answers import soft_accuracy
+from train.tasks.records import RecordTask, batches, choose_exactly, device_of, owned
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
+from x2vlm.processing import clean_question
 
 
 @dataclass(kw_only=True)
@@ -20,11 +23,18 @@ class QuestionAnswering(RecordTask):
     Attributes:
         batch_size: pictures.
         questions_per_image: texts learnt from one encoding of the picture.
+        answer_list: JSON file with the list of answers to rank in evaluation; empty for the answers of the sticker world.
+        ranked: K, how many answers are scored in full.
     """
 
     all_losses: ClassVar[tuple[str, ...]] = ("answer_loss",)
 
     questions_per_image: int = 1
+    answer_list: str = ""
+    ranked: int = 128
+
+    def clean(self, text: str) -> str:
+        return clean_question(text, self.max_words)
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records[index]
@@ -34,7 +44,7 @@ class QuestionAnswering(RecordTask):
         texts = [question["question"] for question in questions] + [text for choices in answers for text in choices]
         return {
             "visual": self.pixels(record, rng, flip=mirrors and may_flip(texts, rng)),
-            "questions": [self.texts.encode(question["question"]) for question in questions],
+            "questions": [self.encode(question["question"]) for question in questions],
             "answers": [[(self.texts.encode(text), weight) for text, weight in choices.items()] for choices in answers],
         }
 
@@ -55,3 +65,36 @@ class QuestionAnswering(RecordTask):
     def training_step(self, model, batch):
         batch = batch | {"visual": normalize(batch["visual"])}
         return X2VLMForQuestionAnswering(model)(**batch).losses
+
+    def measure(self, model, records) -> dict[str, float]:
+        """`accuracy`: exact match, or the soft accuracy of VQA where a question has the `annotations` of several people."""
+        task, candidates = X2VLMForQuestionAnswering(model), self.candidates()
+        fields = self.texts.collate([self.texts.encode(answer) for answer in candidates])
+        answer_ids, answer_mask = (fields[key].to(device_of(model)) for key in ("input_ids", "attention_mask"))
+        scores = []
+        for group in batches(records, 16):
+            embeds = self.see(model, group)
+            owners, questions = owned(group, lambda record: record["questions"])
+            for start in range(0, len(questions), 64):
+                part = slice(start, start + 64)
+                _, mask, text_embeds = self.read(model, [question["question"] for question in questions[part]])
+                states = model.fuse(text_embeds, mask, embeds[owners[part]])
+                best = task.rank_answers(states, mask, answer_ids, answer_mask, self.ranked)[0][:, 0].tolist()
+                for question, index in zip(questions[part], best, strict=True):
+                    given = question.get("annotations")
+                    answer = candidates[index]
+                    scores.append(soft_accuracy(answer, given) if given else float(answer == _answer(question)))
+        return {"accuracy": sum(scores) / len(scores)}
+
+    def candidates(self) -> list[str]:
+        """The answers that are ranked."""
+        if self.answer_list:
+            return read_json_list(self.answer_list)
+        from x2vlm.stickers import ANSWERS
+
+        return list(ANSWERS)
+
+
+def _answer(question: dict[str, Any]) -> str:
+    answers = question.get("answers") or {question["answer"]: 1.0}
+    return max(answers, key=answers.get)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ from torch import Tensor
 from train.data.masking import MaskingConfig
 from train.data.records import DataConfig, open_records
 from train.data.text import EncodedText, TextEncoder
-from train.data.transforms import Augmentation, augment
+from train.data.transforms import Augmentation, augment, normalize, to_pixels
 from train.data.video import sample_frame_indices
 from train.tasks.base import Task
+from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.processing import clean_caption
 
 
 @dataclass(kw_only=True)
@@ -25,19 +27,30 @@ class RecordTask(Task):
     Attributes:
         data: what is trained on.
         max_tokens: longest text, [CLS] and [SEP] included.
+        max_words: words kept by the cleaning, which is the same as at inference.
         augmentation: see `train.data.transforms.Augmentation`.
+        validation: data by a name of one's own, measured while training; choose checkpoints by them.
+        test: the same for `python -m train.evaluate`; look at them once.
     """
 
     data: DataConfig
     max_tokens: int = 40
+    max_words: int = 30
     augmentation: Augmentation = "none"
+    validation: dict[str, DataConfig] = field(default_factory=dict)
+    test: dict[str, DataConfig] = field(default_factory=dict)
 
     def prepare(self, processor: Any) -> None:
+        self.prepare_texts(processor)
+        self.records = open_records(self.data, self.image_size)
+        self.validation_records = {name: open_records(data, self.image_size) for name, data in self.validation.items()}
+
+    def prepare_texts(self, processor: Any) -> None:
+        """What reading needs besides the data; enough for `measure`."""
         self.processor = processor
         self.image_size = processor.config.vision.image_size
         self.num_frames = processor.config.num_frames
         self.texts = TextEncoder(processor.tokenizer, self.max_tokens, self.text_masking())
-        self.records = open_records(self.data, self.image_size)
 
     def text_masking(self) -> MaskingConfig | None:
         """How texts are masked for masked LM; None for not at all."""
@@ -53,6 +66,14 @@ class RecordTask(Task):
     def fingerprint(self) -> str:
         return repr(self.data) if self.data.stickers else self.records.fingerprint()
 
+    def clean(self, text: str) -> str:
+        """The official rules for texts that are read, not written. Raises `TextError` when no word is left."""
+        return clean_caption(text, self.max_words)
+
+    def encode(self, text: str, rng: np.random.Generator | None = None) -> EncodedText:
+        """A cleaned text as tokens, masked with `rng` if the task masks."""
+        return self.texts.encode(self.clean(text), rng)
+
     def pixels(self, record: dict[str, Any], rng: np.random.Generator, flip: bool | None = None) -> Tensor:
         """uint8 (3, S, S) of a picture, (F, 3, S, S) of a clip; `flip` None leaves the coin to the augmentation."""
         if "frames" not in record:
@@ -62,6 +83,45 @@ class RecordTask(Task):
         chosen = sample_frame_indices(len(record["frames"]), self.num_frames, rng)
         frames = [augment(record["frames"][i], self.image_size, self.augmentation, rng, flip) for i in chosen]
         return torch.stack(frames)
+
+    def evaluate(self, model: X2VLM) -> dict[str, float]:
+        return {
+            f"{name}_{key}": value
+            for name, records in self.validation_records.items()
+            for key, value in self.measure(model, records).items()
+        }
+
+    def measure(self, model: X2VLM, records: Sequence[dict[str, Any]]) -> dict[str, float]:
+        """The task's metrics on some records; {} for a task that has none of its own."""
+        return {}
+
+    def see(self, model: X2VLM, records: Sequence[dict[str, Any]]) -> Tensor:
+        """image_embeds float (N, P, D) of pictures, or of clips of equal length, as at inference."""
+        visual = [self.views(record) for record in records]
+        return model.encode_visual(normalize(torch.stack(visual).to(device_of(model))))
+
+    def views(self, record: dict[str, Any]) -> Tensor:
+        """What inference sees of a record: uint8 (3, S, S), or (F, 3, S, S) for a clip."""
+        if "frames" not in record:
+            return to_pixels(record["image"], self.image_size)
+        chosen = sample_frame_indices(len(record["frames"]), self.num_frames)
+        return torch.stack([to_pixels(record["frames"][i], self.image_size) for i in chosen])
+
+    def read(self, model: X2VLM, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """`input_ids`, `attention_mask` and text_embeds of some texts on the model's device."""
+        fields = self.texts.collate([self.texts.encode(self.clean(text)) for text in texts], masked=False)
+        input_ids, attention_mask = (fields[key].to(device_of(model)) for key in ("input_ids", "attention_mask"))
+        return input_ids, attention_mask, model.encode_text(input_ids, attention_mask)
+
+
+def device_of(model: X2VLM) -> torch.device:
+    return next(model.parameters()).device
+
+
+def batches(records: Sequence, size: int) -> Iterator[list]:
+    """Consecutive lists of at most `size` records."""
+    for start in range(0, len(records), size):
+        yield [records[index] for index in range(start, min(start + size, len(records)))]
 
 
 def choose(items: Sequence, count: int, rng: np.random.Generator) -> list:
@@ -78,3 +138,9 @@ def choose_exactly(items: Sequence, count: int, rng: np.random.Generator) -> lis
 def text_keys(texts: Sequence[EncodedText]) -> Tensor:
     """int64 (N,): equal numbers for equal texts."""
     return torch.tensor([text.key for text in texts], dtype=torch.long)
+
+
+def owned(records: Sequence[dict[str, Any]], texts_of: Callable[[dict[str, Any]], Sequence]) -> tuple[list[int], list]:
+    """All texts of some records in one list, and for each the index of its record."""
+    pairs = [(owner, text) for owner, record in enumerate(records) for text in texts_of(record)]
+    return [owner for owner, _ in pairs], [text for _, text in pairs]

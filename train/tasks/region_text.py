@@ -73,7 +73,7 @@ class RegionTextTask(RecordTask):
                 items.append(RegionText(region["text"], box))
         return {
             "image": to_pixels(image, self.image_size),
-            "items": [(item, self.texts.encode(item.text, rng)) for item in items],
+            "items": [(item, self.encode(item.text, rng)) for item in items],
             "places": rng.random(len(items)),
         }
 

@@ -10,20 +10,28 @@ import torch
 
 from train.data.text import text_key
 from train.data.transforms import normalize
-from train.tasks.records import RecordTask, choose
+from train.metrics.scores import retrieval_recall
+from train.tasks.records import RecordTask, batches, choose
 from x2vlm.modeling.retrieval import X2VLMForRetrieval
 
 
 @dataclass(kw_only=True)
 class Retrieval(RecordTask):
-    """One random caption of each picture or clip; pairs of one `image_id` (or, without ids, of equal words) are all
-    positives."""
+    """One random caption of each picture or clip; pairs of one `image_id` (or, without ids, of equal words) are all positives.
+
+    Attributes:
+        reranked: candidates by features that the matching head scores, in each direction.
+        first_caption: evaluation looks for the first caption of each record only.
+    """
 
     all_losses: ClassVar[tuple[str, ...]] = ("contrastive_loss", "matching_loss")
 
+    reranked: int = 128
+    first_caption: bool = False
+
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records[index]
-        text = self.texts.encode(choose(record["captions"], 1, rng)[0])
+        text = self.encode(choose(record["captions"], 1, rng)[0])
         key = text.key if "image_id" not in record else text_key(str(record["image_id"]))
         return {"visual": self.pixels(record, rng), "text": text, "key": key}
 
@@ -36,3 +44,37 @@ class Retrieval(RecordTask):
 
     def training_step(self, model, batch):
         return X2VLMForRetrieval(model)(**batch | {"visual": normalize(batch["visual"])}).losses
+
+    def measure(self, model, records) -> dict[str, float]:
+        """Recall at 1, 5, 10 in both directions, the records being the gallery, after re-ranking."""
+        embeds, texts, owners = [], [], []
+        for group in batches(records, 32):
+            owners += [len(embeds) + i for i, record in enumerate(group) for _ in self._captions(record)]
+            texts += [text for record in group for text in self._captions(record)]
+            embeds += self.see(model, group).to(dtype=torch.float16 if len(records) > 2000 else torch.float32).unbind()
+        read = [self.read(model, texts[start : start + 256]) for start in range(0, len(texts), 256)]
+        text_features = torch.cat([model.text_features(text_embeds).float() for *_, text_embeds in read])
+        image_features = torch.cat([model.image_features(e[None].to(text_features)).float() for e in embeds])
+        similarity = image_features @ text_features.T
+        to_text = self._rerank(model, similarity, embeds, texts, by_image=True)
+        to_image = self._rerank(model, similarity, embeds, texts, by_image=False)
+        return retrieval_recall(to_text, to_image, np.array(owners))
+
+    def _captions(self, record: dict[str, Any]) -> list[str]:
+        return record["captions"][:1] if self.first_caption else record["captions"]
+
+    def _rerank(self, model, similarity, embeds, texts, by_image: bool) -> np.ndarray:
+        """Matching logits of the best candidates of each query, -inf elsewhere; (images, texts) or (texts, images)."""
+        queries = similarity if by_image else similarity.T
+        scores = np.full(queries.shape, -np.inf, dtype=np.float32)
+        candidates = queries.topk(min(self.reranked, queries.shape[1]), dim=1).indices
+        for query, found in enumerate(candidates):
+            chosen = [texts[i] for i in found.tolist()] if by_image else [texts[query]]
+            _, mask, text_embeds = self.read(model, chosen)
+            if by_image:
+                fused = model.fuse(text_embeds, mask, embeds[query][None].to(text_embeds))
+            else:
+                context = torch.stack([embeds[i] for i in found.tolist()]).to(text_embeds)
+                fused = model.fuse(text_embeds.expand(len(found), -1, -1), mask.expand(len(found), -1), context)
+            scores[query, found.cpu().numpy()] = model.match_logits(fused)[:, 1].float().cpu().numpy()
+        return scores

@@ -24,7 +24,7 @@ class MaskedText(RecordTask):
         return self.masking
 
     def sample(self, index: int, rng: np.random.Generator) -> Any:
-        return self.texts.encode(choose(self.records[index]["captions"], 1, rng)[0], rng)
+        return self.encode(choose(self.records[index]["captions"], 1, rng)[0], rng)
 
     def collate(self, samples: list[Any]) -> dict[str, Any]:
         fields = self.texts.collate(samples)
@@ -49,7 +49,7 @@ class ParallelText(RecordTask):
 
     def sample(self, index: int, rng: np.random.Generator) -> Any:
         source, target = choose(self.records[index]["captions"][:2], 2, rng)
-        return self.texts.encode(source, rng), self.texts.encode(target, rng)
+        return self.encode(source, rng), self.encode(target, rng)
 
     def collate(self, samples: list[Any]) -> dict[str, Any]:
         source, target = (self.texts.collate(texts) for texts in zip(*samples, strict=True))

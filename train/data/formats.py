@@ -1,0 +1,182 @@
+"""How an entry of an annotation file becomes a record (see `train.data.records`); one function a format.
+
+To add a dataset with fields of its own: a function here and its name in `FORMATS`. The first five are the official pre-training
+files, the others the official fine-tuning files as `train.prepare` writes them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from PIL import Image
+
+from train.data.files import Entries
+from x2vlm.errors import ConfigError, DataError
+
+Record = dict[str, Any]
+
+
+def image_text(entry: dict[str, Any], file: Entries) -> Record:
+    """`image` (path, base64 or member of the shard; also under `binary`) and `caption` or `captions`; `image_id` if known."""
+    record = {"image": _image(entry, file), "captions": _captions(entry)}
+    return record | ({"image_id": entry["image_id"]} if "image_id" in entry else {})
+
+
+def region_text(entry: dict[str, Any], file: Entries) -> Record:
+    """`image`, maybe `caption`, and `elems`: `bb` (x, y, w, h in pixels, inside the picture), `caption`, maybe `attributes`."""
+    image = _image(entry, file)
+    regions = []
+    for element in entry["elems"]:
+        text = (
+            " ".join(_texts(element["attributes"])[:1] + _texts(element["caption"])[:1]) if element.get("attributes") else None
+        )
+        texts = [text] if text else _texts(element["caption"])
+        regions += [{"text": text, "box": _fractions(element["bb"], image)} for text in texts[:1]]
+    if not regions:
+        raise DataError("There are no elements.", "data/entry")
+    return {"image": image, "captions": _texts(entry["caption"]) if entry.get("caption") else [], "regions": regions}
+
+
+def video_text(entry: dict[str, Any], file: Entries) -> Record:
+    """`video_frames` (encoded frames, or clips of them with `is_continuous`) or `video` (a file), and `text` or `caption`."""
+    texts = _captions(entry)
+    if "video" in entry:
+        return {"frames": _decode(entry["video"], file), "captions": texts}
+    frames = entry["video_frames"]
+    if frames and isinstance(frames[0], list):
+        frames, texts = _join_clips(frames, texts, bool(entry.get("is_continuous")))
+    if not frames:
+        raise DataError("The clip has no frames.", "data/entry")
+    return {"frames": [file.image(frame) for frame in frames], "captions": texts}
+
+
+def parallel_text(entry: dict[str, Any], file: Entries) -> Record:
+    """`source_text` and `target_text`, the same in two languages."""
+    return {"captions": [_text(entry["source_text"]), _text(entry["target_text"])]}
+
+
+def text(entry: dict[str, Any], file: Entries) -> Record:
+    """`text`."""
+    return {"captions": _texts(entry["text"])}
+
+
+def question_answer(entry: dict[str, Any], file: Entries) -> Record:
+    """`question`, `answer` (of ten annotators, or one), `image` or clip; Visual Genome answers (`dataset: vg`) weigh 0.5."""
+    answer = entry.get("answer", [])
+    given = [answer] if isinstance(answer, str) else [_text(text) for text in answer]
+    share = 0.5 if entry.get("dataset") == "vg" else 1.0
+    weights = {text: share * count / len(given) for text, count in Counter(given).items()}
+    question = {"question": _text(entry["question"]), "answers": weights}
+    return _visual(entry, file) | {"questions": [question | ({"annotations": given} if len(given) > 1 else {})]}
+
+
+def referring(entry: dict[str, Any], file: Entries) -> Record:
+    """`text` and `box` (x, y, w, h in pixels) in `image`."""
+    image = _image(entry, file)
+    return {"image": image, "regions": [{"text": _text(entry["text"]), "box": _fractions(entry["box"], image)}]}
+
+
+def image_pair(entry: dict[str, Any], file: Entries) -> Record:
+    """`sentence`, `label` (true or false, also as a word) and `images` (left, right)."""
+    label = entry["label"]
+    if str(label) not in ("True", "False", "true", "false", "0", "1"):
+        raise DataError(f"The label {label!r} is neither true nor false.", "data/entry")
+    images = [file.image(source) for source in entry["images"]]
+    if len(images) != 2:
+        raise DataError(f"There are {len(images)} pictures instead of two.", "data/entry")
+    return {"images": images, "statement": _text(entry["sentence"]), "label": str(label) in ("True", "true", "1")}
+
+
+def labelled(entry: dict[str, Any], file: Entries) -> Record:
+    """`question` or `sentence`, `label` (index in the closed list, -100: not in it), `image` or clip."""
+    statement = _text(entry["question"] if "question" in entry else entry["sentence"])
+    return _visual(entry, file) | {"statement": statement, "label": int(entry["label"])}
+
+
+FORMATS: dict[str, Callable[[dict[str, Any], Entries], Record]] = {
+    "image_text": image_text,
+    "region_text": region_text,
+    "video_text": video_text,
+    "parallel_text": parallel_text,
+    "text": text,
+    "question_answer": question_answer,
+    "referring": referring,
+    "image_pair": image_pair,
+    "labelled": labelled,
+}
+
+
+def record_format(name: str) -> Callable[[dict[str, Any], Entries], Record]:
+    """Raises `ConfigError` for an unknown name."""
+    if name not in FORMATS:
+        raise ConfigError(f"Unknown data format {name!r}. Known formats: {', '.join(FORMATS)}.", "config/value")
+    return FORMATS[name]
+
+
+def _image(entry: dict[str, Any], file: Entries) -> Image.Image:
+    return file.image(entry["binary"] if "binary" in entry else entry["image"])
+
+
+def _visual(entry: dict[str, Any], file: Entries) -> Record:
+    if "video" in entry:
+        return {"frames": _decode(entry["video"], file)}
+    if "video_frames" in entry:
+        return {"frames": [file.image(frame) for frame in entry["video_frames"]]}
+    return {"image": _image(entry, file)}
+
+
+def _decode(source: str, file: Entries) -> list[Image.Image]:
+    """Frames of a trusted clip, evenly spread."""
+    from train.data.video import read_clip
+
+    return read_clip(file.file(source))
+
+
+def _captions(entry: dict[str, Any]) -> list[str]:
+    for key in ("caption", "captions", "desc", "text"):
+        if key in entry:
+            return _texts(entry[key])
+    raise KeyError("caption")
+
+
+def _texts(value: Any) -> list[str]:
+    """A text, a list of texts or dicts, or a dict language -> text; at least one, none empty."""
+    if isinstance(value, dict):
+        value = [text for texts in value.values() for text in (texts if isinstance(texts, list) else [texts])]
+    values = [value] if isinstance(value, str) else list(value)
+    return [_text(text) for item in values for text in (_texts(item) if isinstance(item, dict) else [item])] or [_text("")]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"The text is {'empty' if value in ('', None) else repr(value)[:40]}.", "data/text")
+    return value
+
+
+def _fractions(box_xywh: Any, image: Image.Image) -> list[float]:
+    """(x, y, w, h) in pixels -> (cx, cy, w, h) as fractions. Raises `DataError` for a box that is no box of this picture."""
+    shown = repr(box_xywh)[:60]
+    if not isinstance(box_xywh, (list, tuple)) or len(box_xywh) != 4:
+        raise DataError(f"The box {shown} is not four numbers x, y, width, height.", "data/box")
+    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in box_xywh):
+        raise DataError(f"The box {shown} holds what is no finite number.", "data/box")
+    x, y, w, h = box_xywh
+    if w <= 0 or h <= 0:
+        raise DataError(f"The box {shown} has no area.", "data/box")
+    if x < 0 or y < 0 or x + w > image.width + 1 or y + h > image.height + 1:
+        raise DataError(f"The box {shown} leaves the picture of {image.width} x {image.height} pixels.", "data/box")
+    w, h = min(w, image.width - x), min(h, image.height - y)
+    return [(x + w / 2) / image.width, (y + h / 2) / image.height, w / image.width, h / image.height]
+
+
+def _join_clips(clips: list[list[str]], texts: list[str], continuous: bool) -> tuple[list[str], list[str]]:
+    """Parallel clips and texts without those that are only "[Music]"; continuous ones become one clip with one text."""
+    kept = [(clip, text) for clip, text in zip(clips, texts, strict=True) if text.strip() != "[Music]"]
+    if not kept:
+        raise DataError("Every clip is only music.", "data/entry")
+    if not continuous:
+        return kept[0][0], [kept[0][1]]
+    return [frame for clip, _ in kept for frame in clip], [" ".join(text for _, text in kept)]

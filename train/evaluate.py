@@ -1,0 +1,125 @@
+"""Measures a trained model on the `test` data of its run and writes the numbers down.
+
+    python -m train.evaluate --config train/configs/mini.yaml
+    python -m train.evaluate --config train/configs/mini.yaml --checkpoint assets/mini --limit 50
+
+The result is one JSON file: for every task and test set its metrics and the number of samples, with the command, the seeds or
+files, the hash of the weights and the machine, so that a reader can repeat it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from train.config import load_run
+from train.data.records import DataConfig, open_records
+from train.tasks.records import RecordTask
+from x2vlm.checkpoint import load_model
+from x2vlm.errors import ConfigError, X2VLMError
+from x2vlm.processing import Processor
+
+
+class First(Sequence):
+    """The first records of a longer sequence."""
+
+    def __init__(self, records: Sequence, limit: int):
+        self.records, self.limit = records, min(limit, len(records))
+
+    def __len__(self) -> int:
+        return self.limit
+
+    def __getitem__(self, index: int) -> Any:
+        return self.records[index]
+
+
+def evaluate(
+    tasks: dict[str, RecordTask], model, processor: Processor, limit: int | None = None, only: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """`{"task/test set": {metric: value, samples, seconds, data}}` for every test set of every task, in the order of the run.
+
+    Args:
+        model: in eval mode, on its device.
+        limit: samples of a test set at most.
+        only: tasks to measure; empty for all.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    for name, task in tasks.items():
+        if only and name not in only:
+            continue
+        task.prepare_texts(processor)
+        for test, data in task.test.items():
+            started = time.monotonic()
+            records = open_records(data, processor.config.vision.image_size)
+            records = First(records, limit or len(records))
+            with torch.no_grad():
+                metrics = task.measure(model, records)
+            seconds = round(time.monotonic() - started, 1)
+            results[f"{name}/{test}"] = {
+                **{key: round(value, 5) for key, value in metrics.items()},
+                "samples": len(records),
+                "seconds": seconds,
+                "data": describe(data, len(records)),
+            }
+            shown = "  ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+            print(f"{name}/{test}: {shown}  ({len(records)} samples, {seconds} s)", flush=True)
+    return results
+
+
+def describe(data: DataConfig, count: int) -> str:
+    """Which samples: seeds of the sticker world, or files."""
+    if data.stickers is None:
+        return f"first {count} of {', '.join(Path(file).name for file in data.files)}"
+    from x2vlm.stickers import WORLD_VERSION, split_seeds
+
+    start = split_seeds(data.stickers.split).start + data.stickers.first
+    return f"sticker world {WORLD_VERSION}, {data.stickers.kind}, {data.stickers.split}, seeds {start} to {start + count - 1}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="YAML of the run")
+    parser.add_argument("--checkpoint", help="model folder; default: the run's own final weights")
+    parser.add_argument("--limit", type=int, help="samples of each test set at most")
+    parser.add_argument("--only", default="", help="tasks to measure, separated by commas")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", help="file for the numbers; default: results.json in the model's folder")
+    options, overrides = parser.parse_known_args(arguments)
+    try:
+        run, tasks = load_run(["--config", options.config, *overrides])
+        folder = Path(options.checkpoint or Path(run.output_dir) / "final")
+        loaded = load_model(folder, device=options.device)
+        processor = Processor.from_pretrained(loaded.tokenizer_dir or run.model.tokenizer, loaded.config)
+        only = [name for name in options.only.split(",") if name]
+        unknown = sorted(set(only) - set(tasks))
+        if unknown:
+            raise ConfigError(f"--only: {unknown[0]!r} is no task of this run. Its tasks: {', '.join(tasks)}.", "config/value")
+        results = evaluate(tasks, loaded.model, processor, options.limit, only)
+    except X2VLMError as error:
+        print(error, file=sys.stderr)
+        return 2
+    report = {
+        "command": "python -m train.evaluate " + " ".join(sys.argv[1:] if arguments is None else arguments),
+        "weights_sha256": loaded.sha256,
+        "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
+        "device": torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.processor() or "cpu",
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "results": results,
+    }
+    out = Path(options.out or folder / "results.json")
+    out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(f"written to {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

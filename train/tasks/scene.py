@@ -1,0 +1,171 @@
+"""Everything that is said of a picture or clip, learnt from one encoding of it: the joint recipe of `mini`.
+
+The other tasks encode the picture once each. Here phrases, caption and questions share one pass of the tower and one projection of
+its keys and values, which is most of the work of a small model. The losses are those of the paper's pre-training and fine-tuning:
+contrastive (picture and caption, region and phrase), matching with hard negatives (absent phrases, captions of similar pictures),
+boxes, left-to-right captions, answers.
+
+Shapes: B pictures, N texts a picture, T tokens, P image tokens, K phrases with a box.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from train.data.captioning import caption_layout, collate_captions
+from train.data.masking import MaskingConfig, TokenMasker
+from train.data.regions import WHOLE_IMAGE
+from train.data.transforms import normalize
+from train.tasks.records import RecordTask, choose_exactly, text_keys
+from x2vlm.boxes import cxcywh_to_xyxy
+from x2vlm.losses import box_losses, contrastive_loss, masked_lm_loss, matching_loss, sample_hard_negatives
+from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
+from x2vlm.processing import patch_mask
+
+
+@dataclass(kw_only=True)
+class Scene(RecordTask):
+    """Records with captions, region phrases, absent phrases and questions (the sticker world's); clips have no regions.
+
+    Attributes:
+        batch_size: pictures.
+        phrases, absent, questions: how many of each a picture is asked about at once.
+        first_share: how often the first, fullest caption is taken, and not any.
+        masking: which tokens of the caption are predicted.
+    """
+
+    all_losses: ClassVar[tuple[str, ...]] = (
+        "contrastive_loss",
+        "region_contrastive_loss",
+        "matching_loss",
+        "caption_matching_loss",
+        "box_l1_loss",
+        "box_giou_loss",
+        "caption_loss",
+        "answer_loss",
+    )
+
+    phrases: int = 3
+    absent: int = 3
+    questions: int = 3
+    first_share: float = 0.7
+    masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(0.6, 18))
+    prompt: str = "a picture of"
+
+    def prepare(self, processor: Any) -> None:
+        super().prepare(processor)
+        self.masker = TokenMasker.from_tokenizer(self.masking, processor.tokenizer)
+        self.grid_size = processor.config.vision.grid_size
+
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        record = self.records[index]
+        captions = record["captions"]
+        caption = captions[0] if rng.random() < self.first_share else choose_exactly(captions, 1, rng)[0]
+        regions = record.get("regions") or [{"text": text, "box": WHOLE_IMAGE} for text in captions]
+        regions = choose_exactly(regions, self.phrases, rng)
+        questions = choose_exactly(record["questions"], self.questions, rng)
+        return {
+            "visual": self.pixels(record, rng),
+            "caption": self.texts.encode(caption),
+            "layout": caption_layout(caption, self.texts, self.masker, rng, self.prompt),
+            "phrases": [self.texts.encode(region["text"]) for region in regions],
+            "boxes": [region["box"] for region in regions],
+            "absent": [self.texts.encode(text) for text in choose_exactly(record["absent"], self.absent, rng)],
+            "questions": [self.texts.encode(question["question"]) for question in questions],
+            "answers": [self.texts.encode(question["answer"]) for question in questions],
+        }
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        phrases = [text for sample in samples for text in sample["phrases"]]
+        boxes = torch.tensor([sample["boxes"] for sample in samples])
+        masks = [patch_mask(box, self.grid_size) for box in cxcywh_to_xyxy(boxes).flatten(0, 1).tolist()]
+        return {
+            "visual": torch.stack([sample["visual"] for sample in samples]),
+            "boxes": boxes,
+            "patch_mask": torch.stack(masks).unflatten(0, boxes.shape[:2]),
+            "phrase_keys": text_keys(phrases),
+            "caption_keys": text_keys([sample["caption"] for sample in samples]),
+            "caption": self.texts.collate([sample["caption"] for sample in samples]),
+            "phrases": self.texts.collate([text for sample in samples for text in (*sample["phrases"], *sample["absent"])]),
+            "questions": self.texts.collate([text for sample in samples for text in sample["questions"]]),
+            "answers": self.texts.collate([text for sample in samples for text in sample["answers"]]),
+            "writing": collate_captions(
+                [sample["layout"] for sample in samples], self.processor.pad_id, self.masking.max_masks
+            ),
+        }
+
+    def training_step(self, model, batch):
+        embeds = model.encode_visual(normalize(batch["visual"]))
+        contexts = model.fusion_encoder.project_context(embeds)
+        wanted = self.loss_weights
+        losses = self._phrases(model, embeds, contexts, batch)
+        if "contrastive_loss" in wanted or "caption_matching_loss" in wanted:
+            losses |= self._caption(model, embeds, contexts, batch)
+        if "caption_loss" in wanted:
+            losses["caption_loss"] = self._writing(model, contexts, batch["writing"])
+        if "answer_loss" in wanted:
+            losses["answer_loss"] = self._answers(model, contexts, batch)
+        return losses
+
+    def _phrases(self, model, embeds: Tensor, contexts, batch) -> dict[str, Tensor]:
+        """Phrases that are there, with their boxes, beside phrases that are not."""
+        pictures, there = batch["boxes"].shape[:2]
+        mask = batch["phrases"]["attention_mask"]
+        text_embeds = model.encode_text(batch["phrases"]["input_ids"], mask)
+        fused = model.fusion_encoder(text_embeds, mask, contexts)
+        present = torch.arange(len(mask) // pictures, device=mask.device) < there
+        losses = {"matching_loss": matching_loss(model.match_logits(fused), present.long().repeat(pictures))}
+        if visual_has_regions(batch):
+            first = present.repeat(pictures)
+            boxes = model.predict_boxes(fused[first])
+            losses["box_l1_loss"], losses["box_giou_loss"] = box_losses(boxes, batch["boxes"].flatten(0, 1))
+            weights = batch["patch_mask"].to(embeds.dtype)
+            weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1)
+            regions = (weights @ embeds[:, 1:]).flatten(0, 1)[:, None]
+            losses["region_contrastive_loss"] = contrastive_loss(
+                model.image_features(regions), model.text_features(text_embeds[first]), model.temperature, batch["phrase_keys"]
+            )
+        else:
+            zero = fused.new_zeros(())
+            losses |= {"box_l1_loss": zero, "box_giou_loss": zero, "region_contrastive_loss": zero}
+        return losses
+
+    def _caption(self, model, embeds: Tensor, contexts, batch) -> dict[str, Tensor]:
+        """The caption against those of other pictures: all of them by features, the most similar one by matching."""
+        mask, keys = batch["caption"]["attention_mask"], batch["caption_keys"]
+        text_embeds = model.encode_text(batch["caption"]["input_ids"], mask)
+        features, text_features = model.image_features(embeds), model.text_features(text_embeds)
+        other = sample_hard_negatives(features.detach() @ text_features.detach().T / model.temperature.detach(), keys)
+        own = torch.arange(len(mask), device=mask.device)
+        rows = torch.stack([own, other], dim=1).flatten()
+        labels = torch.stack([torch.ones_like(own), (keys[other] == keys).long()], dim=1).flatten()
+        fused = model.fusion_encoder(text_embeds[rows], mask[rows], contexts)
+        return {
+            "contrastive_loss": contrastive_loss(features, text_features, model.temperature, keys),
+            "caption_matching_loss": matching_loss(model.match_logits(fused), labels),
+        }
+
+    def _writing(self, model, contexts, fields) -> Tensor:
+        """Left-to-right masked LM, as in `x2vlm.modeling.captioning`."""
+        mask = fields["attention_mask"]
+        text_embeds = model.encode_text(fields["input_ids"], mask, fields["position_ids"])
+        fused = model.fusion_encoder(text_embeds, mask, contexts)
+        return masked_lm_loss(model.masked_lm_logits(fused, fields["masked_positions"]), fields["masked_labels"])
+
+    def _answers(self, model, contexts, batch) -> Tensor:
+        mask = batch["questions"]["attention_mask"]
+        states = model.fusion_encoder(model.encode_text(batch["questions"]["input_ids"], mask), mask, contexts)
+        answers = batch["answers"]
+        ones = torch.ones(len(mask), device=mask.device)
+        task = X2VLMForQuestionAnswering(model)
+        return task.answer_loss(states, mask, answers["input_ids"], answers["attention_mask"], ones, ones.long())
+
+
+def visual_has_regions(batch: dict[str, Any]) -> bool:
+    """False for clips: the paper's regions are regions of pictures."""
+    return batch["visual"].ndim == 4
