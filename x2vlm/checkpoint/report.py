@@ -19,6 +19,7 @@ class LoadReport:
         unexpected: keys that no rule knows.
         heads: heads that were loaded.
         missing_heads: heads that were asked for and are not in the file.
+        notes: what else the reader should know.
     """
 
     matched: tuple[str, ...]
@@ -29,6 +30,7 @@ class LoadReport:
     unexpected: tuple[str, ...]
     heads: tuple[str, ...]
     missing_heads: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,7 +51,7 @@ class LoadReport:
             lines.append(f"ignored ({reason}): {_listed(keys)}")
         lines += [f"missing, fresh: {_listed(self.missing)}"] if self.missing else []
         lines += [f"unexpected: {_listed(self.unexpected)}"] if self.unexpected else []
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def _count(self, old: tuple[int, ...], new: tuple[int, ...]) -> int:
         return sum(pair == (old, new) for pair in self.resized.values())

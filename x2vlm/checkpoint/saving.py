@@ -10,6 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from x2vlm.checkpoint.keys import official_name, official_spelling
 from x2vlm.checkpoint.loading import CONFIG, WEIGHTS, load_model
 from x2vlm.checkpoint.report import LoadReport
 from x2vlm.checkpoint.safe_load import shown
-from x2vlm.checkpoint.tokenizer import find_tokenizer
+from x2vlm.checkpoint.tokenizer import find_tokenizer, missing_note
 from x2vlm.config import X2VLMConfig
 from x2vlm.errors import CheckpointError
 from x2vlm.modeling.x2vlm import X2VLM
@@ -101,7 +102,8 @@ def convert(
 
     Args:
         source: see `x2vlm.hub.resolve`.
-        tokenizer: folder or vocabulary file; None looks beside the file, then for the public tokenizer of its family.
+        tokenizer: folder or vocabulary file; None looks beside the file, then for the public tokenizer of its family. Where
+            none can be had, the report's notes say what to add.
         image_size, num_frames, config, heads, strict: see `load_model`.
         dtype: of the stored weights, see `save_model`.
 
@@ -113,7 +115,7 @@ def convert(
     )
     found = find_tokenizer(loaded.config, loaded.tokenizer_dir, tokenizer)
     save_model(loaded.model, directory, found, dtype=dtype)
-    return loaded.report
+    return loaded.report if found is not None else replace(loaded.report, notes=(missing_note(loaded.config),))
 
 
 def official_state_dict(model: X2VLM) -> dict[str, Tensor]:

@@ -22,28 +22,37 @@ def find_tokenizer(config: X2VLMConfig, beside: Path | None, given: str | Path |
     """The tokenizer of a checkpoint that is being converted.
 
     Args:
-        beside: folder of the checkpoint if tokenizer files are there.
+        beside: folder of the checkpoint if tokenizer files are there. A lone WordPiece vocabulary is passed by for XLM-R.
         given: a folder with tokenizer files or a WordPiece vocabulary file; wins over everything else.
 
     Returns:
-        A fast tokenizer of transformers with exactly the model's number of entries.
+        A fast tokenizer of transformers with exactly the model's number of entries, or None: nothing was given, nothing fitting
+        is beside the checkpoint, and the public one of its family is not reachable.
 
     Raises:
-        CheckpointError: none found (`ckpt/source`), or one for another vocabulary (`ckpt/shape`).
+        CheckpointError: no tokenizer where one was named (`ckpt/source`), or one for another vocabulary (`ckpt/shape`).
     """
+    wordpiece_only = beside is not None and not any((beside / name).is_file() for name in FILES if name != "vocab.txt")
     if given is not None:
         tokenizer = _read(Path(given))
-    elif beside is not None:
+    elif beside is not None and not (config.multilingual and wordpiece_only):
         tokenizer = load_tokenizer(beside)
     else:
         tokenizer = _public(config)
-    if len(tokenizer) != config.text.vocab_size:
+    if tokenizer is not None and len(tokenizer) != config.text.vocab_size:
         raise CheckpointError(
             f"The tokenizer has {len(tokenizer):,} entries, the model's word table {config.text.vocab_size:,}. "
             "Give the tokenizer that belongs to this checkpoint.",
             "ckpt/shape",
         )
     return tokenizer
+
+
+def missing_note(config: X2VLMConfig) -> str:
+    """What to do about a converted folder without a tokenizer."""
+    name = PUBLIC.get((config.text.family, config.text.vocab_size), "its training")
+    files = "sentencepiece.bpe.model or tokenizer.json" if config.multilingual else "vocab.txt or tokenizer.json"
+    return f"no tokenizer was found, so the model cannot read text yet: put {files} of {name} into the folder"
 
 
 def _read(given: Path):
@@ -61,17 +70,13 @@ def _read(given: Path):
 
 
 def _public(config: X2VLMConfig):
+    """From the Hugging Face cache or Hub, None if it cannot be had."""
     name = PUBLIC.get((config.text.family, config.text.vocab_size))
-    wanted = "vocab.txt" if config.text.family == "bert" else "sentencepiece.bpe.model"
-    if name is not None:
-        from transformers import AutoTokenizer
+    if name is None:
+        return None
+    from transformers import AutoTokenizer
 
-        try:
-            return AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError):
-            pass
-    raise CheckpointError(
-        f"The checkpoint comes without a tokenizer{f' and {name} is not reachable' if name else ''}. "
-        f"Put its {wanted} beside it, or name a folder that holds one.",
-        "ckpt/source",
-    )
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError):
+        return None

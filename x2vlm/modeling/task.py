@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from x2vlm.losses import has_negative, sample_hard_negatives
 from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.pretrained import Pretrained
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class TaskOutput:
     losses: dict[str, Tensor]
 
 
-class TaskModel(nn.Module):
+class TaskModel(nn.Module, Pretrained):
     """A task on top of a shared model.
 
     Raises:

@@ -20,11 +20,12 @@ from x2vlm.modeling.layers import Attend, fused_attention
 from x2vlm.modeling.text import FusionEncoder, TextEncoder
 from x2vlm.modeling.video import pool_frames
 from x2vlm.modeling.vision import VisionEncoder, pool_regions
+from x2vlm.pretrained import Pretrained
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 0.5
 
 
-class X2VLM(nn.Module):
+class X2VLM(nn.Module, Pretrained):
     """The model. Build it with `x2vlm.build.build_model(config)`; every argument is a finished part.
 
     Heads that are None are missing: the methods that need them raise `CheckpointError` (`ckpt/keys`).

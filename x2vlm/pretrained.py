@@ -1,0 +1,64 @@
+"""`from_pretrained`, `save_pretrained` and `push_to_hub` for every model class: huggingface_hub's mixin with our files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+import torch
+from huggingface_hub import HfApi, ModelHubMixin
+
+
+class Pretrained(ModelHubMixin, library_name="x2vlm", paper_url="https://arxiv.org/abs/2211.12402"):
+    """For `X2VLM` and for task models, which keep an `X2VLM` in `model`."""
+
+    @classmethod
+    def from_pretrained(cls, path_or_name: str | Path = "mini", **options: Any) -> Self:
+        """Loads any checkpoint of the family.
+
+        Args:
+            path_or_name: file, folder, known name, or `owner/name` on the Hugging Face Hub.
+            options: of `x2vlm.checkpoint.load_model`: image_size, num_frames, config, heads, device, dtype, strict.
+
+        Raises:
+            CheckpointError: see `load_model`; also a task without its head (`ckpt/keys`).
+        """
+        from x2vlm.checkpoint import load_model  # it builds models, so it cannot be imported before them
+
+        model = load_model(path_or_name, **options).model
+        return model if isinstance(model, cls) else cls(model).eval()
+
+    def save_pretrained(
+        self, save_directory: str | Path, *, tokenizer=None, card: str | None = None, dtype: torch.dtype | None = None
+    ) -> Path:
+        """Writes config.json, model.safetensors, README.md and tokenizer files; see `x2vlm.checkpoint.save_model`."""
+        from x2vlm.checkpoint import save_model
+
+        return save_model(getattr(self, "model", self), save_directory, tokenizer, card, dtype)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        tokenizer=None,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload model",
+        **options: Any,
+    ) -> str:
+        """Saves and uploads in one go.
+
+        Args:
+            tokenizer: uploaded with the model; without it the model cannot read text.
+            options: of `huggingface_hub.HfApi.upload_folder`.
+
+        Returns:
+            Address of the commit.
+        """
+        api = HfApi(token=token)
+        repository = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with TemporaryDirectory() as folder:
+            saved = self.save_pretrained(Path(folder) / repo_id.rpartition("/")[2], tokenizer=tokenizer)
+            commit = api.upload_folder(repo_id=repository, folder_path=saved, commit_message=commit_message, **options)
+        return str(commit)
