@@ -25,7 +25,7 @@ from train.tasks.records import RecordTask, choose_exactly, text_keys
 from x2vlm.boxes import cxcywh_to_xyxy
 from x2vlm.losses import box_losses, contrastive_loss, masked_lm_loss, matching_loss, sample_hard_negatives
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
-from x2vlm.processing import patch_mask
+from x2vlm.processing import clean_question, patch_mask
 
 
 @dataclass(kw_only=True)
@@ -71,12 +71,12 @@ class Scene(RecordTask):
         questions = choose_exactly(record["questions"], self.questions, rng)
         return {
             "visual": self.pixels(record, rng),
-            "caption": self.texts.encode(caption),
+            "caption": self.encode(caption),
             "layout": caption_layout(caption, self.texts, self.masker, rng, self.prompt),
-            "phrases": [self.texts.encode(region["text"]) for region in regions],
+            "phrases": [self.encode(region["text"]) for region in regions],
             "boxes": [region["box"] for region in regions],
-            "absent": [self.texts.encode(text) for text in choose_exactly(record["absent"], self.absent, rng)],
-            "questions": [self.texts.encode(question["question"]) for question in questions],
+            "absent": [self.encode(text) for text in choose_exactly(record["absent"], self.absent, rng)],
+            "questions": [self.texts.encode(clean_question(question["question"])) for question in questions],
             "answers": [self.texts.encode(question["answer"]) for question in questions],
         }
 
