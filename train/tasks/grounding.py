@@ -8,10 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from train.data.transforms import may_flip, normalize, rand_augment, to_pixels
-from train.metrics.scores import grounding_accuracy
+from train.metrics.scores import grounding_accuracy, pointing_hits
 from train.tasks.records import RecordTask, batches, choose_exactly, owned
+from x2vlm.boxes import cxcywh_to_xyxy
+from x2vlm.explain import relevance, trace_attention
 from x2vlm.modeling.grounding import X2VLMForGrounding
 
 
@@ -22,11 +25,13 @@ class Grounding(RecordTask):
     Attributes:
         batch_size: pictures.
         phrases_per_image: texts learnt from one encoding of the picture.
+        explain_layer: fusion layer of the heat maps in evaluation; None for the mean of all.
     """
 
     all_losses: ClassVar[tuple[str, ...]] = ("box_l1_loss", "box_giou_loss")
 
     phrases_per_image: int = 1
+    explain_layer: int | None = None
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records[index]
@@ -54,19 +59,37 @@ class Grounding(RecordTask):
         return X2VLMForGrounding(model)(**batch | {"image": normalize(batch["image"])}).losses
 
     def measure(self, model, records) -> dict[str, float]:
-        """`accuracy`: boxes with IoU of at least 0.5 (spec of RefCOCO), over all phrases of all records."""
-        predicted, targets = [], []
+        """Over all phrases of all records: `accuracy`, boxes with IoU of at least 0.5 (spec of RefCOCO), and `pointing`,
+        Grad-CAM maps of the match whose peak lies in the true box."""
+        predicted, targets, hits = [], [], []
         for group in batches(records, 32):
             embeds = self.see(model, group)
             owners, phrases = owned(group, lambda record: record["regions"])
             sizes = np.array([(*group[owner]["image"].size, *group[owner]["image"].size) for owner in owners])
+            boxes = np.array([phrase["box"] for phrase in phrases])
             for start in range(0, len(phrases), 256):
                 part = slice(start, start + 256)
                 _, mask, text_embeds = self.read(model, [phrase["text"] for phrase in phrases[part]])
-                boxes = model.predict_boxes(model.fuse(text_embeds, mask, embeds[owners[part]]))
-                predicted.append(boxes.float().cpu().numpy() * sizes[part])
-            targets.append(np.array([phrase["box"] for phrase in phrases]) * sizes)
-        return {"accuracy": grounding_accuracy(_corners(np.concatenate(predicted)), _corners(np.concatenate(targets)))}
+                fused, maps = self._fuse(model, text_embeds, mask, embeds[owners[part]])
+                predicted.append(model.predict_boxes(fused).float().cpu().numpy() * sizes[part])
+                if maps is not None:
+                    corners = cxcywh_to_xyxy(torch.from_numpy(boxes[part])).numpy()
+                    hits.append(pointing_hits(maps.cpu().numpy(), corners))
+            targets.append(boxes * sizes)
+        accuracy = grounding_accuracy(_corners(np.concatenate(predicted)), _corners(np.concatenate(targets)))
+        return {"accuracy": accuracy} | ({"pointing": float(np.concatenate(hits).mean())} if hits else {})
+
+    def _fuse(self, model, text_embeds, mask, embeds) -> tuple[Tensor, Tensor | None]:
+        """Fused phrases and their maps float (N, G, G), summed over all tokens but [CLS] and [SEP]; None without matching head."""
+        if "matching" not in model.config.heads:
+            return model.fuse(text_embeds, mask, embeds), None
+        trace = trace_attention(model, text_embeds, mask, embeds, lambda fused: model.match_logits(fused)[:, 1])
+        words = mask.clone()
+        words[:, 0] = 0
+        words[torch.arange(len(words)), mask.sum(dim=1) - 1] = 0
+        heat = (relevance(trace, layer=self.explain_layer) * words[..., None]).sum(dim=1)
+        side = model.config.vision.grid_size
+        return trace.fused_embeds, heat.unflatten(1, (side, side))
 
 
 def _corners(boxes_cxcywh: np.ndarray) -> np.ndarray:
