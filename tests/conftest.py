@@ -82,3 +82,28 @@ def photo() -> Image.Image:
 
 def without_heads(config: X2VLMConfig, *heads: str) -> X2VLMConfig:
     return dataclasses.replace(config, heads=tuple(head for head in config.heads if head not in heads))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_config):
+    """Random weights, larger than a fresh model's so that answers differ between pictures; evaluation mode."""
+    import torch
+
+    from x2vlm.build import build_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model(tiny_config)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.15)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_predictor(tiny_model, tiny_processor):
+    from x2vlm.predictor import Predictor
+    from x2vlm.suite import Settings
+
+    answers = ("yes", "no", "red", "green", "blue", "two", "three", "man", "woman", "dog")
+    return Predictor.from_model(tiny_model, tiny_processor, Settings(max_tokens=20, answers=answers), name="tiny")

@@ -36,7 +36,7 @@ class TokenizedText:
     """One text as the model reads it.
 
     Attributes:
-        text: what the user typed.
+        text: what the user typed, half characters (lone surrogates) replaced by U+FFFD.
         ids: token ids with `[CLS]` and `[SEP]`.
         words: whole words; `start` and `end` count characters of `text`.
         word_index: for every id the index of its word, -1 for `[CLS]` and `[SEP]`.
@@ -131,13 +131,14 @@ class Processor:
             field: how the text is called in an error.
 
         Raises:
-            TextError: see `validate_text`; also nothing but punctuation (`text/empty`) or no known word (`text/unknown`).
+            TextError: see `validate_text`; also no known word (`text/unknown`).
         """
         validate_text(text, field)
-        cleaned, origin = _clean(text, clean) if clean else (text, list(range(len(text))))
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        cleaned, origin = _clean(text, clean) if clean else ("", [])
+        if not cleaned.strip():  # no cleaning asked for, or nothing but punctuation: read what is there
+            cleaned, origin = text, list(range(len(text)))
         encoding = self._backend.encode(cleaned, add_special_tokens=False)
-        if not encoding.ids:
-            raise TextError(f"The {field} has no words in it, only punctuation. Write a few words.", "text/empty")
         if all(index == self.unk_id for index in encoding.ids):
             raise TextError(f"The model knows no word of the {field}. Say it in other words.", "text/unknown")
         room = self.max_tokens - 2
@@ -212,14 +213,12 @@ def validate_text(text: object, field: str = "text") -> None:
     """Refuse what no tokenizer can read.
 
     Raises:
-        TextError: not a string or broken Unicode (`text/type`), too long (`text/long`), nothing visible (`text/empty`).
+        TextError: not a string (`text/type`), too long (`text/long`), nothing visible (`text/empty`).
     """
     if not isinstance(text, str):
         raise TextError(f"The {field} must be text, not {type(text).__name__}. Send it as a string.", "text/type")
     if len(text) > MAX_CHARACTERS:
         raise TextError(f"The {field} has {len(text):,} characters; the limit is {MAX_CHARACTERS:,}. Shorten it.", "text/long")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise TextError(f"The {field} holds half a character (broken Unicode). Type or paste it again.", "text/type")
     if all(unicodedata.category(character)[0] in "CZ" for character in text):
         raise TextError(f"The {field} is empty. Write a few words.", "text/empty")
 

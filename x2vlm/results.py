@@ -164,3 +164,39 @@ class DeletionCheck(_Result):
     by_heat: tuple[float, ...]
     by_chance: tuple[float, ...]
     faithfulness: float
+
+
+@dataclass(frozen=True)
+class RegionDescription(_Result):
+    """What is inside a box (`box_xyxy`, clipped to the picture): captions, and the given phrases, best first."""
+
+    box_xyxy: tuple[float, float, float, float]
+    captions: tuple[Caption, ...]
+    matches: tuple[Match, ...]
+
+
+@dataclass(frozen=True)
+class ModelInfo(_Result):
+    """What a Predictor runs on; of a suite, its first model.
+
+    Attributes:
+        name: as asked for, without folders.
+        hash: first 12 hex digits of the weights' SHA-256, empty for a model made in memory.
+        parameters: number of weights of all models in the suite.
+        num_frames: frames of a clip that are looked at by default.
+        num_layers: fusion layers, the choice of `layer` in `Predictor.explain`.
+        thresholds: match probabilities (absent, present): below the first a phrase is absent, from the second on found.
+        note: what the model knows and does not, for the user.
+    """
+
+    name: str
+    hash: str
+    device: str
+    dtype: str
+    parameters: int
+    image_size: int
+    grid_size: int
+    num_frames: int
+    num_layers: int
+    thresholds: tuple[float, float]
+    note: str

@@ -1,0 +1,174 @@
+"""Writes captions of one encoded picture, clip or region, and completes `[MASK]`s: what the masked-LM head can do."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from x2vlm.checks import Cancel, Progress, check_cancel, check_number, report
+from x2vlm.errors import ParameterError, TextError
+from x2vlm.generation import Hypothesis, beam_search, sample
+from x2vlm.modeling.captioning import CaptionDecoder
+from x2vlm.processing import clean_caption, validate_text
+from x2vlm.results import Caption, Completion, Word
+from x2vlm.suite import Member
+
+NO_REPEAT_NGRAM = 3
+MAX_MASKS = 8
+
+
+@dataclass(frozen=True)
+class CaptionOptions:
+    """How to write; see `Predictor.caption`."""
+
+    num_beams: int = 3
+    num_captions: int = 1
+    min_length: int | None = None
+    max_new_tokens: int = 30
+    do_sample: bool = False
+    top_p: float = 0.9
+    temperature: float = 1.0
+    seed: int = 0
+    prefix: str | None = None
+
+    def __post_init__(self):
+        check_number("num_beams", self.num_beams, 1, 10)
+        check_number("num_captions", self.num_captions, 1, 10)
+        check_number("max_new_tokens", self.max_new_tokens, 1, 200)
+        check_number("min_length", self.min_length or 0, 0, self.max_new_tokens)
+        check_number("top_p", self.top_p, 0.01, 1, whole=False)
+        check_number("temperature", self.temperature, 0.01, 10, whole=False)
+        check_number("seed", self.seed, 0, 2**63 - 1)
+
+
+class _Watched:
+    """A decoder that looks at the caller's flag and reports at every token."""
+
+    def __init__(self, decoder: CaptionDecoder, most: int, cancel: Cancel | None, progress: Progress | None):
+        self._decoder, self._most, self._cancel, self._progress, self._count = decoder, most, cancel, progress, 0
+        self.reorder = decoder.reorder
+
+    def step(self, token_ids: Tensor) -> Tensor:
+        check_cancel(self._cancel)
+        report(self._progress, self._count / self._most, "Writing")
+        self._count += 1
+        return self._decoder.step(token_ids)
+
+
+def write_captions(
+    member: Member,
+    image_embeds: Tensor,
+    options: CaptionOptions,
+    context_mask: Tensor | None = None,
+    cancel: Cancel | None = None,
+    progress: Progress | None = None,
+) -> list[Caption]:
+    """Captions by falling log-probability, `match` not filled in.
+
+    Raises:
+        TextError: a prefix that cannot be read (`text/*`). ParameterError: prefix and caption exceed the model (`param/range`).
+        Cancelled: between two tokens.
+    """
+    model, processor = member.model, member.processor
+    prefix_ids = processor.tokenize(options.prefix, None, "prefix").ids[1:-1] if options.prefix else ()
+    prompt = [processor.cls_id, *processor.pieces(member.settings.prompt), *prefix_ids]
+    room = model.config.text.max_positions - len(prompt) - 1 - (2 if model.config.multilingual else 0)
+    if room < 1:
+        raise ParameterError("The prefix leaves no room for a caption. Shorten it.", "param/range")
+    most = min(options.max_new_tokens, room)
+    shortest = member.settings.min_length if options.min_length is None else options.min_length
+    prompt_ids = torch.tensor([prompt], device=member.device)
+    decoder = _Watched(CaptionDecoder(model, image_embeds, processor.mask_id, context_mask), most, cancel, progress)
+    shared = {
+        "end_id": processor.sep_id,
+        "max_new_tokens": most,
+        "min_length": max(0, min(shortest - len(prefix_ids), most)),
+        "no_repeat_ngram_size": NO_REPEAT_NGRAM,
+    }
+    if options.do_sample:
+        generator = torch.Generator().manual_seed(int(options.seed))
+        drawing = {"generator": generator, "num_samples": options.num_captions, "top_p": options.top_p}
+        found = sample(decoder, prompt_ids, **drawing, temperature=options.temperature, **shared)[0]
+    else:
+        beams = max(options.num_beams, options.num_captions)
+        found = beam_search(decoder, prompt_ids, num_beams=beams, num_return=options.num_captions, **shared)[0]
+    return [_caption(member, prefix_ids, hypothesis) for hypothesis in found]
+
+
+def _caption(member: Member, prefix_ids: tuple[int, ...], hypothesis: Hypothesis) -> Caption:
+    processor, given = member.processor, len(prefix_ids)
+    ids = [*prefix_ids, *hypothesis.token_ids]
+    text, words, word_index = processor.decode_words(ids, [0.0] * given + list(hypothesis.token_log_probabilities))
+    typed = set(word_index[:given]) - set(word_index[given:])
+    words = tuple(Word(w.text, w.start, w.end) if i in typed else w for i, w in enumerate(words))
+    return Caption(
+        text=text,
+        log_probability=hypothesis.log_probability,
+        tokens=tuple(processor.tokenizer.convert_ids_to_tokens(list(hypothesis.token_ids))),
+        token_log_probabilities=hypothesis.token_log_probabilities,
+        words=words,
+        finished=hypothesis.finished,
+        repetitive=is_repetitive([word.text for word in words]),
+    )
+
+
+def is_repetitive(words: list[str]) -> bool:
+    """Whether a text goes in circles: the same one to four words three times in a row, or most words said before."""
+    for size in range(1, 5):
+        for start in range(len(words) - 3 * size + 1):
+            first, second, third = (words[start + k * size : start + (k + 1) * size] for k in range(3))
+            if first == second == third:
+                return True
+    return len(words) >= 10 and len(set(words)) < len(words) / 2
+
+
+@torch.no_grad()
+def complete_masks(member: Member, image_embeds: Tensor, text: str, top_k: int) -> tuple[Completion, ...]:
+    """The `top_k` best fillings of a text's `[MASK]`s. Several masks are filled independently of each other.
+
+    Raises:
+        TextError: not readable, or too long to be read whole (`text/*`). ParameterError: no mask, or too many (`param/range`).
+    """
+    model, processor = member.model, member.processor
+    validate_text(text, "text")
+    mask_token = processor.tokenizer.mask_token
+    segments = re.split(rf"\[MASK\]|{re.escape(mask_token)}", text)
+    count = len(segments) - 1
+    if not 1 <= count <= MAX_MASKS:
+        raise ParameterError(f"Mark 1 to {MAX_MASKS} words to fill in with [MASK]; the text has {count}.", "param/range")
+    ids = [processor.cls_id]
+    for i, segment in enumerate(segments):
+        ids += [processor.mask_id] if i else []
+        ids += processor.pieces(clean_caption(segment)) if re.search(r"\w", segment) else []
+    ids.append(processor.sep_id)
+    if len(ids) > processor.max_tokens:
+        raise TextError(
+            f"The text has {len(ids)} tokens, the model reads {processor.max_tokens}. Shorten it: a cut could lose a [MASK].",
+            "text/long",
+        )
+    input_ids = torch.tensor([ids], device=member.device)
+    attention_mask = torch.ones_like(input_ids)
+    positions = (input_ids == processor.mask_id).nonzero()[:, 1][None]
+    fused = model.fuse(model.encode_text(input_ids, attention_mask), attention_mask, image_embeds)
+    logits = model.masked_lm_logits(fused, positions)[0].float()
+    logits[:, processor.tokenizer.all_special_ids] = -torch.inf
+    # The best combinations use only each mask's own best words, and no more than top_k combinations of them in all.
+    best = logits.softmax(-1).topk(top_k, dim=-1)
+    combinations = [((), 1.0)]
+    for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        grown = [((*ids, index), p * q) for (ids, p), (index, q) in product(combinations, zip(indices, values, strict=True))]
+        combinations = sorted(grown, key=lambda item: -item[1])[:top_k]
+    return tuple(Completion(_filled(segments, processor, ids), probability) for ids, probability in combinations)
+
+
+def _filled(segments: list[str], processor, ids: tuple[int, ...]) -> str:
+    """The user's text with the words in place; a continuation piece (`##ing`) joins what stands before it."""
+    text = segments[0]
+    for piece, segment in zip(processor.tokenizer.convert_ids_to_tokens(list(ids)), segments[1:], strict=True):
+        text = text.rstrip() + piece[2:] if piece.startswith("##") else text + piece.lstrip("▁")
+        text += segment
+    return text

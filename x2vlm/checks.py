@@ -1,0 +1,95 @@
+"""Checks of what a caller hands in: numbers, boxes, lists of texts, and whether the caller wants to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from x2vlm.errors import Cancelled, ParameterError
+
+Progress = Callable[[float, str], None]
+"""Called with (fraction done, what is being done)."""
+
+
+class Cancel(Protocol):
+    """A flag of the caller, for example a `threading.Event`; looked at between stages."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+
+
+def check_cancel(cancel: Cancel | None) -> None:
+    """Raises:
+    Cancelled: the flag is set (`job/cancelled`).
+    """
+    if cancel is not None and cancel.is_set():
+        raise Cancelled("Stopped on request; nothing was changed.", "job/cancelled")
+
+
+def report(progress: Progress | None, fraction: float, message: str) -> None:
+    """Tells the caller, if there is one who wants to know."""
+    if progress is not None:
+        progress(fraction, message)
+
+
+def check_number(name: str, value: Any, low: float, high: float, whole: bool = True) -> Any:
+    """The number itself, an int where `whole`.
+
+    Raises:
+        ParameterError: not a number in [low, high] (`param/range`).
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not low <= value <= high or (whole and value != int(value)):
+        kind = "a whole number" if whole else "a number"
+        raise ParameterError(f"{name} must be {kind} from {low:g} to {high:g}.", "param/range")
+    return int(value) if whole else float(value)
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """The value itself.
+
+    Raises:
+        ParameterError: not one of the choices (`param/range`).
+    """
+    if value not in choices:
+        raise ParameterError(f"{name} must be one of: {', '.join(choices)}.", "param/range")
+    return value
+
+
+def check_texts(name: str, texts: str | Sequence[str], most: int) -> list[Any]:
+    """One text or several as a list; the texts themselves are checked when they are tokenised.
+
+    Raises:
+        ParameterError: none, or more than `most` (`param/range`).
+    """
+    listed = [texts] if isinstance(texts, str) or not isinstance(texts, Sequence) else list(texts)
+    if not 1 <= len(listed) <= most:
+        raise ParameterError(f"Give 1 to {most:,} {name}; these are {len(listed):,}.", "param/range")
+    return listed
+
+
+def check_box(box_xyxy: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The box clipped to the picture, as fractions of its sides.
+
+    Args:
+        box_xyxy: left, top, right, bottom in pixels.
+        size: (width, height) of the picture.
+
+    Raises:
+        ParameterError: not four finite numbers, inverted, or without area inside the picture (`box/invalid`).
+    """
+    try:
+        edges = [float(edge) for edge in box_xyxy]
+    except (TypeError, ValueError):
+        edges = []
+    if len(edges) != 4 or not all(map(math.isfinite, edges)):
+        raise ParameterError("A box is four numbers: left, top, right, bottom in pixels.", "box/invalid")
+    x1, x2 = (min(max(edge / size[0], 0.0), 1.0) for edge in edges[0::2])
+    y1, y2 = (min(max(edge / size[1], 0.0), 1.0) for edge in edges[1::2])
+    if x2 <= x1 or y2 <= y1:
+        raise ParameterError(
+            f"The box has no area inside the picture of {size[0]} x {size[1]} pixels. Give left, top, right, bottom in pixels.",
+            "box/invalid",
+        )
+    return x1, y1, x2, y2

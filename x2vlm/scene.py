@@ -1,0 +1,115 @@
+"""A picture or clip that was opened once and can be asked many times."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from x2vlm.checks import Cancel, check_cancel
+from x2vlm.errors import MediaError, ParameterError
+from x2vlm.media import OpenedImage, OpenedVideo, open_image, open_media, sample_frame_indices
+from x2vlm.modeling.video import pool_frames
+from x2vlm.suite import Member
+
+FRAMES_AT_ONCE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Embeds:
+    """What one model made of a scene.
+
+    Attributes:
+        whole: float[1, P, D], of the picture or of the clip (mean over frames).
+        frames: float[F, P, D], each frame by itself; for a picture the same as `whole`.
+    """
+
+    whole: Tensor
+    frames: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An immutable handle made by `Predictor.encode`; keep it and ask again. Threads may share it.
+
+    Attributes:
+        image: the picture, upright, RGB; of a clip the middle one of its frames.
+        frames: what the model sees: the picture alone, or the chosen frames of the clip.
+        indices, times: each frame's number and second in the clip; (0,) and (0.0,) for a picture.
+        duration: seconds; 0 for a picture.
+        notes: sentences for the user, for example that the file ends early.
+    """
+
+    kind: Literal["image", "video"]
+    frames: tuple[Image.Image, ...]
+    indices: tuple[int, ...] = (0,)
+    times: tuple[float, ...] = (0.0,)
+    duration: float = 0.0
+    notes: tuple[str, ...] = ()
+    _embeds: Any = field(default_factory=weakref.WeakKeyDictionary, repr=False)
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def image(self) -> Image.Image:
+        return self.frames[self.middle]
+
+    @property
+    def middle(self) -> int:
+        """Position of `image` among the frames."""
+        return len(self.frames) // 2
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of `image`: all boxes are in these pixels."""
+        return self.image.size
+
+    def embeds(self, member: Member, cancel: Cancel | None = None) -> Embeds:
+        """The scene through a model's image tower, computed once for each model."""
+        with self._lock:
+            if member not in self._embeds:
+                self._embeds[member] = _encode(self, member, cancel)
+            return self._embeds[member]
+
+
+def open_scene(media: Any, num_frames: int, frame_indices: Sequence[int] | None, cancel: Cancel | None) -> Scene:
+    """Opens a path, bytes, PIL picture, array, list of frames, or what `x2vlm.media` opened. See `Predictor.encode`."""
+    if isinstance(media, (list, tuple)):
+        media = _clip_of(media, num_frames, frame_indices)
+    elif not isinstance(media, (OpenedImage, OpenedVideo)):
+        media = open_media(media, num_frames, indices=frame_indices, cancel=cancel)
+    if isinstance(media, OpenedImage):
+        return Scene("image", (media.pixels,), notes=media.notes)
+    return Scene("video", media.frames, media.indices, media.times, media.duration, media.notes)
+
+
+def _clip_of(pictures: Sequence[Any], num_frames: int, frame_indices: Sequence[int] | None) -> OpenedVideo:
+    """Pictures in a list as a clip of one frame a second."""
+    if not pictures:
+        raise MediaError("The clip has no frames. Give at least one picture.", "video/empty")
+    frames = [open_image(picture).pixels for picture in pictures]
+    if any(frame.size != frames[0].size for frame in frames):
+        raise MediaError("The frames of a clip must have one size. Resize them first.", "video/format")
+    chosen = list(frame_indices) if frame_indices is not None else sample_frame_indices(len(frames), num_frames)
+    if not all(0 <= index < len(frames) for index in chosen):
+        raise ParameterError(f"Frame numbers must be from 0 to {len(frames) - 1}.", "param/range")
+    times = tuple(float(index) for index in chosen)
+    seen = tuple(frames[index] for index in chosen)
+    return OpenedVideo(seen, tuple(chosen), times, float(len(frames)), len(frames), 1.0, frames[0].size)
+
+
+@torch.no_grad()
+def _encode(scene: Scene, member: Member, cancel: Cancel | None) -> Embeds:
+    model, parts = member.model, []
+    for start in range(0, len(scene.frames), FRAMES_AT_ONCE):
+        check_cancel(cancel)
+        images = member.processor.images(scene.frames[start : start + FRAMES_AT_ONCE])
+        parts.append(model.encode_image(images.to(member.device, member.dtype)))
+    frames = torch.cat(parts)
+    whole = pool_frames(frames[None], model.frame_positions) if scene.kind == "video" else frames
+    return Embeds(whole, frames)

@@ -1,0 +1,213 @@
+"""The models behind a Predictor: one checkpoint with every head, or one checkpoint per task, and what each can do."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from x2vlm import hub
+from x2vlm.checkpoint import load_model
+from x2vlm.checkpoint.tokenizer import find_tokenizer
+from x2vlm.checks import check_choice, check_number
+from x2vlm.errors import CheckpointError, ConfigError, ParameterError, TextError
+from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.processing import Processor, validate_text
+
+SETTINGS_FILE = "predictor.json"
+TASK_HEADS = {
+    "caption": ("masked_lm",),
+    "answer": ("answer_decoder", "classification"),
+    "ground": ("box",),
+    "explain": ("matching", "box", "masked_lm", "answer_decoder", "classification"),
+    "match": ("matching", "contrastive"),
+    "complete": ("masked_lm",),
+    "describe_region": ("masked_lm", "matching", "contrastive"),
+}
+"""Which heads serve a task; one of them is enough."""
+TASKS = (*TASK_HEADS, "video")
+FLOAT32_PARTS = ("matching_head", "box_head", "image_projection", "text_projection")
+"""Small heads stay float32 in a bfloat16 model: eight bits would move a box by two pixels."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a checkpoint's `predictor.json` may say about its use. All of it is optional.
+
+    Attributes:
+        prompt: beginning of every caption, as in training.
+        max_tokens: token budget of a text, `[CLS]` and `[SEP]` included.
+        min_length: tokens before a caption may end.
+        absent, present: match probabilities below and from which a phrase is absent or found; chosen on validation data.
+        answers: the list that questions are ranked over; for a `classification` head the labels in order.
+        explain_layer: fusion layer whose maps point best, from 0; None for the mean of all.
+        note: what the model knows and does not, for the user.
+    """
+
+    prompt: str = "a picture of"
+    max_tokens: int = 40
+    min_length: int = 5
+    absent: float = 0.2
+    present: float = 0.5
+    answers: tuple[str, ...] = ()
+    explain_layer: int | None = None
+    note: str = ""
+
+    @classmethod
+    def read(cls, folder: Path) -> Settings:
+        """From `predictor.json` in a folder, the defaults where there is none.
+
+        Raises:
+            ConfigError: not a JSON object (`config/syntax`), an unknown key (`config/key`) or a bad value (`config/value`).
+        """
+        if not (folder / SETTINGS_FILE).is_file():
+            return cls()
+        try:
+            values = dict(json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")))
+        except (ValueError, TypeError, RecursionError):
+            raise ConfigError(f"{SETTINGS_FILE} is not a JSON object. Repair it or remove it.", "config/syntax") from None
+        return cls.from_dict(values)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """`thresholds: {"absent": ..., "present": ...}` may stand for the two numbers. Raises as `read`."""
+        values = dict(values)
+        values |= values.pop("thresholds", {})
+        known = [field.name for field in dataclasses.fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            raise ConfigError(f"Unknown key {unknown[0]!r} in {SETTINGS_FILE}. Known: {', '.join(known)}.", "config/key")
+        settings = cls(**{**values, "answers": tuple(values.get("answers", ()))})
+        check_thresholds((settings.absent, settings.present))
+        return settings
+
+
+def check_thresholds(thresholds: tuple[float, float]) -> tuple[float, float]:
+    """(absent, present), 0 <= absent <= present <= 1.
+
+    Raises:
+        ParameterError: they are not (`param/range`).
+    """
+    try:
+        absent, present = thresholds
+    except (TypeError, ValueError):
+        raise ParameterError("Thresholds are two match probabilities: (absent, present).", "param/range") from None
+    absent = check_number("The absent threshold", absent, 0, 1, whole=False)
+    return absent, check_number("The present threshold", present, absent, 1, whole=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One loaded model of a suite, frozen and in evaluation mode."""
+
+    name: str
+    hash: str
+    model: X2VLM
+    processor: Processor
+    settings: Settings
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.text_encoder.embeddings.words.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.text_encoder.embeddings.words.weight.dtype
+
+    @functools.cached_property
+    def answer_tensors(self):
+        """Answers (tuple of str) -> ids, mask int64[A, T], kept for the lists used last."""
+        return functools.lru_cache(maxsize=8)(self._answer_tensors)
+
+    def _answer_tensors(self, answers: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        for answer in answers:
+            validate_text(answer, "answer")
+        ids, mask = self.processor.text(answers, max_tokens=512)
+        if ids.shape[1] > self.model.config.decoder.max_positions:
+            raise TextError(
+                f"An answer exceeds the {self.model.config.decoder.max_positions} tokens that the model reads. Shorten it.",
+                "text/long",
+            )
+        if int(mask.sum(1).min()) < 3:
+            raise TextError("An answer has no words in it. Write it in letters or digits.", "text/empty")
+        return ids.to(self.device), mask.to(self.device)
+
+
+def load_member(name_or_path: str | Path, device: torch.device, dtype: torch.dtype, progress: hub.Progress | None) -> Member:
+    """A checkpoint with its tokenizer and settings, ready for a Predictor. Raises as `x2vlm.checkpoint.load_model`."""
+    loaded = load_model(name_or_path, progress=progress)
+    settings = Settings.read(loaded.path.parent)
+    tokenizer = find_tokenizer(loaded.config, loaded.tokenizer_dir)
+    processor = Processor(loaded.config, tokenizer, settings.max_tokens)
+    return Member(Path(str(name_or_path)).name, loaded.sha256[:12], prepare(loaded.model, device, dtype), processor, settings)
+
+
+def prepare(model: X2VLM, device: torch.device, dtype: torch.dtype) -> X2VLM:
+    """Freezes a model for inference, in place; its small heads stay float32."""
+    model.requires_grad_(False).eval().to(device)
+    for name, child in model.named_children():
+        child.to(torch.float32 if name in FLOAT32_PARTS else dtype)
+    if model.frame_positions is not None:
+        model.frame_positions.data = model.frame_positions.data.to(dtype)
+    return model
+
+
+def assign_tasks(members: Sequence[Member], named: Mapping[str, Member]) -> tuple[dict[str, Member], dict[str, str]]:
+    """Which model serves which task, and task -> reason for those that none can serve.
+
+    Args:
+        named: the caller's choice; a task that is not in it goes to the first model that has a head for it.
+
+    Raises:
+        CheckpointError: a model named for a task cannot do it (`ckpt/keys`).
+    """
+    serving, missing = {}, {}
+    for task in TASKS:
+        reasons = [_lacks(member, task) for member in members]
+        if task in named and (reason := _lacks(named[task], task)):
+            raise CheckpointError(f"{named[task].name} cannot serve {task}. {reason}", "ckpt/keys")
+        if None in reasons:
+            serving[task] = named.get(task, members[reasons.index(None)])
+        else:
+            missing[task] = reasons[0]
+    return serving, missing
+
+
+def _lacks(member: Member, task: str) -> str | None:
+    """Why a model cannot serve a task, None if it can."""
+    config = member.model.config
+    if task == "video":
+        return None if config.num_frames else "This checkpoint was trained on pictures; a clip is the mean of its frames."
+    if set(TASK_HEADS[task]) & set(config.heads):
+        return None
+    return f"This checkpoint has no {TASK_HEADS[task][0].replace('_', ' ')} head."
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """The first GPU if there is one and nothing else is asked for.
+
+    Raises:
+        ParameterError: no such device here (`param/range`).
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
+        raise ParameterError(
+            f"There is no device {str(device)[:40]!r} here. Use cpu, or cuda with a GPU.", "param/range"
+        ) from None
+    return found
+
+
+def pick_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    """float32 unless something else is asked for. Raises as `pick_device`."""
+    name = str(dtype or "float32").removeprefix("torch.")
+    return getattr(torch, check_choice("dtype", name, ("float32", "bfloat16", "float16")))

@@ -1,0 +1,149 @@
+"""What an explanation explains: a match, the words of a caption, an answer or a box, each as a quantity of the fused tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from x2vlm import explain
+from x2vlm.processing import TokenizedText
+from x2vlm.results import Word
+from x2vlm.suite import Member
+
+
+@dataclass(frozen=True)
+class ExplainedText:
+    """One text ready for `x2vlm.explain`.
+
+    Attributes:
+        text_embeds, attention_mask: as `X2VLM.fuse` takes them, one text.
+        objective: fused_embeds -> the quantity whose gradient is taken, float[1].
+        score: fused_embeds -> the number shown to the user.
+        word_index: for each of the last `len(word_index)` tokens its word, -1 for none.
+    """
+
+    tokens: TokenizedText
+    text_embeds: Tensor
+    attention_mask: Tensor
+    objective: explain.Objective
+    score: Callable[[Tensor], float]
+    word_index: tuple[int, ...]
+
+
+@torch.no_grad()
+def match_target(member: Member, text: str) -> ExplainedText:
+    """The class-1 logit of the matching head; the score is the match probability."""
+    model = member.model
+    return _plain(
+        member,
+        member.processor.tokenize(text),
+        lambda fused: model.match_logits(fused.float())[:, 1],
+        lambda fused: float(model.match_logits(fused.float()).softmax(-1)[0, 1]),
+    )
+
+
+@torch.no_grad()
+def box_target(member: Member, text: str) -> ExplainedText:
+    """The sum of the box (cx + cy + w + h, fractions), so of all that the box head says; the score is that sum."""
+    model = member.model
+
+    def total(fused: Tensor) -> Tensor:
+        return model.predict_boxes(fused.float()).sum(-1)
+
+    return _plain(member, member.processor.tokenize(text), total, lambda fused: float(total(fused)))
+
+
+@torch.no_grad()
+def answer_target(member: Member, question: str, answer: str) -> ExplainedText:
+    """The log-probability of the answer, through the question states that the decoder reads; the score is the probability."""
+    model, tokens = member.model, member.processor.tokenize(question, "question", "question")
+    if "answer_decoder" in model.config.heads:
+        answer_ids = member.answer_tensors((answer,))[0]
+
+        def log_probability(fused: Tensor) -> Tensor:
+            decoder = model.answer_decoder
+            hidden = decoder(answer_ids[:, :-1], decoder.project_context(fused), torch.ones_like(fused[..., 0]))
+            scores = decoder.head(hidden).float().log_softmax(-1)
+            return scores.gather(2, answer_ids[:, 1:, None]).sum((1, 2))
+    else:
+        label = member.settings.answers.index(answer)
+
+        def log_probability(fused: Tensor) -> Tensor:
+            return model.classification_head(fused[:, 0]).float().log_softmax(-1)[:, label]
+
+    return _plain(member, tokens, log_probability, lambda fused: float(log_probability(fused).exp()))
+
+
+@torch.no_grad()
+def caption_target(member: Member, caption: str) -> ExplainedText:
+    """The log-probability of every token given those before it, all in one pass (`explain.left_to_right_layout`).
+
+    A word's map is that of its tokens' `[MASK]`s; the score is the geometric mean of the tokens' probabilities.
+    """
+    model, processor = member.model, member.processor
+    tokens = processor.tokenize(caption, None, "caption")
+    prompt = [processor.cls_id, *processor.pieces(member.settings.prompt)]
+    pieces = tokens.ids[1:-1][: model.config.text.max_positions - len(prompt) - 2]
+    ids, sees, positions = (t.to(member.device) for t in explain.left_to_right_layout(prompt, pieces, processor.mask_id))
+    offset = model.config.text.pad_token_id + 1 if model.config.multilingual else 0
+    wanted = torch.tensor([pieces], device=member.device)
+    masks = torch.arange(ids.shape[1] - len(pieces), ids.shape[1], device=member.device)[None]
+
+    def log_probabilities(fused: Tensor) -> Tensor:
+        scores = model.masked_lm_logits(fused, masks).float().log_softmax(-1)
+        return scores.gather(2, wanted[..., None])[..., 0]
+
+    return ExplainedText(
+        tokens,
+        model.encode_text(ids, sees, positions + offset),
+        sees,
+        lambda fused: log_probabilities(fused).sum(-1),
+        lambda fused: float(log_probabilities(fused).mean().exp()),
+        tokens.word_index[1 : 1 + len(pieces)],
+    )
+
+
+def explain_text(
+    member: Member,
+    image_embeds: Tensor,
+    target: ExplainedText,
+    method: str,
+    layer: int | None,
+    head: int | str | None,
+    seed: int,
+) -> tuple[tuple[Word, ...], np.ndarray, float]:
+    """Words, their maps float32 (words, G, G), and the score. `image-gradcam` gives one map for the text as a whole."""
+    seen: list[Tensor] = []
+
+    def objective(fused: Tensor) -> Tensor:
+        seen.append(fused.detach())
+        return target.objective(fused)
+
+    inputs = (member.model, target.text_embeds, target.attention_mask, image_embeds, objective)
+    words, text = target.tokens.words, target.tokens.text
+    if method == "image-gradcam":
+        words = (Word(text, 0, len(text)),)
+        maps = explain.merge_pieces(explain.image_gradcam(*inputs)[None], [0], 1)
+    elif method == "random":
+        objective(member.model.fuse(target.text_embeds, target.attention_mask, image_embeds))
+        maps = explain.merge_pieces(explain.random_maps(image_embeds, len(words), seed), range(len(words)), len(words))
+    else:
+        if method == "rollout":
+            token_maps = explain.rollout(*inputs)[0]
+        else:
+            token_maps = explain.relevance(explain.trace_attention(*inputs), method, layer, head)[0]
+        maps = explain.merge_pieces(token_maps[-len(target.word_index) :], target.word_index, len(words))
+    with torch.no_grad():
+        return words, maps, target.score(seen[0])
+
+
+def _plain(
+    member: Member, tokens: TokenizedText, objective: explain.Objective, score: Callable[[Tensor], float]
+) -> ExplainedText:
+    ids = torch.tensor([tokens.ids], device=member.device)
+    mask = torch.ones_like(ids)
+    return ExplainedText(tokens, member.model.encode_text(ids, mask), mask, objective, score, tokens.word_index)
