@@ -181,6 +181,12 @@ def _translate(tensors: Mapping[str, Tensor], file: str) -> _Translated:
     return _Translated(state, renamed, ignored, tuple(unexpected), False, multilingual, None if mask is None else mask.shape[0])
 
 
+def translated_tensors(path_or_name: str | Path) -> dict[str, Tensor]:
+    """A checkpoint's tensors under our names, whatever their sizes; constants left out. Raises as `load_model` does."""
+    weights = _weights_of(hub.resolve(path_or_name))
+    return _translate(read_tensors(weights), weights.name).state
+
+
 def _adjust(config: X2VLMConfig, image_size: int | None, num_frames: int | None, heads: Sequence[str] | None) -> X2VLMConfig:
     """The caller's image size, frames and heads. Swin's window grows with the picture where it was a fixed share of it."""
     vision = config.vision
@@ -200,7 +206,7 @@ def _assemble(config: X2VLMConfig, translated: _Translated, file: str, strict: b
     keys = {name: key for key, name in translated.renamed.items()}
     with _parameters_on_meta():
         model = build_model(config)
-    slots = _slots(model)
+    slots = parameter_slots(model)
     known = {name for slot in slots for name in slot.names}
     ignored, unexpected = dict(translated.ignored), list(translated.unexpected)
     for name in [name for name in state if name not in known]:
@@ -218,14 +224,14 @@ def _assemble(config: X2VLMConfig, translated: _Translated, file: str, strict: b
     tensors, resized = {}, {}
     for slot in slots:
         if slot.name not in missing:
-            tensors[slot.name] = _fit(slot, state, file)
+            tensors[slot.name] = fit_tensor(slot, state, file)
             shapes = tuple(_first(slot, state).shape), tuple(slot.parameter.shape)
             if shapes[0] != shapes[1]:
                 resized[slot.name] = shapes
     # New heads and frames start random, sine positions of another size are computed: that takes a model with memory.
     if missing or any(slot.name in tensors and tensors[slot.name].shape != slot.parameter.shape for slot in slots):
         model = build_model(config)
-        slots = _slots(model)
+        slots = parameter_slots(model)
     for slot in slots:
         if slot.name in tensors:
             slot.fill(tensors.pop(slot.name))
@@ -277,7 +283,8 @@ class _Slot:
             setattr(module, attribute, parameter)
 
 
-def _slots(model: nn.Module) -> list[_Slot]:
+def parameter_slots(model: nn.Module) -> list[_Slot]:
+    """All parameters of a module, tied ones once."""
     found: dict[nn.Parameter, list[tuple[str, nn.Module, str]]] = {}
     for prefix, module in model.named_modules():
         for attribute, parameter in module.named_parameters(recurse=False):
@@ -292,8 +299,12 @@ def _first(slot: _Slot, state: Mapping[str, Tensor]) -> Tensor:
     return next(state[name] for name in sorted(slot.names) if name in state)
 
 
-def _fit(slot: _Slot, state: Mapping[str, Tensor], file: str) -> Tensor:
-    """The tensor for a parameter: checked, resized where a rule says how."""
+def fit_tensor(slot: _Slot, state: Mapping[str, Tensor], file: str) -> Tensor:
+    """The tensor for a parameter: checked, and resized where a rule says how.
+
+    Raises:
+        CheckpointError: see `load_model`.
+    """
     tensor, shape, name = _first(slot, state), slot.parameter.shape, slot.name
     if any(not torch.equal(state[other], tensor) for other in slot.names & state.keys()):
         raise CheckpointError(
