@@ -165,14 +165,15 @@ def test_the_child_is_light_and_confined(monkeypatch):
 def test_a_forked_process_starts_its_own_child(pool):
     before = child(pool)
     with multiprocessing.get_context("fork").Pool(1) as processes:
-        size = processes.apply_async(_size_in_fork).get(timeout=60)
+        size, theirs = processes.apply_async(_open_in_fork).get(timeout=60)
     assert size == (64, 48)
+    assert theirs != before
     upright(open_image(PICTURE))
     assert child(pool) == before
 
 
-def _size_in_fork() -> tuple[int, int]:
-    return open_image(PICTURE).size
+def _open_in_fork() -> tuple[tuple[int, int], int]:
+    return open_image(PICTURE).size, child(worker.pool)
 
 
 def test_a_plain_script_without_a_main_guard_works(tmp_path):
