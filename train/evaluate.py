@@ -21,28 +21,20 @@ from typing import Any
 import torch
 
 from train.config import load_run
-from train.data.records import DataConfig, open_records
+from train.data.records import DataConfig, TestRecords, open_records
 from train.tasks.records import RecordTask
 from x2vlm.checkpoint import load_model
 from x2vlm.errors import ConfigError, X2VLMError
 from x2vlm.processing import Processor
 
 
-class First(Sequence):
-    """The first records of a longer sequence."""
-
-    def __init__(self, records: Sequence, limit: int):
-        self.records, self.limit = records, min(limit, len(records))
-
-    def __len__(self) -> int:
-        return self.limit
-
-    def __getitem__(self, index: int) -> Any:
-        return self.records[index]
-
-
 def evaluate(
-    tasks: dict[str, RecordTask], model, processor: Processor, limit: int | None = None, only: Sequence[str] = ()
+    tasks: dict[str, RecordTask],
+    model,
+    processor: Processor,
+    limit: int | None = None,
+    only: Sequence[str] = (),
+    workers: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """`{"task/test set": {metric: value, samples, seconds, data}}` for every test set of every task, in the order of the run.
 
@@ -50,6 +42,7 @@ def evaluate(
         model: in eval mode, on its device.
         limit: samples of a test set at most.
         only: tasks to measure; empty for all.
+        workers: processes that read the samples.
     """
     results: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
@@ -58,8 +51,7 @@ def evaluate(
         task.prepare_texts(processor)
         for test, data in task.test.items():
             started = time.monotonic()
-            records = open_records(data, processor.config.vision.image_size)
-            records = First(records, limit or len(records))
+            records = TestRecords(open_records(data, processor.config.vision.image_size), limit, workers)
             with torch.no_grad():
                 metrics = task.measure(model, records)
             seconds = round(time.monotonic() - started, 1)
@@ -102,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
         unknown = sorted(set(only) - set(tasks))
         if unknown:
             raise ConfigError(f"--only: {unknown[0]!r} is no task of this run. Its tasks: {', '.join(tasks)}.", "config/value")
-        results = evaluate(tasks, loaded.model, processor, options.limit, only)
+        results = evaluate(tasks, loaded.model, processor, options.limit, only, run.num_workers)
     except X2VLMError as error:
         print(error, file=sys.stderr)
         return 2

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch.utils.data import DataLoader
+
 from train.data.stickers import StickerData, StickerRecords
 from x2vlm.errors import ConfigError
 
@@ -52,3 +54,23 @@ def open_records(config: DataConfig, image_size: int) -> Sequence[dict[str, Any]
     from train.data.files import FileRecords
 
     return FileRecords(config.files, config.media, config.format, config.keys)
+
+
+class TestRecords(Sequence):
+    """The first `limit` records, all if None, read by `workers` processes (0: this one)."""
+
+    __test__ = False  # no test class, whatever pytest thinks of the name
+
+    def __init__(self, records: Sequence[dict[str, Any]], limit: int | None = None, workers: int = 0):
+        self.records, self.workers = records, workers
+        self.size = min(limit or len(records), len(records))
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.records[index]
+
+    def batches(self, size: int) -> DataLoader:
+        """Consecutive lists of at most `size` records."""
+        return DataLoader(self, batch_size=size, collate_fn=list, num_workers=self.workers)

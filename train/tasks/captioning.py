@@ -10,11 +10,13 @@ import torch
 
 from train.data.captioning import caption_layout, collate_captions
 from train.data.masking import MaskingConfig, TokenMasker
+from train.data.records import TestRecords
 from train.data.transforms import normalize
 from train.metrics.captions import caption_scores
-from train.tasks.records import RecordTask, batches, choose_exactly, device_of
+from train.tasks.records import RecordTask, choose_exactly, device_of
 from x2vlm.generation import beam_search
 from x2vlm.modeling.captioning import CaptionDecoder, X2VLMForCaptioning
+from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.stickers import check_caption
 
 
@@ -63,10 +65,10 @@ class Captioning(RecordTask):
         task = X2VLMForCaptioning(model)
         return task(**batch, label_smoothing=self.label_smoothing, excluded_id=self.processor.cls_id).losses
 
-    def measure(self, model, records) -> dict[str, float]:
+    def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """BLEU, ROUGE-L and CIDEr-D; for sticker scenes also `true`: the share whose every claim parses and holds."""
         candidates, references, true = [], [], []
-        for group in batches(records, 32):
+        for group in records.batches(32):
             captions = self.write(model, group)
             candidates += captions
             references += [record["captions"] for record in group]

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from train.data.records import TestRecords
 from train.data.transforms import normalize
 from train.metrics.scores import accuracy
-from train.tasks.records import RecordTask, batches
+from train.tasks.records import RecordTask
 from x2vlm.modeling.classification import X2VLMForClassification
+from x2vlm.modeling.x2vlm import X2VLM
 
 
 @dataclass(kw_only=True)
@@ -35,10 +37,10 @@ class Classification(RecordTask):
     def training_step(self, model, batch):
         return X2VLMForClassification(model)(**batch | {"visual": normalize(batch["visual"])}).losses
 
-    def measure(self, model, records) -> dict[str, float]:
+    def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """`accuracy`; answers outside the list (-100) are wrong."""
         task, predictions, labels = X2VLMForClassification(model), [], []
-        for group in batches(records, 32):
+        for group in records.batches(32):
             input_ids, mask, _ = self.read(model, [record["statement"] for record in group])
             predictions += task.predict(self.see(model, group), input_ids, mask).argmax(dim=1).tolist()
             labels += [int(record["label"]) for record in group]

@@ -10,12 +10,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from train.data.records import TestRecords
 from train.data.transforms import may_flip, normalize, rand_augment, to_pixels
 from train.metrics.scores import grounding_accuracy, pointing_hits
-from train.tasks.records import RecordTask, batches, choose_exactly, owned
+from train.tasks.records import RecordTask, choose_exactly, owned
 from x2vlm.boxes import cxcywh_to_xyxy
 from x2vlm.explain import relevance, trace_attention
 from x2vlm.modeling.grounding import X2VLMForGrounding
+from x2vlm.modeling.x2vlm import X2VLM
 
 
 @dataclass(kw_only=True)
@@ -58,11 +60,11 @@ class Grounding(RecordTask):
     def training_step(self, model, batch):
         return X2VLMForGrounding(model)(**batch | {"image": normalize(batch["image"])}).losses
 
-    def measure(self, model, records) -> dict[str, float]:
+    def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """Over all phrases of all records: `accuracy`, boxes with IoU of at least 0.5 (spec of RefCOCO), and `pointing`,
         Grad-CAM maps of the match whose peak lies in the true box."""
         predicted, targets, hits = [], [], []
-        for group in batches(records, 32):
+        for group in records.batches(32):
             embeds = self.see(model, group)
             owners, phrases = owned(group, lambda record: record["regions"])
             sizes = np.array([(*group[owner]["image"].size, *group[owner]["image"].size) for owner in owners])
@@ -80,7 +82,7 @@ class Grounding(RecordTask):
         return {"accuracy": accuracy} | ({"pointing": float(np.concatenate(hits).mean())} if hits else {})
 
     def _fuse(self, model, text_embeds, mask, embeds) -> tuple[Tensor, Tensor | None]:
-        """Fused phrases and their maps float (N, G, G), summed over all tokens but [CLS] and [SEP]; None without matching head."""
+        """Fused phrases and their maps float (N, G, G), summed over words; None without a matching head."""
         if "matching" not in model.config.heads:
             return model.fuse(text_embeds, mask, embeds), None
         trace = trace_attention(model, text_embeds, mask, embeds, lambda fused: model.match_logits(fused)[:, 1])

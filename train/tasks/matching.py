@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from train.data.records import TestRecords
 from train.data.transforms import normalize
 from train.metrics.scores import auc, winoground
-from train.tasks.records import RecordTask, batches, choose, choose_exactly, owned
+from train.tasks.records import RecordTask, choose, choose_exactly, owned
 from x2vlm.losses import matching_loss
+from x2vlm.modeling.x2vlm import X2VLM
 
 
 @dataclass(kw_only=True)
@@ -59,10 +61,10 @@ class Matching(RecordTask):
         fused = model.fuse(text_embeds, batch["attention_mask"], embeds)
         return {"matching_loss": matching_loss(model.match_logits(fused), batch["labels"])}
 
-    def measure(self, model, records) -> dict[str, float]:
+    def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """`auc` of true against absent phrases; for pairs of pictures the Winoground scores `text`, `image`, `group`."""
         scores, labels = [], []
-        for group in batches(records, 32):
+        for group in records.batches(32):
             if "images" in group[0]:
                 group = [{"image": image, "captions": record["captions"]} for record in group for image in record["images"]]
                 owners, texts = owned(group, lambda record: record["captions"])

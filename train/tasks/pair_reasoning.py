@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from train.data.records import TestRecords
 from train.data.transforms import normalize
 from train.metrics.scores import accuracy
-from train.tasks.records import RecordTask, batches
+from train.tasks.records import RecordTask
 from x2vlm.modeling.classification import X2VLMForPairReasoning
+from x2vlm.modeling.x2vlm import X2VLM
 
 
 @dataclass(kw_only=True)
@@ -38,10 +40,10 @@ class PairReasoning(RecordTask):
     def training_step(self, model, batch):
         return X2VLMForPairReasoning(model)(**batch | {"images": normalize(batch["images"])}).losses
 
-    def measure(self, model, records) -> dict[str, float]:
+    def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """`accuracy`."""
         task, predictions, labels = X2VLMForPairReasoning(model), [], []
-        for group in batches(records, 32):
+        for group in records.batches(32):
             pictures = [{"image": record["images"][side]} for side in (0, 1) for record in group]
             input_ids, mask, _ = self.read(model, [record["statement"] for record in group])
             predictions += task.predict(self.see(model, pictures), input_ids, mask).argmax(dim=1).tolist()

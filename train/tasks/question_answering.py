@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from train.data.files import read_json_list
+from train.data.records import TestRecords
 from train.data.transforms import may_flip, normalize
 from train.metrics.answers import soft_accuracy
-from train.tasks.records import RecordTask, batches, choose_exactly, device_of, owned
+from train.tasks.records import RecordTask, choose_exactly, device_of, owned
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
+from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import clean_question
 
 
@@ -66,13 +68,13 @@ class QuestionAnswering(RecordTask):
         batch = batch | {"visual": normalize(batch["visual"])}
         return X2VLMForQuestionAnswering(model)(**batch).losses
 
-    def measure(self, model, records) -> dict[str, float]:
+    def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """`accuracy`: exact match, or the soft accuracy of VQA where a question has the `annotations` of several people."""
         task, candidates = X2VLMForQuestionAnswering(model), self.candidates()
         fields = self.texts.collate([self.texts.encode(answer) for answer in candidates])
         answer_ids, answer_mask = (fields[key].to(device_of(model)) for key in ("input_ids", "attention_mask"))
         scores = []
-        for group in batches(records, 16):
+        for group in records.batches(16):
             embeds = self.see(model, group)
             owners, questions = owned(group, lambda record: record["questions"])
             for start in range(0, len(questions), 64):

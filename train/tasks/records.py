@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from train.data.masking import MaskingConfig
-from train.data.records import DataConfig, open_records
+from train.data.records import DataConfig, TestRecords, open_records
 from train.data.text import EncodedText, TextEncoder
 from train.data.transforms import Augmentation, augment, normalize, to_pixels
 from train.data.video import sample_frame_indices
@@ -43,7 +43,9 @@ class RecordTask(Task):
     def prepare(self, processor: Any) -> None:
         self.prepare_texts(processor)
         self.records = open_records(self.data, self.image_size)
-        self.validation_records = {name: open_records(data, self.image_size) for name, data in self.validation.items()}
+        self.validation_records = {
+            name: TestRecords(open_records(data, self.image_size)) for name, data in self.validation.items()
+        }
 
     def prepare_texts(self, processor: Any) -> None:
         """What reading needs besides the data; enough for `measure`."""
@@ -91,7 +93,7 @@ class RecordTask(Task):
             for key, value in self.measure(model, records).items()
         }
 
-    def measure(self, model: X2VLM, records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """The task's metrics on some records; {} for a task that has none of its own."""
         return {}
 
@@ -116,12 +118,6 @@ class RecordTask(Task):
 
 def device_of(model: X2VLM) -> torch.device:
     return next(model.parameters()).device
-
-
-def batches(records: Sequence, size: int) -> Iterator[list]:
-    """Consecutive lists of at most `size` records."""
-    for start in range(0, len(records), size):
-        yield [records[index] for index in range(start, min(start + size, len(records)))]
 
 
 def choose(items: Sequence, count: int, rng: np.random.Generator) -> list:

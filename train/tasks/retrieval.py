@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from train.data.records import TestRecords
 from train.data.text import text_key
 from train.data.transforms import normalize
 from train.metrics.scores import retrieval_recall
-from train.tasks.records import RecordTask, batches, choose
+from train.tasks.records import RecordTask, choose
 from x2vlm.modeling.retrieval import X2VLMForRetrieval
+from x2vlm.modeling.x2vlm import X2VLM
 
 
 @dataclass(kw_only=True)
@@ -45,10 +47,10 @@ class Retrieval(RecordTask):
     def training_step(self, model, batch):
         return X2VLMForRetrieval(model)(**batch | {"visual": normalize(batch["visual"])}).losses
 
-    def measure(self, model, records) -> dict[str, float]:
+    def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """Recall at 1, 5, 10 in both directions, the records being the gallery, after re-ranking."""
         embeds, texts, owners = [], [], []
-        for group in batches(records, 32):
+        for group in records.batches(32):
             owners += [len(embeds) + i for i, record in enumerate(group) for _ in self._captions(record)]
             texts += [text for record in group for text in self._captions(record)]
             embeds += self.see(model, group).to(dtype=torch.float16 if len(records) > 2000 else torch.float32).unbind()
