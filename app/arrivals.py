@@ -57,7 +57,7 @@ class Arrivals:
     def arrive(self, request: gr.Request, look: Look, model: str) -> list[Any]:
         """What the page's address asks for; nothing changes without such a wish."""
         wish = request.query_params
-        tab = gr.Tabs(selected=wish["tab"]) if wish.get("tab") in TABS else gr.skip()
+        tab = gr.update(selected=wish["tab"]) if wish.get("tab") in TABS else gr.skip()
         if wish.get("example") in self.stored:
             return [tab, *self._example(request, wish["example"], look, model)]
         if re.fullmatch(r"\d{1,9}", wish.get("scene", "")) and wish.get("kind") in ("image", "video"):
@@ -70,7 +70,7 @@ class Arrivals:
         info = predictor.info
         status = say("ready", name=info.name, device=info.device, hash=info.hash)
         lacks = [cards.note("lacks", "warn", task=task, reason=reason) for task, reason in predictor.missing.items()]
-        tabs = [gr.Tab(interactive=task not in predictor.missing) for task in LENS_TASKS.values()]
+        tabs = [gr.update(interactive=task not in predictor.missing) for task in LENS_TASKS.values()]
         return [cards.head(status), cards.note("model_note", text=info.note) + "".join(lacks), *tabs, *cut_offs(info)]
 
     def stop(self, request: gr.Request) -> None:
@@ -135,16 +135,16 @@ def stage(shown: Shown | None, look: Look, results: dict[str, Any], truth: str =
     seen = shown.seen if shown else None
     clip = seen is not None and seen.kind == "video"
     strip = [(frame, f"{n} · {time:.2f} s") for frame, n, time in zip(seen.frames, seen.indices, seen.times)] if clip else None
-    view = present(shown, look) if shown else [None, None, gr.Radio(visible=False), gr.HighlightedText(visible=False), "", None]
+    view = present(shown, look) if shown else [None, None, gr.update(visible=False), gr.update(visible=False), "", None]
     return [
         *view,
-        gr.Accordion(visible=clip),
+        gr.update(visible=clip),
         strip,
         ", ".join(map(str, seen.indices)) if clip else "",
-        gr.Accordion(visible=bool(truth)),
+        gr.update(visible=bool(truth)),
         truth,
-        gr.Button(visible=clip),
-        gr.Button(visible=clip),
+        gr.update(visible=clip),
+        gr.update(visible=clip),
         *panels.everything(results, seen),
     ]
 
@@ -154,8 +154,8 @@ def source(kind: str, path: Path) -> list[Any]:
     clip = kind == "video"
     return [
         kind,
-        gr.Image(value=None if clip else str(path), visible=not clip),
-        gr.Video(value=str(path) if clip else None, visible=clip),
+        gr.update(value=None if clip else str(path), visible=not clip),
+        gr.update(value=str(path) if clip else None, visible=clip),
     ]
 
 
@@ -176,6 +176,6 @@ def truth_card(truth: dict[str, Any]) -> str:
     """The generator's own annotation of a scene."""
     rows = [[say("caption"), escape(text)] for text in truth["captions"][:2]]
     rows += [[say("question"), f"{escape(q['question'])} <b>{escape(q['answer'])}</b>"] for q in truth.get("questions", [])[:4]]
-    rows += [[say("phrase"), escape(region["text"])] for region in truth.get("regions", [])[:4]]
-    rows += [[say("absent"), escape(text)] for text in truth.get("absent", [])[:3]]
-    return cards.table(["", ""], rows, "truth")
+    rows += [[say("region_phrase"), escape(region["text"])] for region in truth.get("regions", [])[:4]]
+    rows += [[say("not_there"), escape(text)] for text in truth.get("absent", [])[:3]]
+    return cards.table([], rows, "truth")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from x2vlm.results import Caption, Explanation, Grounding, Match
-from x2vlm.visualize import PALETTE, heat_range
+from x2vlm.visualize import PALETTE
 
 from .i18n import say
 
@@ -43,10 +43,11 @@ def verdict(grounding: Grounding) -> str:
 
 
 def table(head: list[str], rows: list[list[str]], name: str) -> str:
-    """`head` holds text keys, `rows` HTML."""
+    """`head` holds text keys (none: no head), `rows` HTML."""
     top = "".join(f"<th scope='col'>{say(key) if key else ''}</th>" for key in head)
+    top = f"<thead><tr>{top}</tr></thead>" if head else ""
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class='card scroll'><table class='{name}'><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+    return f"<div class='card scroll'><table class='{name}'>{top}<tbody>{body}</tbody></table></div>"
 
 
 def note(key: str, kind: str = "note", **values: Any) -> str:
@@ -63,22 +64,30 @@ def bar(value: float | None) -> str:
 
 def head(status: str) -> str:
     """Title, tagline and which model answers."""
-    return f'<h1>X²-VLM</h1><span class="sub">{say("tagline")}</span><span class="model">{status}</span>'
+    return (
+        f'<div class="head"><h1>X²-VLM</h1><span class="sub">{say("tagline")}</span><span class="model">{status}</span></div>'
+    )
+
+
+def agreement(found: Grounding) -> str:
+    """Share of the heat inside the box, and whether its peak is."""
+    if found.agreement is None:
+        return "–"
+    hit = found.agreement.pointing_hit
+    peak = "" if hit is None else f"<br><small>{say('peak_in' if hit else 'peak_out')}</small>"
+    return percent(found.agreement.energy_inside) + peak
 
 
 def findings(groundings: tuple[Grounding, ...], size: tuple[int, int], iou: list[float] | None = None) -> str:
     """The phrases with verdict, box and agreement."""
     rows = []
     for k, found in enumerate(groundings):
-        agreement = found.agreement
-        peak = "–" if agreement is None or agreement.pointing_hit is None else say("yes" if agreement.pointing_hit else "no")
-        inside = "–" if agreement is None else percent(agreement.energy_inside)
         x1, y1, x2, y2 = (round(side) for side in found.box_xyxy)
         area = (x2 - x1) * (y2 - y1) / (size[0] * size[1])
-        box = f"<span class='num'>{x1}, {y1}, {x2}, {y2}</span>"
-        row = [badge(k), f"<b>{escape(found.phrase)}</b>", verdict(found), inside, peak, box, percent(area)]
+        box = f"<small class='num'>x {x1}–{x2}, y {y1}–{y2} px · {percent(area)}</small>"
+        row = [badge(k), f"<b>{escape(found.phrase)}</b><br>{box}", verdict(found), agreement(found)]
         rows.append(row + ([number(iou[k])] if iou else []))
-    head = ["", "phrase", "verdict", "heat_inside", "peak_inside", "box", "area", *(["iou"] if iou else [])]
+    head = ["", "phrase", "verdict", "heat_inside", *(["iou"] if iou else [])]
     odd = [k + 1 for k, found in enumerate(groundings) if degenerate(found, size)]
     warning = note("degenerate", "warn", which=", ".join(map(str, odd))) if odd else ""
     cut = "".join(note("cut", "warn", at=g.truncated_at, text=g.phrase[: g.truncated_at]) for g in groundings if g.truncated_at)
@@ -100,7 +109,7 @@ def captions(found: tuple[Caption, ...]) -> str:
     best = found[0]
     extra = "" if best.finished else note("caption_cut", "warn")
     extra += note("repetitive", "warn") if best.repetitive else ""
-    return table(["", "caption", "log_prob", "match", "words"], rows, "captions") + extra
+    return table(["", "caption", "log_prob", "match", "length"], rows, "captions") + extra
 
 
 def matches(found: tuple[Match, ...]) -> str:
@@ -150,8 +159,8 @@ def caption(shown: Shown, look: Look) -> str:
     """Legend of the map in view and the text twin below the stage."""
     legend = ""
     if "heat" in look.show and shown.heat is not None and not shown.flat:
-        low, high = heat_range(shown.explanation.maps)
+        low, high = shown.heat_range
         bar_html = f'<span class="ramp {look.colormap}"></span>'
-        legend = f'<div class="legend"><span>{low:.3g}</span>{bar_html}<span>{high:.3g}</span>{note("scale")}</div>'
+        legend = f'<div class="legend"><span>{low:.3g}</span>{bar_html}<span>{high:.3g}</span>{"" if shown.word is None else note("scale")}</div>'
     notes = "".join(f'<p class="warn">{escape(text)}</p>' for text in shown.seen.notes)
     return f'{legend}<p class="twin" role="status">{twin(shown)}</p>{notes}'

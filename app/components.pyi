@@ -13,7 +13,6 @@ from x2vlm.errors import MediaError
 
 from .runtime import friendly
 
-
 def uploaded(path: str | None) -> str | None:
     """The path, if it lies in the upload folder, where alone a visitor's files are.
 
@@ -26,7 +25,6 @@ def uploaded(path: str | None) -> str | None:
     if is_http_url_like(path) or not Path(path).resolve().is_relative_to(folder):
         raise MediaError("Only uploaded files are read, no addresses or paths. Upload the file.", "image/reference")
     return path
-
 
 @friendly
 def raw_path(payload: Any) -> str | None:
@@ -47,7 +45,6 @@ class RawImage(gr.Image):
         from gradio.components import Timer
         from gradio.components.base import Component
 
-
 class RawVideo(gr.Video):
     """A video input whose preprocess hands over the upload's path and needs no ffmpeg."""
 
@@ -61,13 +58,11 @@ class RawVideo(gr.Video):
         from gradio.components import Timer
         from gradio.components.base import Component
 
-
 def refuse_addresses(demo: gr.Blocks) -> None:
     """No component of the page fetches an address that a client names."""
     for block in demo.blocks.values():
         if isinstance(block, gr.components.Component):
             block.async_move_resource_to_block_cache = _local_only(block.async_move_resource_to_block_cache)
-
 
 def _local_only(move: Any) -> Any:
     async def guarded(path: Any) -> str | None:
@@ -78,7 +73,6 @@ def _local_only(move: Any) -> Any:
         return await move(path)
 
     return guarded
-
 
 CANVAS_HTML = '<div class="x2-frame"><img draggable="false"><div class="x2-region" hidden></div></div>'
 
@@ -127,7 +121,6 @@ watch('value', paint);
 paint();
 """
 
-
 class Canvas(gr.HTML):
     """The stage: shows `{"src", "size", "alt"}`; `select` tells a drawn region as pixels of the original (x1, y1, x2, y2)."""
 
@@ -142,7 +135,6 @@ class Canvas(gr.HTML):
         from gradio.components import Timer
         from gradio.components.base import Component
 
-
 CURVE_JS = """
 element.addEventListener('click', (event) => {
   const point = event.target.closest('[data-k]');
@@ -152,7 +144,6 @@ element.addEventListener('keydown', (event) => {
   if (event.key === 'Enter' || event.key === ' ') event.target.dispatchEvent(new MouseEvent('click', {bubbles: true}));
 });
 """
-
 
 class Curve(gr.HTML):
     """An SVG line whose points can be chosen: `select` tells the point's number."""

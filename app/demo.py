@@ -13,12 +13,13 @@ from .components import Canvas, RawImage, RawVideo, refuse_addresses
 from .examples import Example, load_examples
 from .handlers import Handlers
 from .i18n import say, t
-from .page import Page
+from .page import Page, initial
 from .runtime import Models, Studio
 from .tabs import about, ask, describe, find, inspect, match
 from .view import Look, present
 
 LENSES = (("describe", describe), ("ask", ask), ("find", find), ("inspect", inspect), ("match", match))
+SOURCE_HEIGHT = 150
 COLORMAPS = ["viridis", "cividis", "magma", "gray"]
 
 
@@ -44,9 +45,9 @@ def build_demo(
     first = next((example for example in stored.values() if example.kind == "image"), None)
     page = Page(Handlers(studio), first, stored_shown(first, names[0]) if first else None)
     arrivals = Arrivals(studio, stored)
-    with gr.Blocks(title="X²-VLM", analytics_enabled=False, delete_cache=(600, limits.TEMP_SECONDS)) as demo:
+    with gr.Blocks(title="X²-VLM", fill_width=True, analytics_enabled=False, delete_cache=(600, limits.TEMP_SECONDS)) as demo:
         _lay_out(page, studio.models, stored)
-        _wire(page, arrivals, studio)
+        _wire(demo, page, arrivals)
         api.publish(studio)
     refuse_addresses(demo)
     demo.studio = studio
@@ -73,6 +74,8 @@ def _lay_out(page: Page, models: Models, stored: dict[str, Example]) -> None:
                         setattr(page, name, lens.build(page))
                 with gr.Tab(t("tab_about"), id="about", elem_id="tab-about"):
                     about.build(page)
+            with gr.Accordion(t("truth"), open=True, visible=False, elem_id="truth") as page.truth:
+                page.truth_card = gr.HTML()
             _data(page)
 
 
@@ -86,15 +89,21 @@ def _sidebar(page: Page, models: Models) -> None:
 
 
 def _source(page: Page, stored: dict[str, Example]) -> None:
-    """Uploaders beside examples and fresh scenes."""
+    """Uploaders beside examples, and fresh scenes."""
     path = str(page.example.path) if page.example else None
+    with gr.Row(elem_id="toolbar"):
+        page.kind = gr.Radio(
+            [(t("image"), "image"), (t("video"), "video")], value="image", show_label=False, container=False, elem_id="kind"
+        )
+        page.new_scene = gr.Button(t("new_scene"), size="md", min_width=110, elem_id="new-scene")
+        page.stop = gr.Button(t("stop"), size="md", min_width=70, elem_id="stop")
     with gr.Row(elem_id="source", equal_height=True):
-        with gr.Column(scale=3, min_width=200):
+        with gr.Column(scale=1, min_width=180):
             page.image = RawImage(
                 path,
                 label=t("upload_image"),
                 sources=["upload", "clipboard", "webcam"],
-                height=168,
+                height=SOURCE_HEIGHT,
                 format="png",
                 buttons=[],
                 placeholder=t("drop_image"),
@@ -104,38 +113,32 @@ def _source(page: Page, stored: dict[str, Example]) -> None:
             page.video = RawVideo(
                 label=t("upload_video"),
                 sources=["upload", "webcam"],
-                height=168,
+                height=SOURCE_HEIGHT,
                 buttons=[],
                 visible=False,
                 elem_id="upload-video",
             )
-        with gr.Column(scale=2, min_width=160):
-            page.kind = gr.Radio(
-                [(t("image"), "image"), (t("video"), "video")], value="image", show_label=False, container=False, elem_id="kind"
-            )
-            page.new_scene = gr.Button(t("new_scene"), variant="secondary", elem_id="new-scene")
-            page.stop = gr.Button(t("stop"), variant="stop", size="sm", elem_id="stop")
-    page.examples = gr.Gallery(
-        [(str(thumbnail(example)), example.name) for example in stored.values()],
-        label=t("examples"),
-        columns=max(len(stored), 1),
-        height=104,
-        object_fit="cover",
-        allow_preview=False,
-        interactive=False,
-        buttons=[],
-        visible=bool(stored),
-        elem_id="examples",
-    )
+        page.examples = gr.Gallery(
+            [(str(thumbnail(example)), example.name) for example in stored.values()],
+            label=t("examples"),
+            columns=4,
+            height=SOURCE_HEIGHT,
+            object_fit="cover",
+            allow_preview=False,
+            interactive=False,
+            buttons=[],
+            visible=bool(stored),
+            scale=1,
+            min_width=180,
+            elem_id="examples",
+        )
 
 
 def _view(page: Page) -> None:
     first = present(page.first_shown, Look()) if page.first_shown else [None, None, None, None, cards.note("privacy"), None]
     page.canvas = Canvas(first[1], elem_id="canvas")
-    layers = {"choices": first[2].choices, "value": 0, "visible": first[2].visible} if first[2] else {"visible": False}
-    page.layers = gr.Radio(**layers, label=t("layer"), elem_id="layers")
-    strip = {"value": first[3].value, "visible": first[3].visible} if first[3] else {"visible": False}
-    page.words = gr.HighlightedText(**strip, label=t("words"), elem_id="words")
+    page.layers = gr.Radio(**initial(first[2]), label=t("layer"), elem_id="layers")
+    page.words = gr.HighlightedText(**initial(first[3]), label=t("words"), elem_id="words")
     page.caption = gr.HTML(first[4], elem_id="twin")
     page.first_data = first[5]
     with gr.Accordion(t("view"), open=False, elem_id="view"):
@@ -146,7 +149,7 @@ def _view(page: Page) -> None:
             colormap = gr.Dropdown(COLORMAPS, value="viridis", label=t("colormap"), elem_id="colormap")
         with gr.Row():
             opacity = gr.Slider(0, 1, Look().opacity, step=0.05, label=t("opacity"), elem_id="opacity")
-            threshold = gr.Slider(0, 1, 0, step=0.05, label=t("threshold"))
+            threshold = gr.Slider(0, 1, Look().threshold, step=0.05, label=t("threshold"), elem_id="threshold")
         smooth = gr.Checkbox(True, label=t("smooth"))
     page.look_controls = [show, opacity, threshold, colormap, smooth]
 
@@ -174,8 +177,6 @@ def _frames(page: Page) -> None:
             page.frame_count = gr.Slider(1, limits.FRAMES, 8, step=1, label=t("frame_count"))
             page.frame_numbers = gr.Textbox(label=t("frame_list"), elem_id="frame-numbers")
         page.use_frames = gr.Button(t("apply_frames"), size="sm", elem_id="use-frames")
-    with gr.Accordion(t("truth"), open=True, visible=False, elem_id="truth") as page.truth:
-        page.truth_card = gr.HTML()
     gr.HTML(cards.note("privacy"))
 
 
@@ -195,14 +196,14 @@ def thumbnail(example: Example) -> Any:
     return example.path if example.kind == "image" else example.path.with_suffix(".jpg")
 
 
-def _wire(page: Page, arrivals: Arrivals, studio: Studio) -> None:
+def _wire(demo: gr.Blocks, page: Page, arrivals: Arrivals) -> None:
     page.stage = [page.shown, page.canvas, page.layers, page.words, page.caption, page.data]
     page.redraw = [page.shown, page.canvas, page.caption]
     for _name, lens in LENSES:
         lens.wire(page)
     _wire_view(page)
     _wire_region(page)
-    _wire_arrivals(page, arrivals, studio)
+    _wire_arrivals(demo, page, arrivals)
 
 
 def _wire_view(page: Page) -> None:
@@ -264,7 +265,7 @@ def _wire_region(page: Page) -> None:
         page.on_view(done.success, None, [], [page.tabs], js=f"() => ({{selected: '{tab}', __type__: 'update'}})")
 
 
-def _wire_arrivals(page: Page, arrivals: Arrivals, studio: Studio) -> None:
+def _wire_arrivals(demo: gr.Blocks, page: Page, arrivals: Arrivals) -> None:
     panels_out = [component for name, _ in LENSES for component in getattr(page, name).outputs]
     arrived = [
         *page.stage,
@@ -289,6 +290,6 @@ def _wire_arrivals(page: Page, arrivals: Arrivals, studio: Studio) -> None:
     page.on_model(page.examples.select, arrivals.example, [page.look, page.model], filled)
     tabs = [page.lens[name] for name, _ in LENSES]
     status = [page.head, page.missing, *tabs, *page.find.controls]
-    page.on_model([gr.context.Context.root_block.load, page.use_model.click], arrivals.model_status, [page.model], status)
-    page.on_model(gr.context.Context.root_block.load, arrivals.arrive, [page.look, page.model], [page.tabs, *filled])
+    page.on_model([demo.load, page.use_model.click], arrivals.model_status, [page.model], status, show_progress="hidden")
+    page.on_model(demo.load, arrivals.arrive, [page.look, page.model], [page.tabs, *filled], show_progress="hidden")
     page.on_view(page.stop.click, arrivals.stop, [], [], cancels=page.model_events)

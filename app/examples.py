@@ -128,17 +128,16 @@ def tour(run: Callable[..., Any], texts: Texts) -> dict[str, Any]:
     return {task: result for task, result in results.items() if result is not None}
 
 
-def build(model: str = "mini", folder: Path = FOLDER) -> None:
+def build(predictor: Any, folder: Path = FOLDER) -> None:
     """Write the bundled examples with what the model says of them."""
-    from x2vlm import Predictor
-
-    predictor = Predictor.from_pretrained(model)
     folder.mkdir(parents=True, exist_ok=True)
     for name, kind, number in BUNDLED:
         frames, truth = fresh_scene(kind, number)
         path = save_scene(kind, frames, folder / name)
+        if kind == "video":
+            frames[len(frames) // 2].save(path.with_suffix(".jpg"))
         texts = texts_for(truth, number)
-        scene = predictor.encode(path)
+        scene = predictor.encode(str(path))
         results = tour(lambda task, *args, _scene=scene, **options: getattr(predictor, task)(_scene, *args, **options), texts)
         stored = {"media": path.name, "model": predictor.info.hash, "scene": number, "texts": asdict(texts)}
         stored["results"] = {task: _plain(result) for task, result in results.items()}
@@ -157,4 +156,6 @@ def _plain(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    build()
+    from x2vlm.predictor import Predictor
+
+    build(Predictor.from_pretrained("mini"))

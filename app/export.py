@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from x2vlm.results import Answers, Caption, Grounding, Match
-from x2vlm.visualize import colorbar, heat_range
+from x2vlm.visualize import colorbar
 
 from .view import Look, Shown, draw
 
@@ -47,7 +47,7 @@ def png(shown: Shown, look: Look) -> bytes:
     """The stage's picture with its colour bar below."""
     picture = draw(shown, look)
     if "heat" in look.show and shown.heat is not None:
-        legend = colorbar(heat_range(shown.explanation.maps), look.colormap, width=min(picture.width, 320))
+        legend = colorbar(shown.heat_range, look.colormap, width=min(picture.width, 320))
         sheet = Image.new("RGB", (picture.width, picture.height + legend.height + 8), "white")
         sheet.paste(picture, (0, 0))
         sheet.paste(legend, (0, picture.height + 8))

@@ -156,7 +156,7 @@ class Handlers:
         frames = annotate_frames(seen.frames, [[_scaled(g, scale) for g in of_frame] for of_frame in found])
         span = max(seen.times[-1] - seen.times[0], 0.1)
         path = Path(tempfile.mkdtemp(dir=limits.temp_folder())) / "annotated.mp4"
-        return gr.Video(value=str(write_video(frames, max(len(frames) - 1, 1) / span, path)), visible=True)
+        return gr.update(value=str(write_video(frames, max(len(frames) - 1, 1) / span, path)), visible=True)
 
     def deletion(self, request: gr.Request, shown: Shown | None, model: str) -> str:
         """Match probability while patches are greyed, hottest first against at random."""
@@ -170,7 +170,7 @@ class Handlers:
         first = limits.needed_map(loaded(shown).explanation)
         second = self.run(request, shown, model, "explain", limits.text(text), method=method)
         pair = tuple(_overlay(shown, e, look) for e in (first, second))
-        return gr.ImageSlider(value=pair, visible=True)
+        return gr.update(value=pair, visible=True)
 
 
 def result(

@@ -40,7 +40,9 @@ class Page:
         """What the first example puts into a tab's field."""
         return getattr(self.example.texts, field) if self.example else ""
 
-    def on_model(self, triggers: Any, fn: Callable, inputs: list, outputs: list, rules: Rules | None = None) -> Any:
+    def on_model(
+        self, triggers: Any, fn: Callable, inputs: list, outputs: list, rules: Rules | None = None, **options: Any
+    ) -> Any:
         """An event that calls the model: one queue for all of them, fields checked before a place in it is taken."""
         event = bind(
             triggers,
@@ -51,7 +53,7 @@ class Page:
             validator=checks(inputs, {self.shown: loaded} | rules) if rules is not None else None,
             concurrency_id="model",
             concurrency_limit=limits.WORKERS,
-            show_progress="minimal",
+            **({"show_progress": "minimal"} | options),
         )
         self.model_events.append(event)
         return event
@@ -65,6 +67,11 @@ class Page:
     def context(self) -> list[Any]:
         """The first inputs of every model event."""
         return [self.shown, self.look, self.model]
+
+
+def initial(update: dict[str, Any] | None) -> dict[str, Any]:
+    """An update as arguments of a component that is being made; hidden where there is none."""
+    return {k: v for k, v in update.items() if k != "__type__"} if update else {"visible": False}
 
 
 def bind(triggers: Any, *args: Any, **options: Any) -> Any:

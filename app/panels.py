@@ -23,21 +23,21 @@ MOST_WORDS = 24
 def describe(found: Sequence[Caption] | None) -> list[Any]:
     """Values for the tinted caption and the table of candidates."""
     if not found:
-        return [gr.HighlightedText(value=[], visible=False), empty("describe")]
+        return [gr.update(value=[], visible=False), empty("describe")]
     tinted = [(word.text, word.probability) for word in found[0].words]
-    return [gr.HighlightedText(value=tinted, visible=True), cards.captions(tuple(found))]
+    return [gr.update(value=tinted, visible=True), cards.captions(tuple(found))]
 
 
 def ask(found: Answers | None, from_region: bool = False) -> list[Any]:
     """Values for the answer and its probabilities."""
     if not found:
-        return [empty("ask"), gr.Label(value=None, visible=False)]
+        return [empty("ask"), gr.update(value=None, visible=False)]
     first, *rest = found.answers
     close = bool(rest) and first.probability - rest[0].probability < CLOSE
     weak = found.best in ("yes", "no") or found.best.isdigit() or found.question.lower().startswith("how many")
     card = cards.answer(found.question, found.best, close, weak, found.truncated_at)
     card += cards.note("region_answer") if from_region else ""
-    return [card, gr.Label(value={answer.text: answer.probability for answer in found.answers}, visible=True)]
+    return [card, gr.update(value={answer.text: answer.probability for answer in found.answers}, visible=True)]
 
 
 def find(found: Sequence[Grounding] | None, size: tuple[int, int] = (1, 1), box: tuple[float, ...] | None = None) -> list[Any]:
@@ -50,7 +50,7 @@ def find(found: Sequence[Grounding] | None, size: tuple[int, int] = (1, 1), box:
 def inspect(found: Explanation | None, seen: Seen | None = None, frame: int = 0) -> list[Any]:
     """Values for the map's numbers and for one small picture a word."""
     if not found:
-        return [empty("inspect"), gr.Gallery(value=None, visible=False)]
+        return [empty("inspect"), gr.update(value=None, visible=False)]
     limits = heat_range(found.maps)
     base = seen.frames[frame].copy()
     base.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -61,7 +61,7 @@ def inspect(found: Explanation | None, seen: Seen | None = None, frame: int = 0)
     card = cards.note("numbers", **map_numbers(found)) + cards.note("honesty")
     if found.truncated_at:
         card = cards.note("cut", "warn", at=found.truncated_at, text=found.text[: found.truncated_at]) + card
-    return [card, gr.Gallery(value=pictures, visible=True)]
+    return [card, gr.update(value=pictures, visible=True)]
 
 
 def match(found: Sequence[Match] | None) -> list[Any]:

@@ -33,13 +33,14 @@ SETTINGS = {
 
 def serve(demo: gr.Blocks, port: int | None = None, share: bool = False, mcp: bool = False) -> None:
     """Launch and block until a signal; then finish what is at work and return."""
-    stop = threading.Event()
+    stop: list[int] = []  # a lock, such as an Event's, could be held by the very thread that the signal interrupts
     for sign in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sign, lambda *_: stop.set())
+        signal.signal(sign, lambda number, _: stop.append(number))
     demo.studio.models.warm()
     start(demo, server_port=port, share=share, mcp_server=mcp or None)
-    threading.Thread(target=_tidy_for_ever, args=(stop,), daemon=True).start()
-    stop.wait()
+    threading.Thread(target=_tidy_for_ever, daemon=True).start()
+    while not stop:
+        time.sleep(0.2)
     log.warning("stopping: finishing what is at work")
     demo.studio.gate.drain()
     time.sleep(0.5)  # the last answer's way out
@@ -53,8 +54,9 @@ def start(demo: gr.Blocks, **options) -> str:
     return address
 
 
-def _tidy_for_ever(stop: threading.Event) -> None:
-    while not stop.wait(60):
+def _tidy_for_ever() -> None:
+    while True:
+        time.sleep(60)
         tidy(Path(get_upload_folder()))
 
 

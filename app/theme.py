@@ -20,6 +20,18 @@ THEME = gr.themes.Base(
     block_label_border_width="0px",
     block_label_text_color="*neutral_500",
     block_title_text_weight="600",
+    input_background_fill="white",
+    input_background_fill_dark="*neutral_900",
+    input_border_width="1px",
+    input_border_color="*neutral_300",
+    button_secondary_background_fill="white",
+    button_secondary_background_fill_dark="*neutral_800",
+    button_secondary_background_fill_hover="*neutral_100",
+    button_secondary_border_color="*neutral_300",
+    button_border_width="1px",
+    button_cancel_background_fill="white",
+    button_cancel_background_fill_dark="*neutral_800",
+    button_cancel_text_color="*neutral_700",
     button_primary_background_fill="*primary_700",
     button_primary_background_fill_hover="*primary_800",
     button_primary_text_color="white",
@@ -28,19 +40,38 @@ THEME = gr.themes.Base(
 
 CSS = """
 .gradio-container { max-width: 1480px !important; margin: 0 auto; }
-#head { display: flex; align-items: baseline; gap: 14px; flex-wrap: wrap; }
-#head h1 { font-size: 1.45rem; font-weight: 700; margin: 0; letter-spacing: -0.01em; }
+#head .head { display: flex; align-items: baseline; gap: 14px; flex-wrap: wrap; }
+#head .head h1 { font-size: 1.45rem; font-weight: 700; margin: 0; letter-spacing: -0.01em; }
 #head .sub { color: var(--body-text-color-subdued); }
 #head .model { margin-left: auto; font-size: .85rem; padding: 3px 12px; border-radius: 99px;
   border: 1px solid var(--border-color-primary); background: var(--background-fill-primary); }
 #canvas { padding: 0; border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg); overflow: hidden;
   background: var(--background-fill-secondary); }
 .x2-frame { position: relative; width: fit-content; max-width: 100%; margin: 0 auto; line-height: 0; cursor: crosshair; }
-.x2-frame img { display: block; max-width: 100%; max-height: 52vh; min-height: min(44vh, 380px); width: auto; margin: 0;
+.x2-frame img { display: block; max-width: 100%; max-height: 48vh; min-height: min(40vh, 340px); width: auto; margin: 0;
   user-select: none; border-radius: 0; }
 .x2-frame.draw { touch-action: none; }
 .x2-region { position: absolute; border: 2px solid #fff; outline: 2px dashed #0f172a; pointer-events: none; }
 .x2-region[hidden] { display: none; }
+#words .score-token.highlighted, #caption-words .score-token.highlighted { filter: hue-rotate(170deg); }
+#words .token, #caption-words .token { font-size: 1rem; padding: 3px 7px; border-radius: 6px; cursor: pointer; }
+.html-container { padding: 0 !important; }
+main.contain { max-width: 1440px; margin: 0 auto; width: 100%; }
+#toolbar { align-items: center; flex-wrap: nowrap; }
+#toolbar #kind { min-width: 0; }
+#toolbar #kind { flex: 1 1 auto; }
+#toolbar button { flex: 0 0 auto; }
+#examples .caption-label { display: none; }
+#examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; gap: 8px; padding-top: 26px; }
+#examples .thumbnail-item { width: 100%; height: auto; aspect-ratio: 1; }
+#answers h2 { display: none; }
+.captions td:nth-child(2), .matches td:nth-child(2), .findings td:nth-child(2) { width: 50%; }
+.captions .bar, .matches .bar { width: 60px; }
+.captions td:nth-child(4), .matches td:nth-child(3) { white-space: nowrap; }
+#source .form { border: 0; background: none; }
+.card small { color: var(--body-text-color-subdued); }
+.chips { gap: 6px !important; }
+.chips button { flex: 0 1 auto !important; border-radius: 99px !important; font-weight: 400 !important; }
 .legend { display: flex; align-items: center; gap: 8px; font-size: .82rem; font-variant-numeric: tabular-nums; flex-wrap: wrap; }
 .legend .note { margin: 0 0 0 auto; }
 .ramp { display: inline-block; width: 160px; height: 12px; border-radius: 3px; }
@@ -54,6 +85,7 @@ CSS = """
 .card { border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg); background: var(--background-fill-primary); }
 .card.scroll { overflow-x: auto; }
 .card table { width: 100%; border-collapse: collapse; margin: 0; font-size: .92rem; border: 0; }
+.card table, .card thead, .card tbody, .card tr { border: 0 !important; border-radius: 0; }
 .card th { text-align: left; font-weight: 600; font-size: .8rem; color: var(--body-text-color-subdued); padding: 8px 10px;
   border: 0; border-bottom: 1px solid var(--border-color-primary); white-space: nowrap; background: none; }
 .card td { padding: 9px 10px; border: 0; border-bottom: 1px solid var(--border-color-primary); vertical-align: middle; }

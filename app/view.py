@@ -57,6 +57,11 @@ class Shown:
         return self.explanation.overall if self.word is None else self.explanation.maps[self.word]
 
     @property
+    def heat_range(self) -> tuple[float, float]:
+        """The scale of the map in view: one for all words of a text, so that they compare; its own for the whole text."""
+        return heat_range(self.heat if self.word is None else self.explanation.maps)
+
+    @property
     def flat(self) -> bool:
         """The map in view has no contrast; that is said, not stretched to full colour."""
         return self.heat is not None and is_flat(self.heat)
@@ -76,7 +81,7 @@ class Look:
 
     show: tuple[str, ...] = ("box", "heat")
     opacity: float = 0.55
-    threshold: float = 0.0
+    threshold: float = 0.2
     colormap: str = "viridis"
     smooth: bool = True
 
@@ -92,7 +97,7 @@ def draw(shown: Shown, look: Look) -> Image.Image:
     picture = shown.seen.frames[shown.frame]
     if "heat" in look.show and shown.heat is not None and not shown.flat:
         picture = overlay_heatmap(
-            picture, shown.heat, look.opacity, look.colormap, heat_range(shown.explanation.maps), look.threshold, look.smooth
+            picture, shown.heat, look.opacity, look.colormap, shown.heat_range, look.threshold, look.smooth
         )
     if "box" in look.show:
         picture = _with_boxes(picture, shown)
@@ -109,7 +114,7 @@ def _with_boxes(picture: Image.Image, shown: Shown) -> Image.Image:
     return draw_boxes(
         picture,
         boxes,
-        labels=[g.phrase for _, g in found],
+        labels=[found[0][1].phrase] if len(shown.layers) == 1 else None,
         dashed=[g.verdict == "absent" for _, g in found],
         numbers=[k + 1 for k, _ in found],
     )
@@ -136,9 +141,9 @@ def canvas_value(shown: Shown, look: Look) -> dict[str, Any]:
 def present(shown: Shown, look: Look) -> list[Any]:
     """Values for the stage's outputs: shown, canvas, layers, words, caption, data."""
     names = [(f"{k + 1}  {layer.name}", k) for k, layer in enumerate(shown.layers)]
-    layers = gr.Radio(choices=names, value=shown.layer if names else None, visible=len(names) > 1)
+    layers = gr.update(choices=names, value=shown.layer if names else None, visible=len(names) > 1)
     text = words(shown)
-    strip = gr.HighlightedText(value=text, visible=bool(text))
+    strip = gr.update(value=text, visible=bool(text))
     return [shown, canvas_value(shown, look), layers, strip, cards.caption(shown, look), shown.to_dict()]
 
 

@@ -33,7 +33,7 @@ def choose_layer(shown: Shown | None, look: Look, layer: int | None) -> list[Any
         return [gr.skip()] * 4
     shown = dataclasses.replace(shown, layer=layer, word=None)
     text = words(shown)
-    return [*redraw(shown, look), gr.HighlightedText(value=text, visible=bool(text))]
+    return [*redraw(shown, look), gr.update(value=text, visible=bool(text))]
 
 
 def choose_answer(shown: Shown | None, event: gr.SelectData) -> Any:
@@ -90,18 +90,18 @@ def phrases_of(caption: str) -> str:
 
 def caption_to_find(shown: Shown | None) -> list[Any]:
     """Hand the caption's things to Find."""
-    return [phrases_of(_text(shown)), gr.Tabs(selected="find")]
+    return [phrases_of(_text(shown)), gr.update(selected="find")]
 
 
 def text_to_inspect(shown: Shown | None) -> list[Any]:
     """Hand the caption, question or best text to Inspect, with the target that fits."""
     target = {"caption": "caption", "answer": "answer", "ground": "box"}.get(shown.task if shown else "", "match")
-    return [_text(shown), target, gr.Tabs(selected="inspect")]
+    return [_text(shown), target, gr.update(selected="inspect")]
 
 
 def caption_to_match(shown: Shown | None, texts: str) -> list[Any]:
     """Put the caption above the texts of Match."""
-    return ["\n".join(dict.fromkeys([_text(shown), *texts.split("\n")])).strip(), gr.Tabs(selected="match")]
+    return ["\n".join(dict.fromkeys([_text(shown), *texts.split("\n")])).strip(), gr.update(selected="match")]
 
 
 def _text(shown: Shown | None) -> str:
@@ -114,7 +114,7 @@ def make_files(shown: Shown | None, look: Look) -> Any:
     if shown is None:
         return gr.skip()
     folder = Path(tempfile.mkdtemp(dir=limits.temp_folder()))
-    return gr.Files(value=export.write_files(shown, look, methods(shown), folder), visible=True)
+    return gr.update(value=export.write_files(shown, look, methods(shown), folder), visible=True)
 
 
 def methods(shown: Shown) -> str:
@@ -131,10 +131,10 @@ def methods(shown: Shown) -> str:
 def link_to(shown: Shown | None) -> list[Any]:
     """The query string that reopens an example or scene."""
     if shown is None or not shown.origin:
-        return [gr.Textbox(visible=False), gr.HTML(cards.note("uploads_not_linked"), visible=True)]
-    return [gr.Textbox(shown.origin, visible=True), gr.HTML(visible=False)]
+        return [gr.update(visible=False), gr.update(value=cards.note("uploads_not_linked"), visible=True)]
+    return [gr.update(value=shown.origin, visible=True), gr.update(visible=False)]
 
 
 def show_source(kind: str) -> list[Any]:
     """The uploader of pictures or of clips."""
-    return [gr.Image(visible=kind == "image"), gr.Video(visible=kind == "video")]
+    return [gr.update(visible=kind == "image"), gr.update(visible=kind == "video")]

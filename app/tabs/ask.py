@@ -8,7 +8,7 @@ import gradio as gr
 
 from .. import limits, panels, viewing
 from ..i18n import t
-from ..page import Page
+from ..page import Page, initial
 
 STARTERS = ("what is there?", "how many animals are there?", "what color is the largest thing?", "where is the scene?")
 
@@ -26,7 +26,7 @@ def build(page: Page) -> SimpleNamespace:
         starters = [gr.Button(text, size="sm", min_width=60) for text in STARTERS]
     run = gr.Button(t("ask"), variant="primary", elem_id="run-ask")
     card = gr.HTML(card, elem_id="answer")
-    label = gr.Label(label.value, visible=label.visible, label=t("probabilities"), num_top_classes=limits.TOP_ANSWERS)
+    label = gr.Label(**initial(label), label=t("probabilities"), num_top_classes=limits.TOP_ANSWERS, elem_id="answers")
     to_inspect = gr.Button(t("to_inspect"), size="sm")
     with gr.Accordion(t("advanced"), open=False):
         mode = gr.Radio([(t("ranked"), "rank"), (t("generated"), "generate")], value="rank", label=t("ask_mode"))

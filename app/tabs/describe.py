@@ -8,13 +8,13 @@ import gradio as gr
 
 from .. import limits, panels, viewing
 from ..i18n import t
-from ..page import Page
+from ..page import Page, initial
 
 
 def build(page: Page) -> SimpleNamespace:
     first, table = panels.describe(page.first.get("caption"))
     run = gr.Button(t("describe"), variant="primary", elem_id="run-describe")
-    words = gr.HighlightedText(first.value, visible=first.visible, label=t("caption_words"), elem_id="caption-words")
+    words = gr.HighlightedText(**initial(first), label=t("caption_words"), elem_id="caption-words")
     table = gr.HTML(table, elem_id="captions")
     with gr.Row():
         to_find = gr.Button(t("to_find"), size="sm", elem_id="caption-to-find")

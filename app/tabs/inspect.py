@@ -8,7 +8,7 @@ import gradio as gr
 
 from .. import limits, panels, viewing
 from ..i18n import t
-from ..page import Page
+from ..page import Page, initial
 
 METHODS = [
     ("cross-attention × gradient", "gradient"),
@@ -28,8 +28,7 @@ def build(page: Page) -> SimpleNamespace:
     run = gr.Button(t("inspect"), variant="primary", elem_id="run-inspect")
     numbers = gr.HTML(numbers, elem_id="map-numbers")
     gallery = gr.Gallery(
-        gallery.value,
-        visible=gallery.visible,
+        **initial(gallery),
         label=t("small_multiples"),
         columns=5,
         height="auto",
