@@ -21,7 +21,7 @@ Record = dict[str, Any]
 
 def image_text(entry: dict[str, Any], file: Entries) -> Record:
     """`image` (path, base64 or member of the shard; also under `binary`) and `caption` or `captions`; `image_id` if known."""
-    record = {"image": _image(entry, file), "captions": _captions(entry)}
+    record = {"image": _image(entry, file), "captions": captions_of(entry)}
     return record | ({"image_id": entry["image_id"]} if "image_id" in entry else {})
 
 
@@ -42,7 +42,7 @@ def region_text(entry: dict[str, Any], file: Entries) -> Record:
 
 def video_text(entry: dict[str, Any], file: Entries) -> Record:
     """`video_frames` (encoded frames, or clips of them with `is_continuous`) or `video` (a file), and `text` or `caption`."""
-    texts = _captions(entry)
+    texts = captions_of(entry)
     if "video" in entry:
         return {"frames": _decode(entry["video"], file), "captions": texts}
     frames = entry["video_frames"]
@@ -135,7 +135,8 @@ def _decode(source: str, file: Entries) -> list[Image.Image]:
     return read_clip(file.file(source))
 
 
-def _captions(entry: dict[str, Any]) -> list[str]:
+def captions_of(entry: dict[str, Any]) -> list[str]:
+    """The texts under `caption`, `captions`, `desc` or `text`. Raises `KeyError` or `DataError`."""
     for key in ("caption", "captions", "desc", "text"):
         if key in entry:
             return _texts(entry[key])

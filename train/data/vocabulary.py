@@ -1,6 +1,7 @@
 """Learns a small uncased WordPiece vocabulary: the words of a corpus, then single characters of many scripts.
 
     python -m train.data.vocabulary --out runs/mini/tokenizer --size 1600
+    python -m train.data.vocabulary --out runs/flickr8k/tokenizer --size 4000 --files '../shared/data/flickr8k/train-*.tar'
 
 Every printable ASCII character and, as far as the size allows, the letters of the scripts below become tokens of their own
 (and `##` continuations), so that everyday text of those scripts never turns into [UNK].
@@ -10,14 +11,16 @@ from __future__ import annotations
 
 import argparse
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BertTokenizerFast
 
-from x2vlm.errors import ConfigError
+from train.data.files import expand, open_entries
+from train.data.formats import captions_of
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SCRIPTS = (
@@ -45,25 +48,16 @@ SCRIPTS = (
 def learn_vocabulary(corpus: Iterable[str], size: int, min_count: int = 2) -> list[str]:
     """At most `size` tokens: specials, printable ASCII, the corpus' words by frequency, then letters of further scripts.
 
-    Raises:
-        ConfigError: the words of the corpus do not fit (`config/value`); nothing is silently dropped.
+    Words that come less than `min_count` times, or find no room, are spelt letter by letter.
     """
     normalizer, splitter = BertNormalizer(lowercase=True), BertPreTokenizer()
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for text in corpus:
-        for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)):
-            counts[word] = counts.get(word, 0) + 1
-    words = sorted(
-        (word for word, count in counts.items() if count >= min_count and len(word) > 1), key=lambda w: (-counts[w], w)
-    )
+        counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    words = sorted((word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word))
     ascii_range, *further = SCRIPTS
-    tokens = list(dict.fromkeys([*SPECIAL_TOKENS, *_letters(ascii_range, normalizer, splitter), *words]))
-    if len(tokens) > size:
-        raise ConfigError(
-            f"The corpus has {len(words)} words; a vocabulary of {size} holds no more. Raise --size.", "config/value"
-        )
     letters = [token for script in further for token in _letters(script, normalizer, splitter)]
-    return list(dict.fromkeys([*tokens, *letters]))[:size]
+    return list(dict.fromkeys([*SPECIAL_TOKENS, *_letters(ascii_range, normalizer, splitter), *words, *letters]))[:size]
 
 
 def _letters(script: tuple[int, int], normalizer: BertNormalizer, splitter: BertPreTokenizer) -> list[str]:
@@ -93,17 +87,26 @@ def save_tokenizer(vocabulary: list[str], folder: str | Path, max_length: int = 
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
 
 
+def _corpus(files: list[str], texts: int) -> Iterator[str]:
+    if not files:
+        from x2vlm.stickers import corpus
+
+        yield from corpus(texts, seed=0)
+    for file in (open_entries(path, "") for path in expand(files)):
+        for index in range(len(file)):
+            yield from captions_of(file.entry(index))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, help="folder for the tokenizer")
     parser.add_argument("--size", type=int, default=1600, help="tokens at most")
+    parser.add_argument("--files", nargs="*", default=[], help="annotation files or shards with captions; default: stickers")
     parser.add_argument("--texts", type=int, default=50_000, help="sticker texts to learn from")
     parser.add_argument("--max-length", type=int, default=64, help="longest text of the model in tokens")
     arguments = parser.parse_args()
 
-    from x2vlm.stickers import corpus
-
-    vocabulary = learn_vocabulary(corpus(arguments.texts, seed=0), arguments.size)
+    vocabulary = learn_vocabulary(_corpus(arguments.files, arguments.texts), arguments.size)
     save_tokenizer(vocabulary, arguments.out, arguments.max_length)
     print(f"{len(vocabulary)} tokens written to {arguments.out}")
 
