@@ -107,3 +107,21 @@ def tiny_predictor(tiny_model, tiny_processor):
 
     answers = ("yes", "no", "red", "green", "blue", "two", "three", "man", "woman", "dog")
     return Predictor.from_model(tiny_model, tiny_processor, Settings(max_tokens=20, answers=answers), name="tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_predictor, tiny_model, tiny_tokenizer, tmp_path_factory) -> Path:
+    """The tiny model as a folder that `Predictor.from_pretrained` loads."""
+    import json
+
+    from x2vlm.checkpoint import save_model
+
+    folder = save_model(tiny_model, tmp_path_factory.mktemp("models") / "tiny", tiny_tokenizer)
+    settings = {
+        "thresholds": {"absent": 0.2, "present": 0.5},
+        "max_tokens": 20,
+        "answers": ["yes", "no", "red", "green", "blue", "two", "three", "man", "woman", "dog"],
+        "note": "knows nothing",
+    }
+    (folder / "predictor.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder

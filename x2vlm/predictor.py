@@ -31,17 +31,26 @@ from x2vlm.results import (
     Explanation,
     Grounding,
     Match,
-    ModelInfo,
     RegionDescription,
 )
 from x2vlm.scene import Scene, open_scene
-from x2vlm.suite import TASKS, Member, Settings, assign_tasks, check_thresholds, load_member, pick_device, pick_dtype, prepare
+from x2vlm.suite import (
+    TASKS,
+    Member,
+    Settings,
+    assign_tasks,
+    check_thresholds,
+    describe_suite,
+    load_member,
+    pick_device,
+    pick_dtype,
+    prepare,
+)
 from x2vlm.targets import answer_target, box_target, caption_target, explain_text, match_target
 
 TEXTS_AT_ONCE = 16
 MAX_TEXTS = 1000
 MAX_CHOICES = 20_000
-DEFAULT_FRAMES = 8
 METHODS = ("gradient", "attention", "rollout", "image-gradcam", "random")
 TARGETS = {"match": ("match", "matching"), "caption": ("caption",), "answer": ("answer",), "box": ("ground",)}
 """Target of an explanation -> the task whose model explains it, and the heads it must have."""
@@ -67,21 +76,7 @@ class Predictor:
     def __init__(self, members: Sequence[Member], named: Mapping[str, Member] | None = None):
         self._serving, self.missing = assign_tasks(members, named or {})
         self.tasks: tuple[str, ...] = tuple(self._serving)
-        first = members[0]
-        vision = first.model.config.vision
-        self.info = ModelInfo(
-            name=first.name,
-            hash=first.hash,
-            device=str(first.device),
-            dtype=str(first.dtype).removeprefix("torch."),
-            parameters=sum(p.numel() for member in members for p in member.model.parameters()),
-            image_size=vision.image_size,
-            grid_size=vision.grid_size,
-            num_frames=first.model.config.num_frames or DEFAULT_FRAMES,
-            num_layers=first.model.config.fusion.num_layers,
-            thresholds=(first.settings.absent, first.settings.present),
-            note=first.settings.note,
-        )
+        self.info = describe_suite(members)
 
     @classmethod
     def from_pretrained(

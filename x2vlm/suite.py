@@ -20,7 +20,10 @@ from x2vlm.checks import check_choice, check_number
 from x2vlm.errors import CheckpointError, ConfigError, ParameterError, TextError
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import Processor, validate_text
+from x2vlm.results import ModelInfo
 
+DEFAULT_FRAMES = 8
+"""Frames of a clip for a model that was trained on pictures."""
 SETTINGS_FILE = "predictor.json"
 TASK_HEADS = {
     "caption": ("masked_lm",),
@@ -177,6 +180,25 @@ def assign_tasks(members: Sequence[Member], named: Mapping[str, Member]) -> tupl
         else:
             missing[task] = reasons[0]
     return serving, missing
+
+
+def describe_suite(members: Sequence[Member]) -> ModelInfo:
+    """What a Predictor over these models runs on; sizes and settings are those of the first."""
+    first, words = members[0], members[0].model.text_encoder.embeddings.words.weight
+    config = first.model.config
+    return ModelInfo(
+        name=first.name,
+        hash=first.hash,
+        device=str(words.device),
+        dtype=str(words.dtype).removeprefix("torch."),
+        parameters=sum(p.numel() for member in members for p in member.model.parameters()),
+        image_size=config.vision.image_size,
+        grid_size=config.vision.grid_size,
+        num_frames=config.num_frames or DEFAULT_FRAMES,
+        num_layers=config.fusion.num_layers,
+        thresholds=(first.settings.absent, first.settings.present),
+        note=first.settings.note,
+    )
 
 
 def _lacks(member: Member, task: str) -> str | None:

@@ -1,0 +1,72 @@
+"""What is installed, what is cached, and what may cause trouble: the findings of `x2vlm doctor`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "timm", "transformers", "huggingface_hub", "numpy", "pillow", "av", "grad-cam", "gradio")
+OPENCV_BUILDS = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+
+
+def examine() -> dict[str, Any]:
+    """Findings as plain JSON values; `warnings` are sentences for the user."""
+    import torch
+
+    from x2vlm import hub
+
+    opencv = {name: version for name in OPENCV_BUILDS if (version := _version(name))}
+    warnings = []
+    if len(opencv) > 1:
+        warnings.append(f"Several OpenCV builds overwrite each other: {', '.join(opencv)}. Keep opencv-python-headless alone.")
+    if not opencv:
+        warnings.append("OpenCV is missing; image-gradcam needs opencv-python-headless.")
+    mini = hub.mini_dir()
+    if mini is None:
+        warnings.append("The bundled checkpoint mini is not here; give --model a name or a path.")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return {
+        "x2vlm": _version("x2vlm"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in PACKAGES},
+        "opencv": opencv,
+        "video_readers": [reader for reader in ("av", "decord") if _version(reader)],
+        "ffmpeg": shutil.which("ffmpeg") is not None,
+        "device": "cuda" if gpus else "cpu",
+        "gpus": gpus,
+        "cpu": {"capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()},
+        "bundled_mini": mini is not None,
+        "cached_checkpoints": [name for name, known in hub.KNOWN.items() if (hub.cache_dir() / known.file).is_file()],
+        "warnings": warnings,
+    }
+
+
+def told(findings: dict[str, Any]) -> str:
+    """The findings as lines to read."""
+    lines = []
+    for name, value in findings.items():
+        if name == "warnings":
+            continue
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {item or 'missing'}" for key, item in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(value)
+        elif isinstance(value, bool):
+            value = "yes" if value else "no"
+        lines.append(f"{name.replace('_', ' ')}: {value or 'none'}")
+    return "\n".join([*lines, *(f"WARNING: {warning}" for warning in findings["warnings"])])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
