@@ -12,7 +12,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -74,12 +74,10 @@ def train(
     with Trainer(run, model, tasks, processor, new_parameters, export, stop or StopSignal()) as trainer:
         step = trainer.restore()
         trainer.announce(step)
-        parts = trainer.batches(step)
         while step < run.max_steps and not trainer.stopping:
-            seed_step(run.seed, step, trainer.rank)
             factor = lr_factor(step, run.max_steps, run.optimizer.warmup, run.optimizer.min_lr / run.optimizer.lr)
             set_learning_rate(trainer.optimizer, factor)
-            losses, read = trainer.forward_backward(parts, step)
+            losses, read = trainer.forward_backward(step)
             grad_norm = trainer.clip()
             if trainer.agree(losses, grad_norm, read, step):
                 trainer.optimizer.step()
@@ -129,6 +127,7 @@ class Trainer:
         self.skipped, self.bad_samples, self.saved_step = 0, 0, -1
         self.interval: dict[str, list[float]] = {}
         self.metrics: dict[str, float] = {}
+        self.parts: Generator[StepPart] | None = None
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> Trainer:
@@ -136,6 +135,8 @@ class Trainer:
         return self
 
     def __exit__(self, *error) -> None:
+        if self.parts is not None:
+            self.parts.close()
         self._exit.close()
 
     def restore(self) -> int:
@@ -161,7 +162,8 @@ class Trainer:
         return manifest.step
 
     def announce(self, step: int) -> None:
-        """Prints what follows from the configuration, before the first step."""
+        """Prints what follows from the configuration before the first step, and sets the workers to read."""
+        self.parts = self.read_from(step)
         run, trainable = self.run, sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         samples = self.data.samples_read(run.max_steps)
         self.log = RunLog(
@@ -180,33 +182,33 @@ class Trainer:
                 + ", ".join(f"{loss} x {weight:g}" for loss, weight in task.loss_weights.items())
             )
 
-    def batches(self, step: int) -> Iterator[StepPart]:
+    def read_from(self, step: int) -> Generator[StepPart]:
         """Everything this process reads from `step` on; a problem of a worker becomes a `TrainingError`."""
-        parts = iter(build_loader(self.data, step, self.run.num_workers, self.accelerator.device.type == "cuda"))
-        while True:
-            try:
-                yield next(parts)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                if "worker" not in str(error):
-                    raise
-                raise TrainingError(
-                    "A data worker died, often for want of memory. Lower num_workers or batch_size and run the same command "
-                    "again; it goes on from the last checkpoint.",
-                    "train/worker",
-                ) from error
+        loader = iter(build_loader(self.data, step, self.run.num_workers, self.accelerator.device.type == "cuda"))
+        try:
+            yield from loader
+        except RuntimeError as error:
+            if "DataLoader worker (pid" not in str(error):
+                raise
+            raise TrainingError(
+                "A data worker died, often for want of memory. Lower num_workers or batch_size and run the same command "
+                "again; it goes on from the last checkpoint.",
+                "train/worker",
+            ) from error
+        finally:
+            del loader  # ends the workers
 
-    def forward_backward(self, parts: Iterator[StepPart], step: int) -> tuple[dict[str, Tensor], list[StepPart]]:
+    def forward_backward(self, step: int) -> tuple[dict[str, Tensor], list[StepPart]]:
         """All parts of a step: gradients of the weighted sum, the mean of each loss, and what was read."""
         means: dict[str, Tensor] = {}
         read = []
         for part in range(self.run.accumulation):
             waited = time.monotonic()
-            read.append(next(parts))
+            read.append(next(self.parts))
             self._note({"data_seconds": time.monotonic() - waited})
             if read[-1].error:
                 raise read[-1].error
+            seed_step(self.run.seed, step, part, self.rank)
             last = part + 1 == self.run.accumulation
             batches = send_to_device(read[-1].batches, self.accelerator.device, non_blocking=True)
             try:
@@ -399,9 +401,9 @@ def freeze(model: nn.Module, prefixes: list[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Random numbers of a step (dropout, drop path, hard negatives) depend on nothing but these three."""
-    torch_seed, numpy_seed = np.random.SeedSequence([seed, step, rank]).generate_state(2)
+def seed_step(*numbers: int) -> None:
+    """Random numbers of a forward pass (dropout, hard negatives) depend on nothing but seed, step, part and process."""
+    torch_seed, numpy_seed = np.random.SeedSequence(numbers).generate_state(2)
     torch.manual_seed(int(torch_seed))
     np.random.seed(int(numpy_seed))
     random.seed(int(numpy_seed))

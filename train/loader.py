@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 import zlib
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,8 @@ from x2vlm.errors import ConfigError, DataError, X2VLMError
 
 ATTEMPTS = 20
 """Samples tried in the place of one that cannot be read."""
+GRACE_SECONDS = 60
+"""How long a data worker outlives SIGTERM, unless the training process ends it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class StepData(Dataset):
         self.active = active_steps(tasks, seed, max_steps)
         self.turns = {name: np.cumsum(active) - active for name, active in self.active.items()}
         self.size = max_steps * accumulation
-        self._epoch_order = lru_cache(maxsize=2 * len(tasks))(self._compute_order)
+        self._orders: dict[str, tuple[int, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return self.size
@@ -95,7 +96,7 @@ class StepData(Dataset):
         for attempt in range(ATTEMPTS):
             if attempt:
                 place = int(self._generator(name, epoch, place, attempt).integers(len(task)))
-            index = int(self._epoch_order(name, epoch)[place])
+            index = int(self._order(name, epoch)[place])
             try:
                 return index, task.sample(index, self._generator(name, epoch, index))
             except X2VLMError as error:
@@ -104,8 +105,10 @@ class StepData(Dataset):
             f"{ATTEMPTS} samples of task {name!r} in a row cannot be read; the last: {problems[-1]}", "data/unreadable"
         )
 
-    def _compute_order(self, name: str, epoch: int) -> np.ndarray:
-        return self.tasks[name].order(self._generator(name, epoch))
+    def _order(self, name: str, epoch: int) -> np.ndarray:
+        if name not in self._orders or self._orders[name][0] != epoch:
+            self._orders[name] = (epoch, self.tasks[name].order(self._generator(name, epoch)))
+        return self._orders[name][1]
 
     def _generator(self, name: str, *numbers: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, zlib.crc32(name.encode()), *numbers])
@@ -144,12 +147,13 @@ def build_loader(data: StepData, first_step: int, num_workers: int, pin_memory: 
         num_workers=num_workers,
         prefetch_factor=2 if num_workers else None,
         pin_memory=pin_memory,
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # else it would draw from the one that the step uses
     )
 
 
-def _quiet_worker(worker: int) -> None:
-    """A signal to the whole process group is meant for the training process, which stops its workers; one thread each."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _start_worker(worker: int) -> None:
+    """One thread each; a SIGTERM to all processes of the run leaves them time for the step and the save that follow it."""
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE_SECONDS))
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     torch.set_num_threads(1)

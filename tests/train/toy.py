@@ -38,8 +38,7 @@ class ToyModel(nn.Module):
             self.text_projection = nn.Sequential(nn.Linear(SIZE, 4), nn.LayerNorm(4))
             self.idle_head = nn.Linear(2, 2)
         self.dropout = nn.Dropout(0.2)
-        self.temperature = nn.Parameter(torch.tensor(0.5))
-        self.clamps = 0
+        self.temperature = nn.Parameter(torch.tensor(0.3))
 
     def clamp_temperature(self):
         with torch.no_grad():
@@ -107,7 +106,7 @@ def toy_run(folder: Path, *, steps: int = 12, task: dict | None = None, **change
         "output_dir": str(folder),
         "max_steps": steps,
         "tasks": {"toy": {"type": "toy"}},
-        "optimizer": {"lr": 0.05, "warmup": 2},
+        "optimizer": {"lr": 0.01, "warmup": 2},
         "device": "cpu",
         "num_workers": 0,
         "log": {"every": 1, "tensorboard": False},
@@ -154,6 +153,7 @@ def losses(folder: Path) -> dict[int, tuple[float, ...]]:
 def _child(folder: Path, output: Path, changes: dict, environment: dict, save_delay: float) -> None:
     """Runs in a forked process: trains, and exits as `python -m train.pretrain` would."""
     stop = StopSignal().install()
+    multiprocessing.set_start_method("fork", force=True)  # of data workers: as outside a fork server
     os.environ.update(environment)
     torch.set_num_threads(1)
     if save_delay:
@@ -185,7 +185,7 @@ class ToyRuns:
     def __init__(self, folder: Path):
         self.folder, self.count = folder, itertools.count()
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["toy"])
+        self.context.set_forkserver_preload(["tests.train.toy"])
 
     def start(self, folder: Path, environment: dict | None = None, save_delay: float = 0.0, **changes):
         """The running process; `output` of it is the file with everything it prints."""

@@ -1,0 +1,54 @@
+"""Two processes (gloo) against one: the same samples, the same losses, the contrastive loss over all of them included."""
+
+import pytest
+
+from tests.train.toy import ToyRuns, assert_same_state, kill, losses
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return ToyRuns(tmp_path_factory.mktemp("output"))
+
+
+def test_two_processes_give_the_loss_curve_of_one(runs, tmp_path):
+    single = runs.start(tmp_path / "one", task={"dropout": False})
+    pair = runs.pair(tmp_path / "two", task={"dropout": False})
+    runs.finish(single, *pair)
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert one.keys() == two.keys() and len(one) == 12
+    for step in one:
+        assert two[step] == pytest.approx(one[step], abs=1e-5), step
+
+
+def test_a_pair_that_is_killed_and_goes_on(runs, tmp_path):
+    """Bitwise with dropout, which differs between processes; then alone, where only the data stay the same."""
+    runs.finish(*runs.pair(tmp_path / "whole"))
+    folder = tmp_path / "killed"
+    pair = runs.pair(folder, task={"delay": 0.05})
+    while not (folder / "log.jsonl").exists() or len(losses(folder)) < 5:
+        assert all(process.exitcode is None for process in pair)
+    kill(pair[0])
+    kill(pair[1])
+    runs.finish(*runs.pair(folder))
+    assert_same_state(tmp_path / "whole", folder)
+    text = runs.finish(runs.start(folder, max_steps=14, resume__allow_changed="max_steps"))
+    assert "not the same last bits" in text and max(losses(folder)) == 14
+
+
+def test_a_signal_to_one_of_two_stops_both(runs, tmp_path):
+    import os
+    import signal
+
+    pair = runs.pair(tmp_path, task={"delay": 0.05})
+    while not (tmp_path / "log.jsonl").exists() or len(losses(tmp_path)) < 2:
+        assert all(process.exitcode is None for process in pair)
+    os.kill(pair[1].pid, signal.SIGTERM)
+    assert runs.finish(*pair, timeout=30).count("Stopped after step") == 1
+
+
+def test_a_configuration_error_reaches_both(runs, tmp_path):
+    pair = runs.pair(tmp_path, task={"batch_size": 7})
+    for process in pair:
+        process.join(60)
+    assert [process.exitcode for process in pair] == [1, 1]
+    assert "cannot share evenly" in pair[0].output.read_text()

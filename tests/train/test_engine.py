@@ -1,0 +1,261 @@
+"""The loop in this process: what is learnt, what is skipped, what is counted, and when it stops."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from tests.train.toy import ToyModel, ToyTask, assert_same_state, losses, toy_run, train_toy
+from train import engine
+from train.engine import TrainingError, train
+from train.loader import StepData, active_steps, build_loader
+from x2vlm.errors import CheckpointError, ConfigError, DataError
+
+
+@pytest.fixture(autouse=True)
+def forget_precision():
+    """accelerate holds on to the first precision of a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def log(folder, event):
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == event]
+
+
+def test_losses_fall_and_everything_is_written(tmp_path):
+    exported = []
+    run, tasks = toy_run(tmp_path, steps=60, log__every=10, log__tensorboard=True, evaluate__every=30)
+    assert train(run, ToyModel(), tasks, export=lambda model, folder: exported.append((model, folder))) == 60
+    totals = [sum(values[:2]) for values in losses(tmp_path).values()]
+    assert len(totals) == 6 and totals[-1] < 0.5 * totals[0]
+    assert [line["step"] for line in log(tmp_path, "evaluate")] == [30, 60]
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert [folder.name for _, folder in exported] == ["final"]
+
+
+def test_weights_of_losses(tmp_path):
+    """A loss at 0 is neither asked for nor learnt from; `weight` scales the rest."""
+    model = ToyModel()
+    run, tasks = toy_run(tmp_path, steps=3, task={"losses": {"contrastive_loss": 0}, "weight": 2.0})
+    before = [parameter.clone() for parameter in model.text_projection.parameters()]
+    train(run, model, tasks)
+    assert tasks["toy"].loss_weights == {"regression_loss": 2.0}
+    assert all(torch.equal(old, new) for old, new in zip(before, model.text_projection.parameters()))
+    assert "toy/contrastive_loss" not in log(tmp_path, "train")[0]
+
+
+def test_several_tasks_in_one_step_and_turns(tmp_path):
+    run, _ = toy_run(tmp_path, steps=20)
+    tasks = {
+        "always": ToyTask(batch_size=4),
+        "late": ToyTask(batch_size=4, from_step=5, until_step=15),
+        "noisy": ToyTask(batch_size=4, turn="images", share=3, losses={"contrastive_loss": 0}),
+        "clean": ToyTask(batch_size=4, turn="images"),
+    }
+    train(run, ToyModel(), tasks)
+    seen = [{key.split("/")[0] for key in line if "/" in key} for line in log(tmp_path, "train")]
+    assert all("always" in names and ("noisy" in names) != ("clean" in names) for names in seen)
+    assert ["late" in names for names in seen] == [False] * 5 + [True] * 10 + [False] * 5
+    active = active_steps(tasks, 42, 4000)
+    assert 0.7 < active["noisy"].mean() < 0.8
+    with pytest.raises(ConfigError, match="No task takes part in step 7"):
+        active_steps({"a": ToyTask(batch_size=4, until_step=7)}, 0, 9)
+
+
+def test_frozen_and_idle_weights_stay(tmp_path):
+    model = ToyModel()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run, tasks = toy_run(tmp_path, steps=4, model__freeze=["image_projection"])
+    train(run, model, tasks)
+    same = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in same} == {"image_projection", "idle_head"}
+    with pytest.raises(ConfigError, match=r"no parameter begins with 'imge'.*image_projection"):
+        engine.freeze(model, ["imge"])
+
+
+def test_accumulation_is_the_same_step(tmp_path):
+    """Without a contrastive loss the parts of a batch add up to the batch."""
+    task = {"dropout": False, "losses": {"contrastive_loss": 0}}
+    train_toy(tmp_path / "whole", task=task)
+    train_toy(tmp_path / "parts", task=task, accumulation=4)
+    whole, parts = losses(tmp_path / "whole"), losses(tmp_path / "parts")
+    for step, values in whole.items():
+        assert parts[step] == pytest.approx(values, abs=1e-5)
+
+
+def test_bf16_learns(tmp_path):
+    train_toy(tmp_path, steps=30, precision="bf16")
+    curve = losses(tmp_path)
+    assert sum(curve[30][:2]) < 0.7 * sum(curve[1][:2])
+
+
+def test_workers_do_not_change_the_data(tmp_path):
+    for name, workers in (("alone", 0), ("workers", 2)):
+        train_toy(tmp_path / name, steps=6, num_workers=workers)
+    assert_same_state(tmp_path / "alone", tmp_path / "workers")
+
+
+def test_each_sample_once_an_epoch_and_the_same_from_any_step():
+    task = ToyTask(batch_size=8, samples=48)
+    data = StepData({"toy": task}, 1, 12, accumulation=2)
+    read = [data[item].sample_ids["toy"] for item in range(24)]
+    epochs = np.array(read).reshape(2, 48)
+    assert (np.sort(epochs) == np.arange(48)).all() and (epochs[0] != epochs[1]).any()
+    later = next(iter(build_loader(data, 5, 0, False)))
+    assert later.sample_ids["toy"] == read[10]
+    assert torch.equal(later.batches["toy"]["image"], data[10].batches["toy"]["image"])
+    first, second = (StepData({"toy": task}, 1, 12, rank=rank, world=2)[0] for rank in range(2))
+    assert sorted(first.sample_ids["toy"] + second.sample_ids["toy"]) == sorted(read[0] + read[1])
+    with pytest.raises(ConfigError, match="cannot share evenly"):
+        StepData({"toy": task}, 1, 12, accumulation=3)
+
+
+def test_seed_decides_the_order():
+    tasks = {"toy": ToyTask(batch_size=8)}
+    assert StepData(tasks, 1, 2)[0].sample_ids == StepData(tasks, 1, 2)[0].sample_ids
+    assert StepData(tasks, 1, 2)[0].sample_ids != StepData(tasks, 2, 2)[0].sample_ids
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_samples_are_named_counted_and_replaced(tmp_path, workers, capsys):
+    train_toy(tmp_path, task={"bad": (3, 4)}, num_workers=workers)
+    lines = log(tmp_path, "bad_samples")
+    named = [problem for line in lines for problem in line["problems"]]
+    assert lines[-1]["count"] == len(named) >= 3  # 96 of 50 samples read: each of the two at least once
+    assert {problem.split(":")[0] for problem in named} == {"toy 3", "toy 4"}
+    assert "toy.jsonl line 3: cut off" in capsys.readouterr().out
+
+
+def test_too_many_unreadable_samples_stop_the_run(tmp_path):
+    with pytest.raises(TrainingError, match=r"1[12] samples could not be read, more than 1\.0%"):
+        train_toy(tmp_path, steps=100, task={"bad": (3, 4)})
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_no_readable_sample_at_all(tmp_path, workers):
+    with pytest.raises(DataError, match="20 samples of task 'toy' in a row cannot be read"):
+        train_toy(tmp_path, task={"bad": tuple(range(50))}, num_workers=workers)
+
+
+def test_nan_in_one_batch_is_skipped_and_named(tmp_path, capsys):
+    model = train_toy(tmp_path, steps=6, task={"nan": (7,)})
+    (skip,) = log(tmp_path, "skip")
+    assert 7 in skip["sample_ids"][0][0]["toy"]
+    assert "toy/regression_loss, toy/contrastive_loss not finite" in capsys.readouterr().out
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert skip["step"] + 1 not in losses(tmp_path) or np.isfinite(losses(tmp_path)[skip["step"] + 1]).all()
+
+
+def test_a_skipped_step_leaves_weights_and_moments(tmp_path):
+    clean, dirty = ({"samples": 8, "nan": nan} for nan in ((), (0,)))
+    train_toy(tmp_path / "two", steps=2, task=clean, optimizer__warmup=0)
+    with pytest.raises(TrainingError) as error:
+        train_toy(tmp_path / "stop", steps=8, task=dirty)
+    assert "in step 3, the 4th in a row; all weights are finite" in error.value.message
+    assert not list((tmp_path / "stop").glob("step-00000004"))
+
+
+def test_nan_in_a_weight_is_never_saved(tmp_path):
+    run, tasks = toy_run(tmp_path)
+    train(run, ToyModel(), tasks)
+    good = sorted(path.name for path in tmp_path.glob("step-*"))
+    model = ToyModel()
+    run, tasks = toy_run(tmp_path, steps=30, resume__allow_changed="max_steps", checkpoint__every=100)
+    step = tasks["toy"].training_step
+
+    def poisoned(model, batch):
+        with torch.no_grad():
+            model.text_projection[0].weight[0, 0] = torch.nan
+        return step(model, batch)
+
+    tasks["toy"].training_step = poisoned
+    with pytest.raises(TrainingError, match=r"weights already hold it: text_projection\.0\.weight"):
+        train(run, model, tasks)
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == good
+    idle = ToyModel()
+    with torch.no_grad():
+        idle.idle_head.weight[0, 0] = torch.nan  # no loss ever sees it
+    run, tasks = toy_run(tmp_path / "idle")
+    with pytest.raises(CheckpointError, match=r"model\.idle_head\.weight holds NaN"):
+        train(run, idle, tasks)
+    assert not list((tmp_path / "idle").glob("step-*"))
+
+
+def test_infinite_gradients_are_skipped(tmp_path):
+    run, tasks = toy_run(tmp_path, steps=2)
+
+    def steep(model, batch):
+        zero = (model.temperature * 0).sqrt()  # its gradient is infinite
+        return {"regression_loss": zero, "contrastive_loss": zero}
+
+    tasks["toy"].training_step = steep
+    train(run, ToyModel(), tasks)
+    assert [line["step"] for line in log(tmp_path, "skip")] == [0, 1]
+
+
+def test_the_time_limit_saves_and_a_second_sitting_ends_the_run(tmp_path):
+    train_toy(tmp_path / "whole")
+    model = ToyModel()
+    run, tasks = toy_run(tmp_path / "sittings", stop_after_minutes=0.0)
+    reached = 0
+    for sitting in range(1, 13):
+        reached = train(run, ToyModel() if sitting > 1 else model, tasks)
+        assert reached == sitting
+    assert_same_state(tmp_path / "whole", tmp_path / "sittings")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "sittings")
+
+
+def test_the_best_checkpoint_stays_and_is_exported(tmp_path):
+    scores = {2: 1.0, 4: 9.0, 6: 3.0, 8: 4.0}
+
+    @dataclass(kw_only=True)
+    class Scored(ToyTask):
+        def evaluate(self, model):
+            self.evaluations = getattr(self, "evaluations", 0) + 1
+            return {"score": scores[2 * self.evaluations]}
+
+    exported = []
+    run, _ = toy_run(tmp_path, steps=8, checkpoint__every=100, evaluate__every=2, evaluate__metric="toy/score")
+    train(run, ToyModel(), {"toy": Scored(batch_size=8)}, export=lambda model, folder: exported.append(folder.name))
+    assert [path.name for path in sorted(tmp_path.glob("step-*"))] == ["step-00000004", "step-00000006", "step-00000008"]
+    assert exported == ["final", "best"]
+
+
+def test_a_dead_log_stops_nothing(tmp_path, capsys):
+    (tmp_path / "log.jsonl").mkdir()
+    (tmp_path / "tensorboard").write_text("not a folder")
+    train_toy(tmp_path, log__tensorboard=True)
+    assert "The log cannot be written" in capsys.readouterr().out
+    assert (tmp_path / "step-00000012").is_dir()
+
+
+def test_out_of_memory_says_what_to_lower(tmp_path):
+    run, tasks = toy_run(tmp_path)
+
+    def greedy(model, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    tasks["toy"].training_step = greedy
+    with pytest.raises(TrainingError) as error:
+        train(run, ToyModel(), tasks)
+    assert "in step 0" in error.value.message and "[8, 6]" in error.value.message and "CUDA" not in error.value.message
+
+
+def test_a_dead_data_worker_is_named(tmp_path):
+    import os
+    import signal
+
+    @dataclass(kw_only=True)
+    class Deadly(ToyTask):
+        def sample(self, index, rng):
+            if torch.utils.data.get_worker_info() is not None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().sample(index, rng)
+
+    run, _ = toy_run(tmp_path, num_workers=1)
+    with pytest.raises(TrainingError, match="data worker died"):
+        train(run, ToyModel(), {"toy": Deadly(batch_size=8)})
