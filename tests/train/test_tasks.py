@@ -1,0 +1,236 @@
+"""Every task: batches that depend on the generator alone, finite losses under the promised names, metrics of what they name."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from train.config import build_task
+from train.data.records import TestRecords
+from train.data.stickers import StickerData, StickerRecords
+from train.data.vocabulary import build_tokenizer, learn_vocabulary
+from train.tasks import TASKS
+from x2vlm.build import build_model
+from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
+from x2vlm.errors import ConfigError
+from x2vlm.processing import Processor
+from x2vlm.stickers import corpus
+
+SCENES = {"stickers": {"kind": "scene", "count": 50}}
+CLIPS = {"stickers": {"kind": "clip", "count": 50}}
+SETTINGS = {
+    "image_text": {"data": SCENES},
+    "video_text": {"data": CLIPS},
+    "region_text": {"data": SCENES, "augmentation": "pretrain", "max_texts": 6},
+    "text": {"data": SCENES},
+    "parallel_text": {"data": SCENES},
+    "captioning": {"data": SCENES, "captions_per_image": 2, "first_share": 0.5},
+    "question_answering": {"data": CLIPS, "questions_per_image": 2},
+    "grounding": {"data": SCENES, "phrases_per_image": 2, "augmentation": "train"},
+    "retrieval": {"data": CLIPS, "augmentation": "train"},
+    "matching": {"data": SCENES},
+    "pair_reasoning": {"data": {"stickers": {"kind": "pair", "count": 50}}, "augmentation": "train"},
+}
+SCORES = {
+    "captioning": {"true", "bleu_4", "cider_d"},
+    "question_answering": {"accuracy"},
+    "grounding": {"accuracy", "pointing"},
+    "retrieval": {"text_r@1", "image_r@10", "mean_recall"},
+    "matching": {"auc"},
+    "pair_reasoning": {"accuracy"},
+}
+
+
+@pytest.fixture(scope="module")
+def processor():
+    vocabulary = learn_vocabulary(corpus(3000), 1000)
+    config = X2VLMConfig(
+        vision=VisionConfig(image_size=32, hidden_size=16, num_layers=1, num_heads=2, layer_scale=None, position="sincos"),
+        text=TextConfig(vocab_size=1000, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_positions=64),
+        fusion=FusionConfig(num_layers=2, num_heads=2, intermediate_size=32),
+        decoder=DecoderConfig(num_layers=1, max_positions=16),
+        projection_size=8,
+        num_frames=3,
+        heads=("contrastive", "matching", "box", "masked_lm", "answer_decoder", "pair", "classification"),
+    )
+    return Processor(config, build_tokenizer(vocabulary, 64))
+
+
+@pytest.fixture(scope="module")
+def model(processor):
+    torch.manual_seed(0)
+    return build_model(processor.config)
+
+
+def prepared(kind, processor, **settings):
+    task = build_task("it", {"type": kind, "batch_size": 3, **settings})
+    task.prepare(processor)
+    return task
+
+
+def batch_of(task, seed=0):
+    return task.collate([task.sample(index, np.random.default_rng([seed, index])) for index in range(3)])
+
+
+def equal(first, second) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_batches_and_losses(kind, processor, model):
+    task = prepared(kind, processor, **SETTINGS[kind])
+    batch = batch_of(task)
+    assert equal(batch, batch_of(task)), "the same generator must give the same batch"
+    assert not equal(batch, batch_of(task, seed=1)), "another generator must change something"
+    model.train()
+    losses = task.training_step(model, dict(batch))
+    assert set(task.loss_weights) <= set(losses)
+    assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
+    gradients = torch.autograd.grad(sum(losses.values()), [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+    assert any(g is not None and g.abs().sum() > 0 for g in gradients)
+
+
+@pytest.mark.parametrize("kind", SCORES)
+def test_metrics(kind, processor, model):
+    task = prepared(
+        kind, processor, **SETTINGS[kind], validation={"fresh": {"stickers": SETTINGS[kind]["data"]["stickers"] | {"count": 3}}}
+    )
+    model.eval()
+    before = [parameter.clone() for parameter in model.parameters()]
+    with torch.no_grad():
+        scores, again = task.evaluate(model), task.evaluate(model)
+    assert scores == again
+    assert {f"fresh_{name}" for name in SCORES[kind]} <= set(scores)
+    assert all(0 <= value <= 10 for value in scores.values())
+    assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_every_type_is_tested_or_reported():
+    assert set(TASKS) - set(SETTINGS) == {"classification", "scene"} & set(TASKS)
+
+
+def test_classification(processor, model, tmp_path):
+    import json
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    entries = [{"video_frames": ["a.png"] * 2, "question": "is there a dog", "label": label} for label in (0, 1, -100)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    data = {"files": [str(tmp_path / "data.jsonl")], "format": "labelled"}
+    task = prepared("classification", processor, data=data, validation={"v": data})
+    loss = task.training_step(model, batch_of(task))["classification_loss"]
+    assert torch.isfinite(loss)
+    assert task.evaluate(model.eval())["v_accuracy"] <= 2 / 3  # an answer outside the list is always wrong
+    assert sorted(task.order(np.random.default_rng(0))) == [0, 1, 2]
+
+
+class ColourModel(torch.nn.Module):
+    """Sees whether a picture is more red than blue, reads whether a text says "red" or "blue", and matches the two."""
+
+    def __init__(self, processor):
+        super().__init__()
+        self.place = torch.nn.Parameter(torch.zeros(1))
+        self.config = processor.config
+        self.red, self.blue = (processor.pieces(word)[0] for word in ("red", "blue"))
+
+    def encode_visual(self, visual):
+        return (visual[:, 0] - visual[:, 2]).mean(dim=(1, 2))[:, None, None].expand(-1, 2, 1)
+
+    def encode_text(self, input_ids, attention_mask):
+        return ((input_ids == self.red).sum(dim=1) - (input_ids == self.blue).sum(dim=1)).float()[:, None, None]
+
+    def fuse(self, text_embeds, attention_mask, image_embeds):
+        return text_embeds * image_embeds[:, :1].repeat_interleave(len(text_embeds) // len(image_embeds), 0)
+
+    def match_logits(self, fused):
+        return torch.cat([-fused[:, 0], fused[:, 0]], dim=1)
+
+    def image_features(self, embeds):
+        return embeds[:, 0].sign()
+
+    text_features = image_features
+
+
+def colour_record(captions=("red", "blue")):
+    return {"images": [Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")], "captions": list(captions)}
+
+
+def test_winoground_takes_caption_i_to_picture_i(processor):
+    task = prepared("matching", processor, data={"stickers": {"kind": "order", "count": 2}})
+    oracle = ColourModel(processor)
+    right = task.measure(oracle, TestRecords([colour_record()] * 3))
+    assert right == {"text": 1, "image": 1, "group": 1}
+    assert task.measure(oracle, TestRecords([colour_record(("blue", "red"))] * 3)) == {"text": 0, "image": 0, "group": 0}
+
+
+def test_absent_phrases_score_below_true_ones(processor):
+    task = prepared("matching", processor, data=SCENES)
+    record = {"image": Image.new("RGB", (8, 8), "red"), "captions": ["a red dog"], "absent": ["a blue dog"]}
+    assert task.measure(ColourModel(processor), TestRecords([record]))["auc"] == 1.0
+    swapped = record | {"captions": ["blue"], "absent": ["red"]}
+    assert task.measure(ColourModel(processor), TestRecords([swapped]))["auc"] == 0.0
+
+
+def test_retrieval_finds_its_own(processor):
+    task = prepared("retrieval", processor, data=SCENES, reranked=2)
+    red, blue = colour_record()["images"]
+    records = [{"image": red, "captions": ["red", "a red dog"]}, {"image": blue, "captions": ["blue"]}]
+    assert task.measure(ColourModel(processor), TestRecords(records))["mean_recall"] == 1.0
+    wrong = [{"image": red, "captions": ["blue"]}, {"image": blue, "captions": ["red"]}]
+    scores = task.measure(ColourModel(processor), TestRecords(wrong))
+    assert scores["text_r@1"] == scores["image_r@1"] == 0.0
+
+
+def test_matching_labels_say_what_is_there(processor):
+    task = prepared("matching", processor, data=SCENES, true_texts=3, absent_texts=2)
+    for index in range(10):
+        record, sample = task.records[index], task.sample(index, np.random.default_rng(index))
+        true = {text_key(task, text) for text in [*record["captions"], *(region["text"] for region in record["regions"])]}
+        absent = {text_key(task, text) for text in record["absent"]}
+        assert sample["labels"] == [1, 1, 1, 0, 0]
+        for text, label in zip(sample["texts"], sample["labels"], strict=True):
+            assert text.key in (true if label else absent)
+
+
+def text_key(task, text):
+    return task.encode(text).key
+
+
+def test_regions_of_a_batch(processor):
+    task = prepared("region_text", processor, data=SCENES, max_regions=4)
+    batch = batch_of(task)
+    grid = processor.config.vision.grid_size
+    for box, mask, is_image in zip(batch["target_boxes"], batch["patch_mask"], batch["is_image"], strict=True):
+        assert is_image == (box.tolist() == [0.5, 0.5, 1, 1])
+        cx, cy, w, h = box.tolist()
+        rows, columns = mask.view(grid, grid).nonzero(as_tuple=True)
+        assert columns.min() <= cx * grid <= columns.max() + 1 and rows.min() <= cy * grid <= rows.max() + 1
+        assert mask.sum() >= w * h * grid**2 - 1e-3
+    assert batch["image_index"].bincount().max() <= 4 and batch["is_image"].sum() == 3
+    assert len(batch_of(prepared("region_text", processor, data=SCENES, max_texts=5))["input_ids"]) == 5
+
+
+def test_stickers_curriculum_echo_and_order(processor):
+    records = StickerRecords(StickerData(curriculum=[(0, 1), (5, 2)], count=20), 32)
+    assert all(len(records[index]["scene"].items) == 1 for index in range(5))
+    assert {len(records[index]["scene"].items) for index in range(5, 20)} == {1, 2}
+    echo = StickerRecords(StickerData(count=8, echo=2, echo_window=4), 32)
+    seen = [echo[index]["scene"] for index in range(16)]
+    assert len(echo) == 16 and seen[0:4] == seen[4:8] != seen[8:12] == seen[12:16]
+    task = prepared("grounding", processor, data=SCENES)
+    assert task.order(np.random.default_rng(0)).tolist() == list(range(50))
+    assert task.fingerprint() != prepared("grounding", processor, data={"stickers": {"count": 51}}).fingerprint()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"stickers": {"kind": "scene"}, "files": ["x.jsonl"]},
+        {"stickers": {"kind": "film"}},
+        {"stickers": {"count": 0}},
+        {"file": ["x"]},
+    ],
+)
+def test_bad_data_settings_fail_early(data):
+    with pytest.raises(ConfigError):
+        build_task("it", {"type": "grounding", "batch_size": 2, "data": data})
