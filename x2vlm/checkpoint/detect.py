@@ -25,6 +25,9 @@ HEAD_PARTS = {
 
 Overrides = Mapping[str, Any]
 
+MAX_GRID = 64
+"""Patches per side; position indices grow with the fourth power of it."""
+
 
 def head_of(name: str) -> str | None:
     """The head that a parameter belongs to, None for towers and encoders."""
@@ -100,6 +103,18 @@ def detect_config(
     return merge_overrides(config, overrides)
 
 
+def check_grid(vision: VisionConfig) -> None:
+    """Raises:
+    CheckpointError: a picture so large that the tables of a tower would fill the memory (`ckpt/shape`).
+    """
+    if vision.grid_size > MAX_GRID or vision.swin_window_size > MAX_GRID:
+        raise CheckpointError(
+            f"The image tower would read {vision.image_size} x {vision.image_size} pixels; the limit is "
+            f"{MAX_GRID * vision.patch_size}. Give a smaller image_size.",
+            "ckpt/shape",
+        )
+
+
 _WORDS = "text_encoder.embeddings.words.weight"
 
 
@@ -162,9 +177,16 @@ def _size(state: Mapping[str, Tensor], name: str, dim: int, default: int) -> int
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
-    """Layers under `prefix`: one more than the highest number."""
+    """Layers under `prefix`, which must be numbered without a gap."""
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
-    return max((int(match[1]) + 1 for name in state if (match := pattern.match(name))), default=0)
+    numbers = {int(match[1]) for name in state if (match := pattern.match(name))}
+    if numbers != set(range(len(numbers))):
+        raise CheckpointError(
+            f"The layers {prefix} of the file are not numbered without a gap, so it is damaged or of another model. "
+            "Get it again from its source.",
+            "ckpt/keys",
+        )
+    return len(numbers)
 
 
 def _default_heads(width: int) -> int:

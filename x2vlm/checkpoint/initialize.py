@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import timm
 import torch
 from torch import Tensor
 
@@ -122,6 +121,8 @@ def _vision_tensors(source: str | Path) -> dict[str, Tensor]:
                 tensors[f"blocks.{block}.attn.relative_position_bias_table"] = shared
         named = {our_name(f"vision_encoder.{key}"): tensor for key, tensor in tensors.items()}
         return {name: tensor for name, tensor in named.items() if tensor.is_floating_point()}
+    import timm
+
     try:
         tower = timm.create_model(str(source), pretrained=True, num_classes=0)
     except Exception:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from x2vlm.errors import CheckpointError
+
 LAYER = (
     ("attention.output.dense.*", "attention.output.*"),
     ("attention.output.LayerNorm.*", "attention_norm.*"),
@@ -122,14 +124,24 @@ def ignored_reason(key: str) -> str | None:
 
 
 def num_text_layers(keys: Iterable[str]) -> int:
-    """Where the text encoder ends: the first layer with cross-attention, or after the last layer."""
+    """Where the text encoder ends: the first layer with cross-attention, or after the last layer.
+
+    Raises:
+        CheckpointError: a layer number is left out (`ckpt/keys`).
+    """
     layers, fusion = set(), set()
     for key in keys:
         if match := re.match(r"text_encoder\.(?:bert\.|roberta\.)?encoder\.layer\.(\d+)\.(crossattention\.)?", key):
             layers.add(int(match[1]))
             if match[2]:
                 fusion.add(int(match[1]))
-    return min(fusion) if fusion else max(layers, default=-1) + 1
+    if layers != set(range(len(layers))):
+        raise CheckpointError(
+            "The text layers of the file are not numbered without a gap, so it is damaged or of another model. Get it again "
+            "from its source.",
+            "ckpt/keys",
+        )
+    return min(fusion) if fusion else len(layers)
 
 
 def canonical(key: str, text_layers: int, pair: bool) -> str:

@@ -20,7 +20,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from x2vlm import hub
 from x2vlm.build import build_model
-from x2vlm.checkpoint.detect import Overrides, detect_config, head_of, heads_in, merge_overrides
+from x2vlm.checkpoint.detect import Overrides, check_grid, detect_config, head_of, heads_in, merge_overrides
 from x2vlm.checkpoint.keys import canonical, ignored_reason, num_text_layers, our_name
 from x2vlm.checkpoint.report import LoadReport
 from x2vlm.checkpoint.resize import resize_absolute_positions, resize_frame_positions, resize_relative_table
@@ -100,6 +100,7 @@ def load_model(
     else:
         final = detect_config(translated.state, translated.multilingual, translated.first_swin_windows, overrides)
     final = _adjust(final, image_size, num_frames, heads)
+    check_grid(final.vision)
     model, report = _assemble(final, translated, weights.name, strict)
     model.to(device=device, dtype=dtype).eval()
     return LoadedCheckpoint(model, report, weights, weights.parent if has_tokenizer(weights.parent) else None)
@@ -306,15 +307,15 @@ def fit_tensor(slot: _Slot, state: Mapping[str, Tensor], file: str) -> Tensor:
         CheckpointError: see `load_model`.
     """
     tensor, shape, name = _first(slot, state), slot.parameter.shape, slot.name
-    if any(not torch.equal(state[other], tensor) for other in slot.names & state.keys()):
-        raise CheckpointError(
-            f"{shown(file)}: {name} and its tied copy differ. The model shares them, so one would be lost.", "ckpt/keys"
-        )
     if not tensor.is_floating_point():
         raise CheckpointError(f"{shown(file)}: {name} holds whole numbers where weights belong.", "ckpt/content")
     if tensor.numel() and not all(bound.isfinite() for bound in tensor.aminmax()):
         raise CheckpointError(
             f"{shown(file)}: {name} holds values that are not finite; the training it comes from had failed.", "ckpt/values"
+        )
+    if any(not torch.equal(state[other], tensor) for other in slot.names & state.keys()):
+        raise CheckpointError(
+            f"{shown(file)}: {name} and its tied copy differ. The model shares them, so one would be lost.", "ckpt/keys"
         )
     table, positions = name.endswith("relative_position_bias_table"), name.endswith(("frame_positions", "pos_embed"))
     free = 0 if table else 1 if positions else None  # the dimension that follows the picture's or clip's size
