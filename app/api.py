@@ -60,7 +60,7 @@ class Endpoints:
         question: str,
         choices: list[str] | None = None,
         top_k: int = 5,
-        mode: Literal["rank", "generate"] = "rank",
+        mode: Literal["auto", "rank", "generate"] = "auto",
     ) -> dict[str, Any]:
         """Answer a question about a picture or clip.
 
@@ -69,7 +69,7 @@ class Endpoints:
             question: in English.
             choices: rank these answers instead of the model's own list.
             top_k: how many answers to return, 1 to 100.
-            mode: "rank" the answer list, or "generate" freely.
+            mode: "rank" the model's answer list, "generate" freely, or "auto": rank where there is a list.
 
         Returns:
             The question and its answers with probabilities, best first.
@@ -114,7 +114,7 @@ class Endpoints:
             media: an uploaded picture or clip.
             text: a sentence, or a question when the target is "answer".
             target: the score that is explained.
-            layer: fusion layer from 1; the default one if left out.
+            layer: fusion layer from 0; the model's best one if left out.
             method: of the map; "random" is a baseline.
 
         Returns:

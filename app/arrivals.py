@@ -13,10 +13,13 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from x2vlm.errors import CheckpointError
+
 from . import cards, examples, limits, panels
 from .examples import Example, Texts
 from .i18n import say
 from .runtime import Media, Seen, Studio, shrunk
+from .tabs.inspect import layer_choices
 from .view import Look, Shown, loaded, present
 
 LENS_TASKS = {"describe": "caption", "ask": "answer", "find": "ground", "inspect": "explain", "match": "match"}
@@ -71,7 +74,7 @@ class Arrivals:
         status = say("ready", name=info.name, device=info.device, hash=info.hash)
         lacks = [cards.note("lacks", "warn", task=task, reason=reason) for task, reason in predictor.missing.items()]
         tabs = [gr.update(interactive=task not in predictor.missing) for task in LENS_TASKS.values()]
-        return [cards.head(status), cards.note("model_note", text=info.note) + "".join(lacks), *tabs, *cut_offs(info)]
+        return [cards.head(status), cards.note("model_note", text=info.note) + "".join(lacks), *tabs, *info.thresholds, gr.update(choices=layer_choices(info.num_layers))]
 
     def stop(self, request: gr.Request) -> None:
         """Stop what this visitor has at work."""
@@ -115,9 +118,10 @@ class Arrivals:
 
     def _try(self, request: gr.Request, media: Media, model: str, task: str, *args: Any, **options: Any) -> Any:
         """A result, or None where the model lacks the task."""
-        if task in self.studio.models[model].missing:
+        try:
+            return self.studio.run(task, media, model, request.session_hash or "", *args, **options)
+        except CheckpointError:
             return None
-        return self.studio.run(task, media, model, request.session_hash or "", *args, **options)
 
 
 def with_results(shown: Shown, results: dict[str, Any], model: str) -> Shown:
@@ -164,12 +168,6 @@ def stored_shown(example: Example, model: str) -> Shown:
     picture = Image.open(example.path).convert("RGB")
     seen = Seen("image", example.path.name, picture.size, (shrunk(picture, limits.DISPLAY_SIDE),), (0,), (0.0,), ())
     return with_results(Shown(Media(str(example.path)), seen, f"example={example.name}"), example.results, model)
-
-
-def cut_offs(info: Any) -> list[Any]:
-    """The loaded model's own match scores for "probably not here" and "found"."""
-    low, high = info.thresholds or (limits.ABSENT_BELOW, limits.FOUND_FROM)
-    return [low, high]
 
 
 def truth_card(truth: dict[str, Any]) -> str:

@@ -30,7 +30,6 @@ def uploaded(path: str | None) -> str | None:
 def raw_path(payload: Any) -> str | None:
     return uploaded(payload.path) if payload else None
 
-from gradio.events import Dependency
 
 class RawImage(gr.Image):
     """An image input whose preprocess hands over the upload's path: decoding and messages are ours."""

@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from x2vlm.errors import CheckpointError
 from x2vlm.media import write_video
 from x2vlm.results import Answers, Explanation
 from x2vlm.visualize import annotate_frames, heat_range, overlay_heatmap
@@ -37,10 +38,11 @@ class Handlers:
         return self.studio.run(task, loaded(shown).media, model, request.session_hash or "", *args, **options)
 
     def why(self, request: gr.Request, shown: Shown, model: str, text: str, **options: Any) -> Explanation | None:
-        """The maps of a text, or None where the model cannot explain."""
-        if "explain" in self.studio.models[model].missing:
+        """The maps of a text, or None where the model cannot explain this."""
+        try:
+            return self.run(request, shown, model, "explain", text, **options)
+        except CheckpointError:
             return None
-        return self.run(request, shown, model, "explain", text, **options)
 
     def describe(
         self,
@@ -103,11 +105,11 @@ class Handlers:
         model: str,
         text: str,
         target: str,
-        layer: float,
-        head: float,
+        layer: str,
+        head: str,
         method: str,
     ) -> list[Any]:
-        options = {"target": target, "layer": int(layer) or None, "head": int(head) or None, "method": method}
+        options = {"target": target, "layer": limits.which(layer), "head": limits.which(head), "method": method}
         found = self.run(request, shown, model, "explain", limits.text(text), **options)
         stage = result(shown, look, model, "explain", (found,), (Layer(found.text, found),), options)
         return [*panels.inspect(found, shown.seen, shown.frame), *stage]

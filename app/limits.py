@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ def lines(text: str | list[str] | None, most: int, what: str) -> list[str]:
     """
     parts = text if isinstance(text, list) else re.split(r"[\n;]", _checked(text, what))
     parts = [_checked(part, what).strip() for part in parts]
-    parts = [part for part in parts if part]
+    parts = [part for part in parts if _says_something(part)]
     if not parts:
         raise TextError(f"No {what} given. Write at least one, one per line.", "text/empty")
     if len(parts) > most:
@@ -82,9 +84,14 @@ def sentence(text: str | None, what: str) -> str:
         TextError: empty (`text/empty`) or longer than the limit (`text/long`).
     """
     text = _checked(text, what).strip()
-    if not any(character.isalnum() for character in text):
+    if not _says_something(text):
         raise TextError(f"The {what} is empty. Write it in words and try again.", "text/empty")
     return text
+
+
+def _says_something(text: str) -> bool:
+    """Anything but spaces, controls and invisible characters."""
+    return any(unicodedata.category(character)[0] not in "ZC" for character in text)
 
 
 def _checked(text: object, what: str) -> str:
@@ -103,7 +110,7 @@ def number(value: object, name: str, low: float, high: float, whole: bool = True
     Raises:
         ParameterError: not a number or outside (`param/range`).
     """
-    wrong = isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high
+    wrong = isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high
     if wrong or (whole and value != int(value)):
         kind = "a whole number" if whole else "a number"
         raise ParameterError(f"{name} must be {kind} from {low} to {high}. Change it and try again.", "param/range")
@@ -116,9 +123,9 @@ def region(sides: tuple[float | None, ...], size: tuple[int, int]) -> tuple[floa
     Raises:
         ParameterError: only some sides set, or no area left (`box/invalid`).
     """
-    if not any(sides):
+    if all(side is None for side in sides):
         return None
-    if any(side is None for side in sides):
+    if any(side is None or not math.isfinite(side) for side in sides):
         raise ParameterError("The region needs all four sides. Fill in left, top, right and bottom.", "box/invalid")
     (x1, x2), (y1, y2) = (sorted((sides[k], sides[k + 2])) for k in (0, 1))
     width, height = size
@@ -171,7 +178,7 @@ def caption_options(
     return {
         "num_beams": number(num_beams, "Beams", 1, BEAMS),
         "num_captions": number(num_captions, "Candidates", 1, CAPTIONS),
-        "min_length": number(min_length, "The shortest caption", 0, longest),
+        "min_length": number(min_length, "The shortest caption", 0, longest) or None,
         "max_new_tokens": longest,
         "do_sample": do_sample,
         "top_p": number(top_p, "Top-p", 0.01, 1, whole=False),
@@ -181,10 +188,15 @@ def caption_options(
     }
 
 
+def which(chosen: str) -> int | str | None:
+    """A layer or head as chosen in a list: a number, a word such as `mean`, or None for the default."""
+    return int(chosen) if chosen.isdigit() else None if chosen == "default" else chosen
+
+
 def answer_options(mode: str, typed: str | list[str] | None) -> dict[str, Any]:
     """Checked options of `Predictor.answer`; own choices turn generation into ranking."""
     own = choices(typed)
-    return {"top_k": TOP_ANSWERS, "mode": "rank" if own else mode, "choices": own}
+    return {"top_k": TOP_ANSWERS, "mode": "rank" if own else None if mode == "auto" else mode, "choices": own}
 
 
 def thresholds(absent_below: float, found_from: float) -> tuple[float, float]:

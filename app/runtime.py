@@ -161,7 +161,7 @@ class Studio:
         return self.run("look", media, model, visitor, shown_name(media.path))
 
     def run(self, task: str, media: Media, model: str | None, visitor: str, *args: Any, **options: Any) -> Any:
-        """`predictor.<task>(scene, *args, **options)`, or one of `OWN_TASKS`.
+        """`predictor.<task>(scene, *args, **options)`, or `look` or one of `OWN_TASKS`.
 
         Raises:
             X2VLMError: media, text or option cannot be used, the model lacks the task, stopped, or no place.
@@ -171,14 +171,12 @@ class Studio:
 
     def _work(self, task: str, media: Media, model: str | None, args: tuple, options: dict, cancel: Any) -> Any:
         predictor = self.models[model]
-        if task in predictor.missing:
-            raise CheckpointError(f"{predictor.missing[task]} Choose another model.", "ckpt/task")
         scene = self._scene(predictor, media, cancel)
-        if cancel is not None and cancel.is_set():
-            raise Cancelled("Stopped.", "job/cancelled")
+        if task == "look":
+            return look(scene, *args)
         if task in OWN_TASKS:
-            return OWN_TASKS[task](predictor, scene, *args, **options)
-        return getattr(predictor, task)(scene, *args, **options)
+            return OWN_TASKS[task](predictor, scene, *args, cancel=cancel, **options)
+        return getattr(predictor, task)(scene, *args, cancel=cancel, **options)
 
     def _scene(self, predictor: Any, media: Media, cancel: Any) -> Any:
         key = (id(predictor), media)
@@ -198,7 +196,8 @@ class Studio:
         return scene
 
 
-def _look(predictor: Any, scene: Any, name: str) -> Seen:
+def look(scene: Any, name: str) -> Seen:
+    """What the page shows of an encoded picture or clip."""
     clip = scene.kind == "video"
     pictures = scene.frames if clip else (scene.image,)
     side = limits.FRAME_SIDE if clip else limits.DISPLAY_SIDE
@@ -214,17 +213,17 @@ def shrunk(picture: Image.Image, side: int) -> Image.Image:
     return copy
 
 
-def _answer_region(predictor: Any, scene: Any, box: tuple[float, ...], question: str, **options: Any) -> Any:
+def _answer_region(predictor: Any, scene: Any, box: tuple[float, ...], question: str, cancel: Any) -> Any:
     """The question put to the cut-out of the box."""
-    return predictor.answer(predictor.encode(scene.image.crop(tuple(round(side) for side in box))), question, **options)
+    return predictor.answer(scene.image.crop(tuple(round(side) for side in box)), question, cancel=cancel)
 
 
-def _ground_frames(predictor: Any, scene: Any, phrases: list[str], **options: Any) -> list:
+def _ground_frames(predictor: Any, scene: Any, phrases: list[str], cancel: Any) -> list:
     """Every phrase in every seen frame."""
-    return [predictor.ground(scene, phrases, frame=k, explain=False, **options) for k in range(len(scene.frames))]
+    return [predictor.ground(scene, phrases, frame=k, explain=False, cancel=cancel) for k in range(len(scene.frames))]
 
 
-OWN_TASKS = {"look": _look, "answer_region": _answer_region, "ground_frames": _ground_frames}
+OWN_TASKS = {"answer_region": _answer_region, "ground_frames": _ground_frames}
 
 
 def friendly(handler: Callable) -> Callable:

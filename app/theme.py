@@ -56,7 +56,7 @@ CSS = """
 #words .score-token.highlighted, #caption-words .score-token.highlighted { filter: hue-rotate(170deg); }
 #words .token, #caption-words .token { font-size: 1rem; padding: 3px 7px; border-radius: 6px; cursor: pointer; }
 .html-container { padding: 0 !important; }
-main.contain { max-width: 1440px; margin: 0 auto; width: 100%; }
+main.contain { padding-left: 18px; max-width: 1440px; margin: 0 auto; width: 100%; }
 #toolbar { align-items: center; flex-wrap: nowrap; }
 #toolbar #kind { min-width: 0; }
 #toolbar #kind { flex: 1 1 auto; }

@@ -29,7 +29,7 @@ def build(page: Page) -> SimpleNamespace:
     label = gr.Label(**initial(label), label=t("probabilities"), num_top_classes=limits.TOP_ANSWERS, elem_id="answers")
     to_inspect = gr.Button(t("to_inspect"), size="sm")
     with gr.Accordion(t("advanced"), open=False):
-        mode = gr.Radio([(t("ranked"), "rank"), (t("generated"), "generate")], value="rank", label=t("ask_mode"))
+        mode = gr.Radio([(t("auto"), "auto"), (t("ranked"), "rank"), (t("generated"), "generate")], value="auto", label=t("ask_mode"))
         choices = gr.Textbox(label=t("choices"), lines=3)
     with gr.Accordion(t("history"), open=False):
         history = gr.Dataframe(headers=["question", "answer", "p"], interactive=False, buttons=["copy"], show_label=False)

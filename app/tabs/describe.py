@@ -39,7 +39,7 @@ def _controls() -> list[gr.components.Component]:
         beams = gr.Slider(1, limits.BEAMS, 3, step=1, label=t("beams"))
         candidates = gr.Slider(1, limits.CAPTIONS, 3, step=1, label=t("candidates"))
     with gr.Row():
-        shortest = gr.Slider(0, 20, 5, step=1, label=t("min_tokens"))
+        shortest = gr.Slider(0, 20, 0, step=1, label=t("min_tokens"))
         longest = gr.Slider(1, limits.NEW_TOKENS, 30, step=1, label=t("max_tokens"))
     with gr.Row():
         top_p = gr.Slider(0.05, 1, 0.9, step=0.05, label=t("top_p"))

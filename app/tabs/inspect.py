@@ -17,7 +17,12 @@ METHODS = [
     ("image-encoder Grad-CAM", "image-gradcam"),
     ("random baseline", "random"),
 ]
-MOST_LAYERS, MOST_HEADS = 12, 16
+HEADS = 12
+
+
+def layer_choices(count: int) -> list[str]:
+    """Fusion layers of a model, from 0."""
+    return ["default", "mean", *map(str, range(count))]
 
 
 def build(page: Page) -> SimpleNamespace:
@@ -41,8 +46,8 @@ def build(page: Page) -> SimpleNamespace:
     with gr.Accordion(t("advanced"), open=False):
         method = gr.Dropdown(METHODS, value="gradient", label=t("method"))
         with gr.Row():
-            layer = gr.Slider(0, MOST_LAYERS, 0, step=1, label=t("layer_number"))
-            head = gr.Slider(0, MOST_HEADS, 0, step=1, label=t("head_number"))
+            layer = gr.Dropdown(layer_choices(3), value="default", label=t("layer_number"))
+            head = gr.Dropdown(["default", "max", *map(str, range(HEADS))], value="default", label=t("head_number"))
     with gr.Row(equal_height=True):
         other = gr.Dropdown(METHODS, value="random", label=t("compare"), scale=2)
         compare = gr.Button(t("compare_run"), scale=1, elem_id="compare")
@@ -55,6 +60,7 @@ def build(page: Page) -> SimpleNamespace:
         run=run,
         gallery=gallery,
         controls=[target, layer, head, method],
+        layer=layer,
         other=other,
         compare=compare,
         slider=slider,

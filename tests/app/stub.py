@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from x2vlm.errors import CheckpointError
 from x2vlm.media import OpenedVideo, open_media
 from x2vlm.results import (
     Agreement,
@@ -76,7 +77,9 @@ class StubPredictor:
         note="A stand-in for tests.",
     )
 
-    def _work(self, name: str, cancel: Any = None) -> None:
+    def _work(self, name: str) -> None:
+        if name in self.missing:
+            raise CheckpointError(self.missing[name], "ckpt/keys")
         with self._lock:
             self.calls.append(name)
             self._now += 1
@@ -90,6 +93,8 @@ class StubPredictor:
     def encode(self, media: Any, *, cancel: Any = None, **_: Any) -> Scene:
         self._work("encode")
         opened = open_media(media) if isinstance(media, str | Image.Image) else media
+        if isinstance(opened, Scene):
+            return opened
         if isinstance(opened, OpenedVideo):
             middle = opened.frames[len(opened.frames) // 2]
             return Scene(
@@ -105,12 +110,13 @@ class StubPredictor:
             for k, t in enumerate(texts)
         )
 
-    def answer(self, scene: Scene, question: str, *, choices: list[str] | None = None, top_k: int = 5, mode: str = "rank", **_):
+    def answer(self, scene: Scene, question: str, *, choices: list[str] | None = None, top_k: int = 5, mode: str | None = None, **_):
+        scene = self.encode(scene) if isinstance(scene, Image.Image) else scene
         self._work("answer")
         texts = (choices or ["red", "blue", "two", "yes", "no"])[:top_k]
         weights = np.array([2.0**-k for k in range(len(texts))])
         found = tuple(Answer(t, float(p)) for t, p in zip(texts, weights / weights.sum()))
-        return Answers(question, found, mode)
+        return Answers(question, found, mode or "rank")
 
     def ground(self, scene: Scene, phrases: Any, *, explain: bool = True, frame: int | None = None, **_: Any):
         self._work("ground")
@@ -147,11 +153,11 @@ class StubPredictor:
             maps = [np.zeros((GRID, GRID)) for _ in words]
         return Explanation(text, words, np.array(maps, np.float32), target, method, layer, 0.8)
 
-    def match(self, scene: Scene, texts: list[str]) -> tuple[Match, ...]:
+    def match(self, scene: Scene, texts: list[str], **_: Any) -> tuple[Match, ...]:
         self._work("match")
         return tuple(Match(text, unit(text), unit(text + "s") - 0.5) for text in texts)
 
-    def match_over_time(self, scene: Scene, text: str) -> tuple[tuple[float, float], ...]:
+    def match_over_time(self, scene: Scene, text: str, **_: Any) -> tuple[tuple[float, float], ...]:
         self._work("match_over_time")
         return tuple((time, unit(f"{text}{time}")) for time in scene.times)
 

@@ -1,0 +1,104 @@
+"""A page over the stub model, in memory and served, with a picture and a clip to put on its stage."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app import build_demo
+from app.arrivals import Arrivals
+from app.examples import build, load_examples
+from app.handlers import Handlers
+from app.runtime import Media, Models, Studio
+from app.server import start
+from app.view import Look, Shown
+from tests.app.stub import StubPredictor
+from x2vlm.media import write_video
+
+
+@pytest.fixture(scope="session", autouse=True)
+def upload_folder(tmp_path_factory):
+    """Gradio's upload folder, apart from everybody else's."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("uploads")
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        yield folder
+
+
+@pytest.fixture
+def predictor() -> StubPredictor:
+    return StubPredictor()
+
+
+@pytest.fixture
+def studio(predictor) -> Studio:
+    return Studio(Models(lambda name: predictor, ("stub",)))
+
+
+@pytest.fixture
+def handlers(studio) -> Handlers:
+    return Handlers(studio)
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("examples")
+    build(StubPredictor(), folder)
+    return load_examples(folder)
+
+
+@pytest.fixture
+def arrivals(studio, examples) -> Arrivals:
+    return Arrivals(studio, examples)
+
+
+@pytest.fixture
+def visitor() -> SimpleNamespace:
+    return SimpleNamespace(session_hash="visitor", query_params={})
+
+
+@pytest.fixture(scope="session")
+def picture_file(upload_folder):
+    """A picture of 300 x 200 in the upload folder."""
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 15, 3), dtype=np.uint8)
+    path = upload_folder / "picture.png"
+    Image.fromarray(pixels).resize((300, 200), Image.Resampling.NEAREST).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def clip_file(upload_folder):
+    """A clip of 8 frames, 160 x 120, at 4 frames per second."""
+    frames = [Image.new("RGB", (160, 120), (30 * k, 255 - 30 * k, 128)) for k in range(8)]
+    return write_video(frames, 4.0, upload_folder / "clip.mp4")
+
+
+@pytest.fixture
+def shown(studio, picture_file) -> Shown:
+    media = Media(str(picture_file))
+    return Shown(media, studio.look(media, None, "visitor"))
+
+
+@pytest.fixture
+def clip_shown(studio, clip_file) -> Shown:
+    media = Media(str(clip_file))
+    return Shown(media, studio.look(media, None, "visitor"))
+
+
+@pytest.fixture
+def look() -> Look:
+    return Look()
+
+
+@pytest.fixture(scope="session")
+def served(examples):
+    """The app in this process: address, blocks and the stub behind it."""
+    stub = StubPredictor()
+    demo = build_demo(lambda name: stub, ("stub",), stored=examples)
+    address = start(demo, quiet=True)
+    yield SimpleNamespace(address=address, demo=demo, stub=stub)
+    demo.close(verbose=False)

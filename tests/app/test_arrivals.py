@@ -1,0 +1,151 @@
+"""What brings media onto the stage: uploads, frames, examples, fresh scenes, links."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app import examples as app_examples
+from app.arrivals import FILLED, stored_shown
+from x2vlm.errors import MediaError, ParameterError, X2VLMError
+
+
+
+def test_upload_fills_stage_and_empties_tabs(arrivals, visitor, look, picture_file):
+    values = arrivals.upload(visitor, str(picture_file), look, "stub")
+    assert values[0].seen.size == (300, 200)
+    assert "Name things to look for" in " ".join(value for value in values if isinstance(value, str))
+
+
+def test_emptied_uploader_empties_the_stage(arrivals, visitor, look):
+    values = arrivals.upload(visitor, None, look, "stub")
+    assert values[0] is None and values[1] is None
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"%PDF-1.4", b"<svg onload=alert(1)>", b"GIF89a", bytes(1000)])
+def test_hostile_upload_gets_a_sentence(content, arrivals, visitor, look, upload_folder):
+    path = upload_folder / "bad.jpg"
+    path.write_bytes(content)
+    with pytest.raises(MediaError) as refusal:
+        arrivals.upload(visitor, str(path), look, "stub")
+    assert str(upload_folder) not in str(refusal.value) and refusal.value.code.startswith("image/")
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_phone_photo_equals_its_upright_twin(orientation, arrivals, handlers, visitor, look, upload_folder):
+    """The same boxes, in upright pixels, as the twin that was stored upright."""
+    upright = Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 20, 3), dtype=np.uint8)).resize((200, 300), 0)
+    turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upload_folder / f"phone{orientation}.png"
+    upright.transpose(turn).save(stored, exif=exif)
+    twin = upload_folder / "upright.png"
+    upright.save(twin)
+    boxes = []
+    for path in (stored, twin):
+        shown = arrivals.upload(visitor, str(path), look, "stub")[0]
+        assert shown.seen.size == (200, 300)
+        assert np.array_equal(np.asarray(shown.seen.frames[0]), np.asarray(upright))
+        data = handlers.find(visitor, shown, look, "stub", "a dog", 0.3, 0.7, None, None, None, None)[-1]
+        boxes.append(data["results"][0]["box_xyxy"])
+    assert boxes[0] == boxes[1]
+
+
+def test_frames_of_a_clip_are_shown_and_changed(arrivals, visitor, look, clip_shown):
+    assert len(clip_shown.seen.frames) == 4
+    chosen = arrivals.use_frames(visitor, clip_shown, look, "stub", 8, "0, 3 7")[0]
+    assert chosen.seen.indices == (0, 3, 7) and chosen.seen.times[1] == pytest.approx(0.75, abs=0.01)
+    spread = arrivals.use_frames(visitor, clip_shown, look, "stub", 2, "")[0]
+    assert len(spread.seen.frames) == 2
+
+
+@pytest.mark.parametrize("numbers", ["one", "-1", "1.5", "99999999999", ",".join(map(str, range(40)))])
+def test_bad_frame_numbers_are_refused(numbers, arrivals, visitor, look, clip_shown):
+    with pytest.raises(ParameterError):
+        arrivals.use_frames(visitor, clip_shown, look, "stub", 8, numbers)
+
+
+def test_frame_that_the_clip_lacks_is_refused(arrivals, visitor, look, clip_shown):
+    with pytest.raises(X2VLMError):
+        arrivals.use_frames(visitor, clip_shown, look, "stub", 8, "0, 5000")
+
+
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_new_scene_answers_every_tab_and_tells_the_truth(kind, arrivals, visitor, look):
+    values = arrivals.new_scene(visitor, kind, look, "stub")
+    assert len(values) == FILLED
+    shown = values[0]
+    assert shown.seen.kind == kind and shown.origin.startswith(f"kind={kind}&scene=") and shown.layers
+    assert any("truth" in value for value in values if isinstance(value, str))
+
+
+def test_scene_is_a_function_of_its_number():
+    first, again = (app_examples.fresh_scene("image", 77) for _ in range(2))
+    assert np.array_equal(np.asarray(first[0][0]), np.asarray(again[0][0])) and first[1] == again[1]
+
+
+def test_stored_example_needs_no_model(examples):
+    example = examples["scene"]
+    shown = stored_shown(example, "stub")
+    assert shown.layers and shown.layers[0].explanation.maps.dtype == np.float32
+    assert shown.origin == "example=scene"
+
+
+def test_stored_results_equal_fresh_ones(examples, predictor):
+    """What was written and read is what the model said."""
+    for example in examples.values():
+        scene = predictor.encode(str(example.path))
+        fresh = predictor.ground(scene, example.texts.phrases.split("\n"))
+        for kept, new in zip(example.results["ground"], fresh, strict=True):
+            assert kept.phrase == new.phrase and kept.verdict == new.verdict
+            assert kept.box_xyxy == pytest.approx(new.box_xyxy, rel=1e-5)
+            assert kept.explanation.words == new.explanation.words
+            np.testing.assert_allclose(kept.explanation.maps, new.explanation.maps, rtol=1e-5, atol=1e-12)
+
+
+def test_example_of_another_model_is_asked_anew(arrivals, visitor, look, predictor):
+    event = SimpleNamespace(index=0)
+    arrivals.example(visitor, event, look, "stub")
+    assert predictor.calls == ["encode"]
+    predictor.info = SimpleNamespace(**(vars(predictor.info) | {"hash": "another"}))
+    arrivals.example(visitor, event, look, "stub")
+    assert "ground" in predictor.calls
+
+
+@pytest.mark.parametrize(
+    "query, filled",
+    [
+        ({}, False),
+        ({"example": "scene", "tab": "ask"}, True),
+        ({"scene": "12", "kind": "image"}, True),
+        ({"example": "../../etc/passwd"}, False),
+        ({"scene": "1e9", "kind": "image"}, False),
+        ({"scene": "5", "kind": "/etc/passwd"}, False),
+        ({"tab": "<script>"}, False),
+    ],
+)
+def test_links(query, filled, arrivals, look):
+    request = SimpleNamespace(session_hash="v", query_params=query)
+    values = arrivals.arrive(request, look, "stub")
+    assert len(values) == FILLED + 1
+    assert (not isinstance(values[1], dict)) == filled
+
+
+def test_model_status_greys_tabs_with_a_reason(arrivals, predictor):
+    predictor.missing["ground"] = "This checkpoint has no box head."
+    head, notes, *rest = arrivals.model_status("stub")
+    assert "stub" in head and "no box head" in notes
+    assert [tab["interactive"] for tab in rest[:5]] == [True, True, False, True, True]
+
+
+def test_bundled_examples_are_complete():
+    """Whatever is bundled has its file and one result for every tab."""
+    for example in app_examples.load_examples().values():
+        assert example.path.is_file() and set(example.results) == set(app_examples.RESULTS)
+        assert json.loads((Path(app_examples.FOLDER) / f"{example.name}.json").read_text())["model"]

@@ -1,0 +1,205 @@
+"""Every model event with a good, an empty and a hostile input."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+
+import pytest
+
+import app.arrivals
+import app.handlers
+import app.viewing
+from app.handlers import Handlers
+from app.runtime import friendly
+from x2vlm.errors import MediaError, ParameterError, TextError, X2VLMError
+
+HOSTILE = "<img src=x onerror=alert(1)> {x} ${y} \u202e [MASK]"
+CONTROLS = ("beam", 3, 2, 0, 30, 0.9, 1.0, 0, "")
+NO_REGION = (None, None, None, None)
+
+
+def arguments(name: str, text: str) -> tuple:
+    """What the page hands to a handler after shown, look and model."""
+    return {
+        "describe": (*CONTROLS[:-1], text),
+        "ask": (text, "auto", ""),
+        "find": (text, 0.3, 0.7, *NO_REGION),
+        "inspect": (text, "match", "default", "default", "gradient"),
+        "match": (text, ""),
+        "ask_region": (text, 10, 10, 100, 100),
+        "rank_region": (text, 10, 10, 100, 100),
+        "describe_region": (10, 10, 100, 100),
+    }[name]
+
+
+TASKS = {
+    "describe": "caption",
+    "ask": "answer",
+    "find": "ground",
+    "inspect": "explain",
+    "match": "match",
+    "ask_region": "answer_region",
+    "rank_region": "match_region",
+    "describe_region": "describe_region",
+}
+
+
+def result_of(values: list) -> dict:
+    """The JSON that the page shows: the last of the stage's values."""
+    return json.loads(json.dumps(values[-1]))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_good_input_answers(name, handlers, visitor, shown, look):
+    values = getattr(handlers, name)(visitor, shown, look, "stub", *arguments(name, "a red car"))
+    result = result_of(values)
+    assert result["task"] == TASKS[name]
+    assert result["results"] and result["media"]["size"] == [300, 200]
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("describe", "describe_region")])
+@pytest.mark.parametrize("text", ["", "  \u00a0\u200b ", None])
+def test_empty_text_is_refused(name, text, handlers, predictor, visitor, shown, look):
+    asked = len(predictor.calls)
+    with pytest.raises(TextError) as refusal:
+        getattr(handlers, name)(visitor, shown, look, "stub", *arguments(name, text))
+    assert refusal.value.code == "text/empty"
+    assert len(predictor.calls) == asked
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_empty_stage_is_refused(name, handlers, visitor, look):
+    with pytest.raises(MediaError, match="Add a picture or a clip first"):
+        getattr(handlers, name)(visitor, None, look, "stub", *arguments(name, "a red car"))
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "describe_region"])
+def test_hostile_text_comes_back_escaped(name, handlers, visitor, shown, look):
+    values = getattr(handlers, name)(visitor, shown, look, "stub", *arguments(name, HOSTILE))
+    html = [value for value in values if isinstance(value, str)]
+    assert html and not any("<img" in value for value in html)
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("describe", "describe_region")])
+def test_long_text_is_refused_with_its_limit(name, handlers, visitor, shown, look):
+    with pytest.raises(TextError, match="the limit is 2000"):
+        getattr(handlers, name)(visitor, shown, look, "stub", *arguments(name, "x" * 10_000))
+
+
+@pytest.mark.parametrize("at, value", [(1, -1), (1, 1e9), (1, 1.5), (2, 0), (4, float("nan")), (5, 2.0), (7, None)])
+def test_caption_numbers_outside_their_range(at, value, handlers, visitor, shown, look):
+    controls = [*CONTROLS]
+    controls[at] = value
+    with pytest.raises(ParameterError) as refusal:
+        handlers.describe(visitor, shown, look, "stub", *controls)
+    assert refusal.value.code == "param/range"
+
+
+@pytest.mark.parametrize(
+    "sides", [(10, 10, 10, 50), (1000, 1000, 1100, 1100), (10, None, 20, 20), NO_REGION, (float("nan"), 0, 5, 5)]
+)
+def test_region_without_area_is_refused(sides, handlers, visitor, shown, look):
+    with pytest.raises(ParameterError) as refusal:
+        handlers.describe_region(visitor, shown, look, "stub", *sides)
+    assert refusal.value.code == "box/invalid"
+
+
+def test_find_clips_a_region_and_tells_its_overlap(handlers, visitor, shown, look):
+    values = handlers.find(visitor, shown, look, "stub", "a dog", 0.3, 0.7, 400, 300, -50, -50)
+    assert "IoU" in values[0]
+
+
+def test_absent_phrase_is_told_in_every_form(handlers, visitor, shown, look):
+    card, kept, canvas, *_, data = handlers.find(visitor, shown, look, "stub", "a unicorn", 0.3, 0.7, *NO_REGION)
+    assert "probably not here" in card
+    assert data["results"][0]["verdict"] == "absent"
+    assert "probably not here" in canvas["alt"] and "아마 없음" not in canvas["alt"]
+    assert kept.layers[0].grounding.verdict == "absent"
+
+
+def test_answers_have_a_map_each_without_another_call(handlers, predictor, visitor, shown, look):
+    *_, kept, _, _, _, _, _ = handlers.ask(visitor, shown, look, "stub", "what color is it?", "auto", "")
+    assert [layer.name for layer in kept.layers] == ["red", "blue", "two"]
+    assert predictor.calls.count("explain") == 3
+
+
+def test_own_choices_are_ranked(handlers, visitor, shown, look):
+    data = handlers.ask(visitor, shown, look, "stub", "which?", "generate", "cat\ndog")[-1]
+    assert [answer["text"] for answer in data["results"][0]["answers"]] == ["cat", "dog"]
+    assert data["results"][0]["mode"] == "rank"
+
+
+def test_template_fills_every_text(handlers, visitor, shown, look):
+    data = handlers.match(visitor, shown, look, "stub", "cat\ndog", "a picture of a {}")[-1]
+    assert {found["text"] for found in data["results"]} == {"a picture of a cat", "a picture of a dog"}
+    with pytest.raises(TextError):
+        handlers.match(visitor, shown, look, "stub", "cat", "a picture")
+
+
+def test_model_without_maps_still_describes(handlers, predictor, visitor, shown, look):
+    predictor.missing["explain"] = "This checkpoint has no cross-attention."
+    kept = handlers.describe(visitor, shown, look, "stub", *CONTROLS)[2]
+    assert kept.layers[0].explanation is None
+
+
+def test_clip_answers_over_time_and_annotates(handlers, visitor, clip_shown, look):
+    curve = handlers.over_time(visitor, clip_shown, "stub", "a dog")
+    assert curve.count("data-k=") == 4
+    clip = handlers.annotate(visitor, clip_shown, "stub", "a dog\na car")
+    head = open(clip["value"], "rb").read(4096)
+    assert b"ftyp" in head
+    data = handlers.find(visitor, clip_shown, look, "stub", "a dog", 0.3, 0.7, *NO_REGION)[-1]
+    assert data["results"][0]["frame"] == clip_shown.frame
+    assert data["media"]["frames"] == list(clip_shown.seen.indices)
+
+
+def test_deletion_and_comparison_need_a_map(handlers, visitor, shown, look):
+    for call in (
+        lambda s: handlers.deletion(visitor, s, "stub"),
+        lambda s: handlers.compare(visitor, s, look, "stub", "a dog", "random"),
+    ):
+        with pytest.raises(ParameterError, match="no map in view"):
+            call(shown)
+    kept = handlers.inspect(visitor, shown, look, "stub", "a dog", "match", "default", "default", "gradient")[2]
+    assert "+0.20" in handlers.deletion(visitor, kept, "stub")
+    assert len(handlers.compare(visitor, kept, look, "stub", "a dog", "random")["value"]) == 2
+
+
+def test_refusals_become_one_sentence_and_crashes_tell_nothing():
+    import gradio as gr
+
+    @friendly
+    def refuses():
+        raise MediaError("<b>.png: no", "image/format")
+
+    @friendly
+    def crashes():
+        raise RuntimeError("/secret/path at 0x7f00")
+
+    with pytest.raises(gr.Error, match=r"&lt;b&gt;.png: no \[image/format\]"):
+        refuses()
+    with pytest.raises(gr.Error) as crash:
+        crashes()
+    assert "secret" not in str(crash.value) and "job/crashed" in str(crash.value)
+    assert isinstance(MediaError("x", "y"), X2VLMError)
+
+
+@pytest.mark.parametrize("module", [app.handlers, app.viewing, app.arrivals])
+def test_handlers_stay_short(module):
+    """At most 15 lines of body, docstring apart, as a handler only checks, calls and shows."""
+    tree = ast.parse(inspect.getsource(module))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert functions
+    for function in functions:
+        body = function.body[1:] if ast.get_docstring(function) else function.body
+        length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+        assert length <= 15 or function.name == "stage", f"{function.name}: {length} lines"
+
+
+def test_handlers_are_typed():
+    for name, handler in inspect.getmembers(Handlers, inspect.isfunction):
+        hints = inspect.signature(handler)
+        untyped = [p for p in hints.parameters.values() if p.name != "self" and p.annotation is inspect.Parameter.empty]
+        assert not untyped and (name == "__init__" or hints.return_annotation is not inspect.Signature.empty), name
