@@ -118,9 +118,10 @@ class Trainer:
             task.prepare(processor)
         self.data = StepData(tasks, run.seed, run.max_steps, run.accumulation, self.rank, self.world)
         self.weights = {f"{name}/{loss}": w for name, task in tasks.items() for loss, w in task.loss_weights.items()}
-        self.module, self.optimizer = self.accelerator.prepare(
-            JointStep(model, tasks), build_optimizer(model, run.optimizer, new_parameters)
-        )
+        self.sharded = run.parallel == "fsdp" and self.world > 1
+        joint = JointStep(model, tasks)
+        self.module = self._shard(joint) if self.sharded else self.accelerator.prepare(joint)
+        self.optimizer = self.accelerator.prepare(build_optimizer(model, run.optimizer, new_parameters))
         self.folder = state.RunFolder(Path(run.output_dir), run.checkpoint, run.evaluate)
         self.settings = state.run_settings(run, {name: task.fingerprint() for name, task in tasks.items()})
         self.stopping = False
@@ -170,9 +171,10 @@ class Trainer:
             self.folder.path, step, run.max_steps, sum(samples.values()) / run.max_steps, run.log.tensorboard, self.main
         )
         self.log.event("resume" if step else "start", step, settings=self.settings, versions=state.versions())
+        how = f"{run.precision}, weights sharded" if self.sharded else run.precision
         self.log.say(
             f"{sum(p.numel() for p in self.model.parameters()):,} parameters, {trainable:,} trained, on {self.world} x "
-            f"{self.accelerator.device.type} in {run.precision}; steps {step} to {run.max_steps}"
+            f"{self.accelerator.device.type} in {how}; steps {step} to {run.max_steps}"
         )
         for name, task in self.tasks.items():
             part = task.batch_size // (self.world * run.accumulation)
@@ -229,7 +231,11 @@ class Trainer:
 
     def clip(self) -> Tensor:
         """Clips the global norm of the gradient and returns it as it was."""
-        return self.accelerator.clip_grad_norm_(self.module.parameters(), self.run.optimizer.clip or math.inf)
+        if self.sharded:
+            for parameter in _scalars(self.module):
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+        return full(self.accelerator.clip_grad_norm_(self.module.parameters(), self.run.optimizer.clip or math.inf))
 
     def agree(self, losses: dict[str, Tensor], grad_norm: Tensor, read: list[StepPart], step: int) -> bool:
         """Shares the numbers of a step among the processes; True when every one is finite, so that the step counts.
@@ -282,7 +288,7 @@ class Trainer:
         """`{"task/metric": value}` of every task; {} when a stop signal came in between."""
         metrics = {}
         self.model.eval()
-        with torch.no_grad(), self.accelerator.autocast(), self.stop.interruptible():
+        with self._whole(), torch.no_grad(), self.accelerator.autocast(), self.stop.interruptible():
             for name, task in self.tasks.items():
                 metrics |= {f"{name}/{key}": float(value) for key, value in task.evaluate(self.model).items()}
         self.model.train()
@@ -320,7 +326,27 @@ class Trainer:
         return step
 
     def _export(self, name: str) -> None:
-        self._on_main(lambda: self.export(self.model, self.folder.path / name) and None)
+        with self._whole():
+            self._on_main(lambda: self.export(self.model, self.folder.path / name) and None)
+
+    def _shard(self, module: JointStep) -> nn.Module:
+        """FSDP by torch itself (accelerate's does not run on CPUs, where it can be tested). Scalars cannot be sharded."""
+        from torch.distributed.fsdp import fully_shard
+
+        module = self.accelerator.prepare_model(module, evaluation_mode=True)  # device and precision, no wrapper
+        return fully_shard(module, ignored_params=_scalars(module))
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """The model with all of its weights on every process."""
+        if not self.sharded:
+            yield
+            return
+        self.module.unshard()
+        try:
+            yield
+        finally:
+            self.module.reshard()
 
     def _note(self, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -454,6 +480,10 @@ def load_moments(model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict
     for name, parameter in model.named_parameters():
         if name in saved:
             optimizer.state[parameter] = {key: like(value, parameter) for key, value in saved[name].items()}
+
+
+def _scalars(module: nn.Module) -> set[nn.Parameter]:
+    return {parameter for parameter in module.parameters() if parameter.ndim == 0}
 
 
 def _shapes(batch: Any) -> Iterator[torch.Size]:

@@ -10,10 +10,12 @@ def runs(tmp_path_factory):
     return ToyRuns(tmp_path_factory.mktemp("output"))
 
 
-def test_two_processes_give_the_loss_curve_of_one(runs, tmp_path):
-    single = runs.start(tmp_path / "one", task={"dropout": False})
-    pair = runs.pair(tmp_path / "two", task={"dropout": False})
-    runs.finish(single, *pair)
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_give_the_loss_curve_of_one(runs, tmp_path, parallel):
+    settings = {"task": {"dropout": False}, "evaluate__every": 6}
+    single = runs.start(tmp_path / "one", **settings)
+    pair = runs.pair(tmp_path / "two", parallel=parallel, **settings)
+    assert ("weights sharded" in runs.finish(single, *pair)) == (parallel == "fsdp")
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert one.keys() == two.keys() and len(one) == 12
     for step in one:
@@ -33,6 +35,15 @@ def test_a_pair_that_is_killed_and_goes_on(runs, tmp_path):
     assert_same_state(tmp_path / "whole", folder)
     text = runs.finish(runs.start(folder, max_steps=14, resume__allow_changed="max_steps"))
     assert "not the same last bits" in text and max(losses(folder)) == 14
+
+
+def test_shards_are_saved_whole_and_taken_up_again(runs, tmp_path):
+    runs.finish(*runs.pair(tmp_path / "whole", parallel="fsdp"))
+    folder = tmp_path / "sittings"
+    runs.finish(*runs.pair(folder, parallel="fsdp", stop_after_minutes=0.0))
+    runs.finish(*runs.pair(folder, parallel="fsdp"))
+    assert_same_state(tmp_path / "whole", folder)
+    assert losses(folder).keys() == losses(tmp_path / "whole").keys()
 
 
 def test_a_signal_to_one_of_two_stops_both(runs, tmp_path):

@@ -1,0 +1,146 @@
+"""From a YAML run to weights that `load_model` reads, on a tiny model and a few sticker scenes."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState
+
+from train import finetune, pretrain
+from train.launch import init_answer_decoder, launch
+from train.stop import StopSignal
+from x2vlm.build import build_model
+from x2vlm.checkpoint import load_model
+
+
+@pytest.fixture(autouse=True)
+def forget_precision():
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def write_run(tmp_path, tiny_config, tiny_tokenizer):
+    """Writes a run of two steps; `changes` replace whole blocks."""
+    tiny_tokenizer.save_pretrained(tmp_path / "tokenizer")
+    sizes = tiny_config.replace(heads=("contrastive", "matching", "box", "masked_lm")).to_dict()
+    stickers = {"stickers": {"kind": "scene", "count": 50}}
+    run = {
+        "output_dir": str(tmp_path / "run"),
+        "max_steps": 2,
+        "num_workers": 0,
+        "device": "cpu",
+        "log": {"tensorboard": False},
+        "model": {"preset": "mini", "overrides": _plain(sizes), "tokenizer": str(tmp_path / "tokenizer")},
+            "tokenizer": str(tmp_path / "tokenizer"),
+        },
+        "optimizer": {"lr": 1e-3},
+        "tasks": {"regions": {"type": "region_text", "batch_size": 2, "data": stickers}},
+    }
+
+    def write(**changes):
+        path = tmp_path / "run.yaml"
+        path.write_text(yaml.safe_dump({**run, **changes}))
+        return ["--config", str(path)]
+
+    return write
+
+
+def _plain(value):
+    """Tuples as lists, as YAML has them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def test_pretrain_then_finetune(write_run, tmp_path, tiny_config, capsys):
+    assert launch(write_run(), StopSignal()) == 0
+    final = tmp_path / "run" / "final"
+    assert load_model(final).config.heads == ("contrastive", "matching", "box", "masked_lm")
+
+    questions = {"type": "question_answering", "batch_size": 2, "data": {"stickers": {"kind": "scene", "count": 50}}}
+    changes = {
+        "output_dir": str(tmp_path / "joint"),
+        "model": {"init_from": str(final), "overrides": {"heads": list(tiny_config.heads)}},
+        "tasks": {"questions": questions},
+    }
+    assert launch(write_run(**changes), StopSignal(), needs_checkpoint=True) == 0
+    tuned = load_model(tmp_path / "joint" / "final")
+    assert set(tuned.config.heads) == set(tiny_config.heads) and tuned.tokenizer_dir is not None
+    assert "heads without weights (fresh): answer_decoder, pair" in capsys.readouterr().out
+
+
+def test_a_signal_before_the_start_ends_well(write_run, tmp_path):
+    stop = StopSignal()
+    stop.requested = True
+    assert launch(write_run(), stop) == 0
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        ({"max_step": 3}, 2, "Unknown key 'max_step'"),
+        ({"model": {}}, 2, "Name model.preset or model.init_from"),
+        ({"model": {"preset": "minni"}}, 2, "Known presets: mini"),
+        ({"model": {"init_from": "no/such/folder"}}, 1, "no checkpoint 'folder'"),
+        ({"output_dir": "/proc/run"}, 2, "cannot be written"),
+    ],
+)
+def test_errors_are_sentences_and_exit_codes(write_run, change, code, said, capsys):
+    assert launch(write_run(**change), StopSignal()) == code
+    assert said in capsys.readouterr().err
+
+
+def test_finetuning_needs_a_checkpoint(write_run, capsys):
+    assert launch(write_run(), StopSignal(), needs_checkpoint=True) == 2
+    assert "model.init_from is missing" in capsys.readouterr().err
+
+
+def test_entries_show_their_usage(capsys, monkeypatch):
+    monkeypatch.setattr(StopSignal, "install", lambda self: self)
+    for entry in (pretrain, finetune):
+        assert entry.main(["--help"]) == 0
+        assert "--optimizer.lr" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_answer_decoder_starts_from_the_fusion_layers(tiny_config, layers):
+    """Of three fusion layers: the last, the second and last, all of them."""
+    decoder = tiny_config.replace(decoder=type(tiny_config.decoder)(num_layers=layers, max_positions=16, type_vocab_size=1))
+    model = build_model(decoder)
+    filled = init_answer_decoder(model)
+    for index, source in enumerate({1: [2], 2: [1, 2], 3: [0, 1, 2]}[layers]):
+        own, fusion = model.answer_decoder.layers[index], model.fusion_encoder.layers[source]
+        assert torch.equal(own.fc1.weight, fusion.fc1.weight)
+        assert torch.equal(own.attention.query.weight, fusion.attention.query.weight)
+        # text and image widths differ here, so what reads the context stays fresh
+        assert f"answer_decoder.layers.{index}.cross_attention.query.weight" in filled
+        assert f"answer_decoder.layers.{index}.cross_attention.key.weight" not in filled
+    words = model.text_encoder.embeddings.words.weight
+    assert torch.equal(model.answer_decoder.embeddings.words.weight, words)
+    assert torch.equal(model.answer_decoder.embeddings.positions.weight, model.text_encoder.embeddings.positions.weight[:16])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_signal_handler_stands_before_torch_is_loaded():
+    """T4: a signal in the seconds of the imports must not kill the run."""
+    with subprocess.Popen([sys.executable, "-m", "train.pretrain"], stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while not caught(process.pid, 15) and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.001)
+            with open(f"/proc/{process.pid}/maps", encoding="utf-8") as maps:
+                assert "libtorch" not in maps.read()
+            assert caught(process.pid, 15) and caught(process.pid, 10)
+        finally:
+            process.kill()
+
+
+def caught(pid, number):
+    """Whether a process has a handler of its own for a signal."""
+    with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+        mask = next(line for line in status if line.startswith("SigCgt"))
+    return bool(int(mask.split()[1], 16) >> (number - 1) & 1)
