@@ -190,9 +190,9 @@ CCLM_LARGE = X2VLMConfig(
 )
 MINI = X2VLMConfig(
     vision=VisionConfig(
-        image_size=192,
+        image_size=128,
         hidden_size=256,
-        num_layers=7,
+        num_layers=6,
         num_heads=4,
         drop_path=0.0,
         layer_scale=None,
@@ -201,7 +201,7 @@ MINI = X2VLMConfig(
     text=TextConfig(
         vocab_size=1600,
         hidden_size=192,
-        num_layers=3,
+        num_layers=2,
         num_heads=4,
         intermediate_size=768,
         max_positions=64,
@@ -211,7 +211,7 @@ MINI = X2VLMConfig(
     fusion=FusionConfig(num_layers=3, num_heads=4, intermediate_size=768, dropout=0.0),
     decoder=DecoderConfig(num_layers=2, max_positions=16, type_vocab_size=1),
     projection_size=128,
-    num_frames=8,
+    num_frames=4,
     heads=_ALL_BUT_CLASSES,
 )
 PRESETS = {

@@ -41,12 +41,25 @@ class X2VLMForQuestionAnswering(TaskModel):
             losses answer_loss: summed token negative log-likelihoods x weight, divided by B.
         """
         states = self.read_question(self.model.encode_visual(visual), question_ids, question_mask)
-        owner = torch.arange(len(states), device=states.device).repeat_interleave(answers_per_question)
+        loss = self.answer_loss(states, question_mask, answer_ids, answer_mask, answer_weights, answers_per_question)
+        return TaskOutput({"answer_loss": loss})
+
+    def answer_loss(
+        self,
+        question_states: Tensor,
+        question_mask: Tensor,
+        answer_ids: Tensor,
+        answer_mask: Tensor,
+        answer_weights: Tensor,
+        answers_per_question: Tensor,
+    ) -> Tensor:
+        """The loss of `forward` from question states float[B, Q, C]."""
+        owner = torch.arange(len(question_states), device=answer_ids.device).repeat_interleave(answers_per_question)
         decoder = self.model.answer_decoder
-        contexts = [(key[owner], value[owner]) for key, value in decoder.project_context(states)]
+        contexts = [(key[owner], value[owner]) for key, value in decoder.project_context(question_states)]
         hidden = decoder(answer_ids[:, :-1], contexts, question_mask[owner])
         log_likelihood = self._token_log_likelihood(hidden, answer_ids[:, 1:], answer_mask[:, 1:])
-        return TaskOutput({"answer_loss": -(log_likelihood * answer_weights).sum() / len(states)})
+        return -(log_likelihood * answer_weights).sum() / len(question_states)
 
     def read_question(self, image_embeds: Tensor, question_ids: Tensor, question_mask: Tensor) -> Tensor:
         """Question states float[B, Q, C] that have seen the picture."""
