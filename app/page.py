@@ -49,6 +49,7 @@ class Page:
             friendly(fn),
             inputs,
             outputs,
+            api_name=f"on_{fn.__name__}",
             api_visibility="private",
             validator=checks(inputs, {self.shown: loaded} | rules) if rules is not None else None,
             concurrency_id="model",
@@ -61,7 +62,8 @@ class Page:
     def on_view(self, triggers: Any, fn: Callable | None, inputs: list, outputs: list, **options: Any) -> Any:
         """An event that only changes what is in view."""
         settings = {"queue": False, "trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private"}
-        return bind(triggers, friendly(fn) if fn else None, inputs, outputs, **(settings | options))
+        name = f"on_{fn.__name__}" if fn else "in_browser"
+        return bind(triggers, friendly(fn) if fn else None, inputs, outputs, api_name=name, **(settings | options))
 
     @property
     def context(self) -> list[Any]:

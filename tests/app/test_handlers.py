@@ -13,7 +13,7 @@ import app.handlers
 import app.viewing
 from app.handlers import Handlers
 from app.runtime import friendly
-from x2vlm.errors import MediaError, ParameterError, TextError, X2VLMError
+from x2vlm.errors import MediaError, ParameterError, TextError
 
 HOSTILE = "<img src=x onerror=alert(1)> {x} ${y} \u202e [MASK]"
 CONTROLS = ("beam", 3, 2, 0, 30, 0.9, 1.0, 0, "")
@@ -183,7 +183,6 @@ def test_refusals_become_one_sentence_and_crashes_tell_nothing():
     with pytest.raises(gr.Error) as crash:
         crashes()
     assert "secret" not in str(crash.value) and "job/crashed" in str(crash.value)
-    assert isinstance(MediaError("x", "y"), X2VLMError)
 
 
 @pytest.mark.parametrize("module", [app.handlers, app.viewing, app.arrivals])

@@ -1,0 +1,139 @@
+"""The page as Gradio sees it: events, endpoints, checks, texts in three languages."""
+
+from __future__ import annotations
+
+import ast
+import re
+import string
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+from app import build_demo
+from app.i18n import I18N, LANGUAGES, TEXT, say, t
+from app.page import checks
+from app.server import SETTINGS
+from app.view import loaded
+from tests.app.stub import StubPredictor
+from x2vlm.errors import TextError
+
+APP = Path(__file__).resolve().parents[2] / "app"
+GOLDEN = {
+    "/caption": ["media", "num_beams", "num_captions", "max_new_tokens", "do_sample", "top_p", "temperature", "seed"],
+    "/ask": ["media", "question", "choices", "top_k", "mode"],
+    "/ground": ["media", "phrases", "absent_below", "found_from"],
+    "/explain": ["media", "text", "target", "layer", "method"],
+    "/match": ["media", "texts"],
+}
+
+
+@pytest.fixture(scope="module")
+def demo(examples):
+    return build_demo(lambda name: StubPredictor(), stored=examples)
+
+
+def test_public_endpoints_are_these_and_no_others(demo):
+    named = demo.get_api_info()["named_endpoints"]
+    assert {name: [p["parameter_name"] for p in info["parameters"]] for name, info in named.items()} == GOLDEN
+    assert demo.get_api_info()["unnamed_endpoints"] == {}
+    for info in named.values():
+        assert len(info["description"]) > 20
+
+
+def test_every_event_says_how_visible_it_is(demo):
+    public = {fn.api_name for fn in demo.fns.values() if fn.api_visibility == "public"}
+    assert public == {name.strip("/") for name in GOLDEN}
+    assert {fn.api_visibility for fn in demo.fns.values()} == {"public", "private"}
+
+
+def test_model_events_share_one_queue_and_view_events_none(demo):
+    queued = [fn for fn in demo.fns.values() if fn.queue and fn.fn]
+    assert queued and {fn.concurrency_id for fn in queued} == {"model"}
+    assert all(fn.concurrency_limit == 1 for fn in queued)
+    assert [fn for fn in demo.fns.values() if not fn.queue]
+
+
+def test_validators_give_one_result_an_input(demo):
+    checked = [fn for fn in demo.fns.values() if fn.validator]
+    assert len(checked) >= 9
+    for fn in checked:
+        results = fn.validator(*[None] * len(fn.inputs))
+        assert len(results) == len(fn.inputs)
+        assert not all(result["is_valid"] for result in results)
+
+
+def test_empty_stage_is_told_at_a_visible_field():
+    with gr.Blocks():
+        state, field, other = gr.State(), gr.Textbox(), gr.Textbox()
+
+    def needs_text(text):
+        raise TextError("Empty.", "text/empty")
+
+    said = checks([state, field, other], {state: loaded, field: needs_text})(None, "", "x")
+    assert [result["is_valid"] for result in said] == [False, False, True]
+    assert "Add a picture" in said[1]["message"]
+
+
+def test_serving_is_private_by_default(demo):
+    assert demo.analytics_enabled is False
+    assert SETTINGS["run_history"] is False and SETTINGS["enable_monitoring"] is False and SETTINGS["show_error"] is False
+    assert SETTINGS["max_file_size"] == "200mb"
+
+
+def test_pictures_are_lossless(demo):
+    formats = {block.format for block in demo.blocks.values() if isinstance(block, gr.Image | gr.Gallery | gr.ImageSlider)}
+    assert "webp" not in {block.format for block in demo.blocks.values() if isinstance(block, gr.Image | gr.ImageSlider)}
+    assert formats
+
+
+@pytest.mark.parametrize("key", TEXT)
+def test_text_is_there_in_all_languages(key):
+    texts = TEXT[key]
+    assert len(texts) == len(LANGUAGES) and all(text.strip() for text in texts)
+    fields = [{name for _, name, _, _ in string.Formatter().parse(text) if name is not None} for text in texts]
+    assert fields[0] == fields[1] == fields[2]
+
+
+def test_translations_reach_gradio():
+    assert I18N.translations["ko"]["x2_find"] == "찾기" and I18N.translations["zh"]["x2_find"] == "查找"
+    assert t("find").key == "x2_find"
+    with pytest.raises(KeyError):
+        t("no such text")
+
+
+def test_html_carries_all_languages_and_escapes_values():
+    html = say("twin_plain", name="<b>", width=1, height=2)
+    assert [f'lang="{language}"' in html for language in LANGUAGES] == [True] * 3
+    assert "<b>" not in html
+
+
+def literal_keys() -> set[str]:
+    """Keys that the source names; `f"tab_{name}"` and the like count for all that they can become."""
+    found = set()
+    for path in APP.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+            if isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
+                found |= {key for key in TEXT if key.startswith(node.values[0].value)}
+    return found
+
+
+def test_every_text_is_used():
+    unused = set(TEXT) - literal_keys() - {"found", "unsure", "absent"}
+    assert not unused
+
+
+def test_every_text_that_is_asked_for_exists():
+    asked = set()
+    for path in APP.rglob("*.py"):
+        asked |= set(re.findall(r"\b(?:t|say|note)\(\"(\w+)\"", path.read_text()))
+    assert asked <= set(TEXT)
+
+
+def test_app_module_holds_nothing_to_import():
+    source = (APP.parent / "app.py").read_text()
+    defined = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert defined == ["load"]
+    assert 'if __name__ == "__main__":' in source

@@ -1,0 +1,165 @@
+"""Admission, stop flags, the list of models, what is kept, and the janitor."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from app import limits
+from app.components import uploaded
+from app.runtime import Busy, Gate, Media, Models, Studio
+from app.server import tidy
+from tests.app.stub import StubPredictor
+from x2vlm.errors import Cancelled, CheckpointError, MediaError
+
+
+def test_never_more_at_work_than_workers(picture_file):
+    stub = StubPredictor(delay=0.02)
+    studio = Studio(Models(lambda name: stub, ("stub",)), workers=2)
+    media = Media(str(picture_file))
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(lambda k: studio.run("match", media, None, f"v{k}", [f"text {k}"]), range(24)))
+    assert stub.most_at_once <= 2
+    assert [match[0].text for match in found] == [f"text {k}" for k in range(24)]
+
+
+def test_cancel_stops_waiting_and_running_jobs_of_one_visitor():
+    gate = Gate(1)
+    inside, leave, outcomes = threading.Event(), threading.Event(), {}
+
+    def work(visitor: str) -> None:
+        try:
+            with gate.job(visitor) as flag:
+                inside.set()
+                leave.wait(5)
+                outcomes[visitor] = flag.is_set()
+        except Cancelled:
+            outcomes[visitor] = "never began"
+
+    threads = [threading.Thread(target=work, args=(visitor,)) for visitor in ("a", "b", "c")]
+    threads[0].start()
+    assert inside.wait(5)
+    for thread in threads[1:]:
+        thread.start()
+    time.sleep(0.1)
+    gate.cancel("a")
+    gate.cancel("b")
+    gate.cancel("nobody")
+    leave.set()
+    for thread in threads:
+        thread.join(5)
+    assert outcomes == {"a": True, "b": "never began", "c": False}
+    assert gate._flags == {}
+
+
+def test_cancelled_job_frees_its_slot_and_the_next_one_runs(picture_file):
+    studio = Studio(Models(lambda name: StubPredictor(), ("stub",)))
+    with pytest.raises(ZeroDivisionError), studio.gate.job("a"):
+        raise ZeroDivisionError
+    assert studio.look(Media(str(picture_file)), None, "a").size == (300, 200)
+
+
+def test_busy_is_said(monkeypatch):
+    monkeypatch.setattr(limits, "SLOT_WAIT_SECONDS", 0.05)
+    gate = Gate(1)
+    with gate.job("a"), pytest.raises(Busy) as refusal, gate.job("b"):
+        pass
+    assert refusal.value.code == "busy/queue"
+
+
+def test_drain_waits_for_what_runs_and_refuses_the_rest():
+    gate = Gate(1)
+    inside, finished = threading.Event(), []
+
+    def work() -> None:
+        with gate.job("a"):
+            inside.set()
+            time.sleep(0.2)
+            finished.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(5)
+    assert gate.drain(5) and finished
+    with pytest.raises(Busy) as refusal, gate.job("b"):
+        pass
+    assert refusal.value.code == "busy/draining"
+    thread.join()
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../weights", "https://example.org/model", "someone/else", "mini "])
+def test_public_host_offers_only_its_list(name):
+    loaded = []
+    models = Models(lambda name: loaded.append(name) or StubPredictor(), ("mini", "other"))
+    with pytest.raises(CheckpointError) as refusal:
+        models[name]
+    assert refusal.value.code == "ckpt/source" and loaded == []
+    assert models[None] is models["mini"] and loaded == ["mini"]
+
+
+def test_own_machine_may_load_any_model_but_keeps_two():
+    loaded = []
+    models = Models(lambda name: loaded.append(name) or StubPredictor(), ("mini",), open_choice=True)
+    for name in ("mini", "/a", "/b", "mini"):
+        models[name]
+    assert loaded == ["mini", "/a", "/b", "mini"]
+
+
+def test_only_a_few_scenes_are_kept_and_each_is_encoded_once(upload_folder, picture_file):
+    stub = StubPredictor()
+    studio = Studio(Models(lambda name: stub, ("stub",)))
+    for k in range(limits.SCENES + 3):
+        path = upload_folder / f"copy{k}.png"
+        path.write_bytes(picture_file.read_bytes())
+        for _ in range(2):
+            studio.run("match", Media(str(path)), None, "v", ["a"])
+    assert len(studio._scenes) == limits.SCENES
+    assert stub.calls.count("encode") == limits.SCENES + 3
+
+
+def test_file_that_is_gone_is_asked_for_again(upload_folder):
+    studio = Studio(Models(lambda name: StubPredictor(), ("stub",)))
+    with pytest.raises(MediaError, match="Upload it again"):
+        studio.look(Media(str(upload_folder / "gone.png")), None, "v")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../../etc/passwd", "http://127.0.0.1/x.png", "file:///etc/passwd", "app.py"])
+def test_only_uploads_are_opened(path):
+    with pytest.raises(MediaError) as refusal:
+        uploaded(path)
+    assert refusal.value.code == "image/reference"
+
+
+def test_link_out_of_the_upload_folder_is_not_followed(upload_folder, tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    link = upload_folder / "link.png"
+    link.symlink_to(tmp_path / "secret.png")
+    with pytest.raises(MediaError):
+        uploaded(str(link))
+    link.unlink()
+
+
+def test_janitor_deletes_old_files_aborted_uploads_and_what_is_over_the_quota(tmp_path, monkeypatch):
+    now = time.time()
+
+    def make(name: str, age: float, size: int = 10) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(size))
+        os.utime(path, (now - age, now - age))
+        return path
+
+    old, aborted, fresh = make("hash/old.png", 4000), make("tmpabcd", 4000), make("hash2/fresh.png", 10)
+    os.utime(old.parent, (now - 4000, now - 4000))
+    assert tidy(tmp_path, now) == 2
+    assert not old.exists() and not aborted.exists() and fresh.exists()
+    monkeypatch.setattr(limits, "TEMP_GIGABYTES", 1000 / 2**30)
+    first, second = make("a", 30, 900), make("b", 20, 900)
+    tidy(tmp_path, now)
+    assert not first.exists() and second.exists()
+    assert tidy(tmp_path / "nothing", now) == 0
