@@ -1,8 +1,8 @@
 """Annotation files and WebDataset shards as records by index; every complaint names file and line (or shard and key).
 
 `.jsonl`: one entry a line, found by byte offset. `.json`: a list of entries. `.tar`: members with one stem are an entry
-(`key.json` with its fields, `key.jpg` its picture, `key.txt` its caption). Opening reads every file once to find the
-entries; texts and pictures are read when they are asked for, so a large corpus costs few bytes an entry.
+(`key.json` with its fields, `key.jpg` its picture or `key.000.jpg`, ... several, `key.txt` its caption). Opening reads every
+file once to find the entries; texts and pictures are read when they are asked for, so a large corpus costs few bytes an entry.
 """
 
 from __future__ import annotations
@@ -226,8 +226,8 @@ class Shard(Entries):
             entry |= parse_entry(contents[".json"])
         if ".txt" in contents:
             entry["caption"] = contents[".txt"].decode("utf-8")
-        images = [content for suffix, content in contents.items() if suffix in IMAGE_SUFFIXES]
-        return entry | ({"image": images[0]} if images else {})
+        pictures = [contents[suffix] for suffix in sorted(contents) if PurePosixPath("x" + suffix).suffix in IMAGE_SUFFIXES]
+        return entry | ({"image": pictures[0], "pictures": pictures} if pictures else {})
 
     def name(self, index: int) -> str:
         return f"{self.path.name}, {self.samples[index][0]}"

@@ -96,6 +96,14 @@ def labelled(entry: dict[str, Any], file: Entries) -> Record:
     return _visual(entry, file) | {"statement": statement, "label": int(entry["label"])}
 
 
+def record(entry: dict[str, Any], file: Entries) -> Record:
+    """A record as `train.data.shards` writes it: `pictures_as` says whether the pictures are `image`, `frames` or `images`."""
+    pictures = [file.image(content) for content in entry["pictures"]]
+    name = entry["pictures_as"]
+    texts = {key: value for key, value in entry.items() if key not in ("pictures", "pictures_as", "image")}
+    return texts | {name: pictures[0] if name == "image" else pictures}
+
+
 FORMATS: dict[str, Callable[[dict[str, Any], Entries], Record]] = {
     "image_text": image_text,
     "region_text": region_text,
@@ -106,6 +114,7 @@ FORMATS: dict[str, Callable[[dict[str, Any], Entries], Record]] = {
     "referring": referring,
     "image_pair": image_pair,
     "labelled": labelled,
+    "record": record,
 }
 
 

@@ -46,7 +46,8 @@ SCRIPTS = (
 
 
 def learn_vocabulary(corpus: Iterable[str], size: int, min_count: int = 2) -> list[str]:
-    """At most `size` tokens: specials, printable ASCII, the corpus' words by frequency, then letters of further scripts.
+    """Exactly `size` tokens: specials, printable ASCII, the corpus' words by frequency, then letters of further scripts, then
+    unused ones, as a model's word table wants it.
 
     Words that come less than `min_count` times, or find no room, are spelt letter by letter.
     """
@@ -57,7 +58,10 @@ def learn_vocabulary(corpus: Iterable[str], size: int, min_count: int = 2) -> li
     words = sorted((word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word))
     ascii_range, *further = SCRIPTS
     letters = [token for script in further for token in _letters(script, normalizer, splitter)]
-    return list(dict.fromkeys([*SPECIAL_TOKENS, *_letters(ascii_range, normalizer, splitter), *words, *letters]))[:size]
+    unused = [f"[unused{index}]" for index in range(size)]
+    return list(dict.fromkeys([*SPECIAL_TOKENS, *_letters(ascii_range, normalizer, splitter), *words, *letters, *unused]))[
+        :size
+    ]
 
 
 def _letters(script: tuple[int, int], normalizer: BertNormalizer, splitter: BertPreTokenizer) -> list[str]:

@@ -1,0 +1,74 @@
+"""The whole pipeline at toy scale, and what `python -m train.evaluate` writes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from train.data.files import FileRecords
+from train.data.records import DataConfig
+from train.data.shards import write_shards
+from train.data.stickers import StickerData, StickerRecords
+from train.evaluate import describe
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("smoke")
+    command = [sys.executable, "-m", "train.smoke", "--steps", "2", "--samples", "2", "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return out
+
+
+def test_pipeline_leaves_a_checkpoint_with_every_head(folder):
+    from x2vlm.checkpoint import load_model
+
+    loaded = load_model(folder / "joint" / "final")
+    assert {"contrastive", "matching", "box", "masked_lm", "answer_decoder", "pair"} <= set(loaded.config.heads)
+    assert loaded.tokenizer_dir is not None
+
+
+def test_results_say_what_was_measured_and_on_what(folder):
+    report = json.loads((folder / "results.json").read_text())
+    assert len(report["weights_sha256"]) == 64 and report["parameters"] > 100_000
+    assert report["command"].startswith("python -m train.evaluate --config")
+    measured = report["results"]
+    metrics = {name for numbers in measured.values() for name in numbers}
+    assert {"accuracy", "pointing", "true", "auc", "group", "text_r@1", "image_r@1"} <= metrics
+    for numbers in measured.values():
+        assert numbers["samples"] == 2
+        assert "seeds 2000000000 to 2000000001" in numbers["data"] or "unseen, seeds 3000000000" in numbers["data"]
+
+
+def test_unknown_task_is_refused(folder, capsys):
+    from train import evaluate
+
+    arguments = ["--config", str(folder / "joint.yaml"), "--only", "captoins", "--device", "cpu"]
+    assert evaluate.main(arguments) == 2
+    assert "'captoins' is no task of this run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["scene", "clip", "order", "pair"])
+def test_shards_hold_what_was_drawn(kind, tmp_path):
+    data = StickerData(kind=kind, count=3)
+    paths = write_shards(data, 48, tmp_path, per_shard=2)
+    assert [path.name for path in paths] == [f"{kind}-00000.tar", f"{kind}-00001.tar"]
+    drawn, read = StickerRecords(data, 48), FileRecords([str(tmp_path / "*.tar")], format="record")
+    assert len(read) == 3
+    for index in range(3):
+        first, second = drawn[index], read[index]
+        for key in {"captions", "regions", "questions", "absent", "statement", "label"} & set(first):
+            assert first[key] == second[key]
+        for key in {"image", "frames", "images"} & set(first):
+            pictures = (
+                zip([first[key]], [second[key]], strict=True) if key == "image" else zip(first[key], second[key], strict=True)
+            )
+            assert all(a.tobytes() == b.tobytes() for a, b in pictures)
+
+
+def test_description_of_files():
+    assert describe(DataConfig(files=["somewhere/val.jsonl"]), 7) == "first 7 of val.jsonl"
