@@ -115,8 +115,13 @@ def resolve(path_or_name: str | Path, progress: Progress | None = None) -> Path:
             "Addresses are not opened. Download the file yourself and give its path, or give one of the known names.",
             "ckpt/source",
         )
-    if text == MINI and (mini := mini_dir()):
-        return mini
+    if text == MINI:
+        if mini := mini_dir():
+            return mini
+        raise CheckpointError(
+            "The bundled model mini is not part of this installation. Run from a clone, or install the package again.",
+            "ckpt/source",
+        )
     if text in KNOWN:
         return download(text, progress)
     path = Path(path_or_name).expanduser()

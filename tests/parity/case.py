@@ -54,6 +54,8 @@ class Case:
             }
             for part in ("text", "fusion")
         }
+        if architecture["text"]["type"] == "xlm-roberta":
+            invisible["text"]["pad_token_id"] = architecture["text"]["pad_token_id"]
         detected = load_model(checkpoint, config=invisible).config
         resized = load_model(checkpoint, config=invisible, image_size=architecture["vision"]["image_size"])
         with tempfile.TemporaryDirectory() as folder:

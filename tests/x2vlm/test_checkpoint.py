@@ -427,9 +427,9 @@ def peak_bytes() -> int:
 def test_loading_needs_little_memory(tmp_path):
     """Loading adds at most 1.2 times the file to the peak of the process."""
     config = X2VLMConfig(
-        vision=VisionConfig(image_size=64, hidden_size=512, num_layers=4, num_heads=8),
-        text=TextConfig(vocab_size=30000, hidden_size=512, num_layers=4, num_heads=8, intermediate_size=2048),
-        fusion=FusionConfig(num_layers=4, num_heads=8, intermediate_size=2048),
+        vision=VisionConfig(image_size=64, hidden_size=256, num_layers=4, num_heads=4),
+        text=TextConfig(vocab_size=30000, hidden_size=256, num_layers=4, num_heads=4, intermediate_size=1024),
+        fusion=FusionConfig(num_layers=4, num_heads=4, intermediate_size=1024),
     )
     path = write_official(build_model(config), tmp_path / "model.th")
     load_model(path)  # what is imported or cached on the way is not counted

@@ -48,7 +48,7 @@ def merge_overrides(config: X2VLMConfig, overrides: Overrides) -> X2VLMConfig:
 
 
 def detect_config(
-    state: Mapping[str, Tensor], multilingual: bool, first_swin_windows: int | None, overrides: Overrides
+    state: Mapping[str, Tensor], multilingual: bool, swin_windows: tuple[int, int] | None, overrides: Overrides
 ) -> X2VLMConfig:
     """The configuration of a state dict under our names.
 
@@ -57,7 +57,7 @@ def detect_config(
 
     Args:
         multilingual: the file has CCLM's separate cross encoder, so its text encoder is XLM-R.
-        first_swin_windows: windows of the first Swin stage, from the shape of its `attn_mask`.
+        swin_windows: a Swin stage that shifts its windows and their number, from the shape of an `attn_mask`.
         overrides: see `merge_overrides`.
 
     Raises:
@@ -91,7 +91,7 @@ def detect_config(
         type_vocab_size=_size(state, "answer_decoder.embeddings.token_types.weight", 0, 2),
     )
     config = X2VLMConfig(
-        vision=_vision(state, first_swin_windows),
+        vision=_vision(state, swin_windows),
         text=text,
         fusion=fusion,
         decoder=decoder,
@@ -124,10 +124,10 @@ def heads_in(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(head for head in HEAD_PARTS if head in found)
 
 
-def _vision(state: Mapping[str, Tensor], first_swin_windows: int | None) -> VisionConfig:
+def _vision(state: Mapping[str, Tensor], swin_windows: tuple[int, int] | None) -> VisionConfig:
     patch = state["vision.tower.patch_embed.proj.weight"]
     if "vision.tower.layers.0.blocks.0.attn.relative_position_bias_table" in state:
-        return _swin(state, patch, first_swin_windows)
+        return _swin(state, patch, swin_windows)
     width, patch_size, layers = patch.shape[0], patch.shape[2], _count(state, "vision.tower.blocks")
     shared = {
         "patch_size": patch_size,
@@ -148,15 +148,20 @@ def _vision(state: Mapping[str, Tensor], first_swin_windows: int | None) -> Visi
     )
 
 
-def _swin(state: Mapping[str, Tensor], patch: Tensor, first_windows: int | None) -> VisionConfig:
-    """Swin's window is read from its tables; the picture is 32 windows wide unless the first shift mask says otherwise."""
-    prefix, depths, heads = "vision.tower.layers", [], []
+def _swin(state: Mapping[str, Tensor], patch: Tensor, windows: tuple[int, int] | None) -> VisionConfig:
+    """Sizes of Swin. A stage smaller than the window has a table of its own size, which gives the picture's; otherwise the
+    number of shifted windows does, and without any the last stage is one window."""
+    prefix, depths, tables = "vision.tower.layers", [], []
     for stage in range(_count(state, prefix)):
         depths.append(_count(state, f"{prefix}.{stage}.blocks"))
-        heads.append(_size(state, f"{prefix}.{stage}.blocks.0.attn.relative_position_bias_table", 1, 1))
-    rows = state[f"{prefix}.0.blocks.0.attn.relative_position_bias_table"].shape[0]
-    window, stride = (math.isqrt(rows) + 1) // 2, patch.shape[2] * 2 ** (len(depths) - 1)
-    image_size = window * patch.shape[2] * math.isqrt(first_windows) if first_windows else window * stride
+        tables.append(state[f"{prefix}.{stage}.blocks.0.attn.relative_position_bias_table"].shape)
+    heads, sides = [shape[1] for shape in tables], [(math.isqrt(shape[0]) + 1) // 2 for shape in tables]
+    window, stride = sides[0], patch.shape[2] * 2 ** (len(depths) - 1)
+    if sides[-1] == window and windows:
+        stage, count = windows
+        image_size = window * math.isqrt(count) * patch.shape[2] * 2**stage
+    else:
+        image_size = sides[-1] * stride
     return VisionConfig(
         tower="swin",
         image_size=image_size,

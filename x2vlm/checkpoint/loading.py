@@ -98,7 +98,7 @@ def load_model(
     elif translated.ours and stored.is_file():
         final = merge_overrides(read_config(stored), overrides)
     else:
-        final = detect_config(translated.state, translated.multilingual, translated.first_swin_windows, overrides)
+        final = detect_config(translated.state, translated.multilingual, translated.swin_windows, overrides)
     final = _adjust(final, image_size, num_frames, heads)
     check_grid(final.vision)
     model, report = _assemble(final, translated, weights.name, strict)
@@ -150,7 +150,7 @@ class _Translated:
     unexpected: tuple[str, ...]
     ours: bool
     multilingual: bool
-    first_swin_windows: int | None
+    swin_windows: tuple[int, int] | None
 
 
 def _translate(tensors: Mapping[str, Tensor], file: str) -> _Translated:
@@ -177,9 +177,10 @@ def _translate(tensors: Mapping[str, Tensor], file: str) -> _Translated:
                 f"{shown(file)}: {shown(key)} and its tied copy differ. The file is not one that the official code wrote.",
                 "ckpt/keys",
             )
-    mask = tensors.get("vision_encoder.layers.0.blocks.1.attn_mask")
+    masks = {key: re.match(r"vision_encoder\.layers\.(\d)\.blocks\.\d+\.attn_mask$", key) for key in ignored}
+    windows = next(((int(match[1]), len(tensors[key])) for key, match in masks.items() if match), None)
     multilingual = any(key.startswith("cross_encoder.") for key in tensors)
-    return _Translated(state, renamed, ignored, tuple(unexpected), False, multilingual, None if mask is None else mask.shape[0])
+    return _Translated(state, renamed, ignored, tuple(unexpected), False, multilingual, windows)
 
 
 def translated_tensors(path_or_name: str | Path) -> dict[str, Tensor]:

@@ -1,0 +1,245 @@
+"""Names of checkpoints, and downloads from a local server that cuts, lies and asks for a login."""
+
+import dataclasses
+import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from x2vlm import hub
+from x2vlm.errors import CheckpointError
+
+NAME = "x2vlm_base_4m"
+FILE = hub.KNOWN[NAME].file
+DATA = bytes(range(256)) * 3000
+
+
+class Server(BaseHTTPRequestHandler):
+    """Serves DATA with ranges; `script` is a list of how to misbehave, one entry a request."""
+
+    def __init__(self, log, script, *arguments):
+        self.log, self.script = log, script
+        super().__init__(*arguments)
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        range_ = self.headers.get("Range")
+        self.log.append((self.path, range_))
+        trouble = self.script.pop(0) if self.script else None
+        if isinstance(trouble, int):
+            return self.send_error(trouble)
+        if trouble == "login":
+            return self.answer(200, b"<html>Log in</html>", "text/html; charset=utf-8")
+        start = int(range_[6:].rstrip("-")) if range_ and trouble != "no ranges" else 0
+        if start >= len(DATA):
+            return self.send_error(416)
+        body = DATA[start:]
+        sent = body[: len(body) // 3] if trouble == "cut" else body
+        self.answer(206 if start else 200, sent, "application/octet-stream", len(body))
+
+    def answer(self, status, body, kind, length=None):
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(length or len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Starts the server; returns (log of requests, script of troubles). The cache is empty."""
+    log, script = [], []
+    service = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, log, script))
+    threading.Thread(target=service.serve_forever, daemon=True).start()
+    monkeypatch.setenv("X2VLM_CHECKPOINT_URL", f"http://127.0.0.1:{service.server_port}/files")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    yield log, script
+    service.shutdown()
+    service.server_close()
+
+
+def known(monkeypatch, **changes):
+    monkeypatch.setitem(hub.KNOWN, NAME, dataclasses.replace(hub.KNOWN[NAME], **changes))
+
+
+def left_in_cache():
+    return sorted(path.name for path in hub.cache_dir().iterdir() if path.suffix != ".lock")
+
+
+def test_download_once_with_progress(server, monkeypatch):
+    log, _ = server
+    known(monkeypatch, size=len(DATA), sha256=hashlib.sha256(DATA).hexdigest())
+    seen = []
+    path = hub.download(NAME, lambda done, total: seen.append((done, total)))
+    assert path.read_bytes() == DATA and path == hub.cache_dir() / FILE
+    assert seen[-1] == (len(DATA), len(DATA)) and seen == sorted(seen)
+    assert log == [(f"/files/{FILE}", None)] and left_in_cache() == [FILE]
+    assert hub.resolve(NAME) == path and len(log) == 1
+
+
+def test_a_cut_download_goes_on_where_it_stopped(server):
+    log, script = server
+    script += ["cut"]
+    assert hub.download(NAME).read_bytes() == DATA
+    assert log[1][1] == f"bytes={len(DATA) // 3}-"
+
+
+def test_a_download_goes_on_in_a_later_call(server):
+    log, script = server
+    script += ["cut"] * hub.ATTEMPTS
+    with pytest.raises(CheckpointError) as caught:
+        hub.download(NAME)
+    assert caught.value.code == "ckpt/download" and left_in_cache() == [f"{FILE}.partial"]
+    assert hub.download(NAME).read_bytes() == DATA
+    assert int(log[-1][1][6:-1]) > len(DATA) // 2 and left_in_cache() == [FILE]
+
+
+def test_a_server_without_ranges_starts_over(server):
+    _, script = server
+    script += ["cut", "no ranges"]
+    assert hub.download(NAME).read_bytes() == DATA
+
+
+def test_a_partial_file_of_something_else_is_dropped(server):
+    hub.cache_dir().mkdir(parents=True)
+    (hub.cache_dir() / f"{FILE}.partial").write_bytes(b"x" * (len(DATA) + 5))
+    assert hub.download(NAME).read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"), [({"size": 5}, "bytes on the server"), ({"sha256": "0" * 64}, "checksum")], ids=["size", "hash"]
+)
+def test_wrong_size_or_checksum_leaves_nothing(changes, word, server, monkeypatch):
+    known(monkeypatch, **changes)
+    with pytest.raises(CheckpointError, match=word):
+        hub.download(NAME)
+    assert left_in_cache() == []
+
+
+@pytest.mark.parametrize(("trouble", "word"), [(404, "404"), (403, "403"), ("login", "web page")])
+def test_answers_that_are_not_the_file(trouble, word, server):
+    log, script = server
+    script += [trouble]
+    with pytest.raises(CheckpointError, match=word) as caught:
+        hub.download(NAME)
+    assert f"$HF_HOME/x2vlm/{FILE}" in caught.value.message and len(log) == 1 and left_in_cache() == []
+
+
+def test_a_server_error_is_tried_again(server):
+    log, script = server
+    script += [503]
+    assert hub.download(NAME).read_bytes() == DATA and len(log) == 2
+
+
+def test_offline_says_which_file_to_put_where(server, monkeypatch):
+    monkeypatch.setenv("X2VLM_CHECKPOINT_URL", "http://127.0.0.1:9/")
+    for offline in ("0", "1"):
+        monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+        with pytest.raises(CheckpointError) as caught:
+            hub.resolve(NAME)
+        assert caught.value.code == "ckpt/download" and f"put the file {FILE} at $HF_HOME/x2vlm/{FILE}" in caught.value.message
+    monkeypatch.delenv("HF_HOME")
+    monkeypatch.setenv("HOME", "/nonexistent")
+    with pytest.raises(CheckpointError, match=r"~/\.cache/huggingface/x2vlm") as caught:
+        hub.resolve(NAME)
+    assert "/nonexistent" not in str(caught.value)
+
+
+def test_a_file_put_into_the_cache_by_hand_is_used(server):
+    log, _ = server
+    hub.cache_dir().mkdir(parents=True)
+    path = hub.cache_dir() / hub.KNOWN["xvlm_base_4m"].file
+    with pytest.raises(CheckpointError, match="authors"):
+        hub.resolve("xvlm_base_4m")
+    path.write_bytes(DATA)
+    assert hub.resolve("xvlm_base_4m") == path and not log
+
+
+def test_no_room_on_disk(server, monkeypatch):
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    with pytest.raises(CheckpointError) as caught:
+        hub.download(NAME)
+    assert caught.value.code == "ckpt/disk" and left_in_cache() == []
+
+
+def test_two_downloads_at_once_fetch_once(server):
+    log, _ = server
+    with ThreadPoolExecutor(3) as pool:
+        paths = list(pool.map(lambda _: hub.download(NAME), range(3)))
+    assert len(set(paths)) == 1 and paths[0].read_bytes() == DATA and len(log) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "   ", "nothing", "../nothing", "/nothing/here", "file:///etc/passwd", "http://127.0.0.1/x.th",
+     "https://user:secret@host/x", "http://169.254.169.254/latest", "ftp://host/x", "gopher://host", "x\0y", "a" * 5000,
+     "line\nbreak", "C:\\x.th", "mini/../x", "\x1b[31mred"],
+)  # fmt: skip
+def test_names_that_lead_nowhere(name, monkeypatch):
+    monkeypatch.setattr(hub, "download", lambda *_: pytest.fail("tried to download"))
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the Hub"))
+    with pytest.raises(CheckpointError) as caught:
+        hub.resolve(name)
+    assert caught.value.code == "ckpt/source" and "secret" not in str(caught.value) and len(str(caught.value)) < 700
+    assert "\0" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [("mimi", "mini"), ("x2vlm_base_1bb", "x2vlm_base_1b"), ("x2vlm-large-1b-vqa", "x2vlm_large_1b_vqa"),
+     ("ckpts/x2vlm_larg_4m.th", "x2vlm_large_4m")],
+)  # fmt: skip
+def test_did_you_mean(typo, meant):
+    with pytest.raises(CheckpointError, match=f"Did you mean {meant}"):
+        hub.resolve(typo)
+
+
+def test_hub_repositories(monkeypatch, tmp_path):
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", lambda name, **_: str(tmp_path))
+    assert hub.resolve("someone/model") == tmp_path
+
+    def gone(*_, **__):
+        raise hub.huggingface_hub.errors.LocalEntryNotFoundError("https://secret-address/")
+
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", gone)
+    with pytest.raises(CheckpointError, match="someone/model") as caught:
+        hub.resolve("someone/model")
+    assert "secret-address" not in str(caught.value)
+
+
+def test_local_paths(tmp_path):
+    assert hub.resolve(tmp_path) == tmp_path
+    (tmp_path / "x.th").write_bytes(b"x")
+    assert hub.resolve(str(tmp_path / "x.th")) == tmp_path / "x.th"
+
+
+def test_the_bundled_model_is_found_in_a_clone_and_in_a_wheel(tmp_path, monkeypatch):
+    clone = tmp_path / "clone"
+    (clone / "assets" / "mini").mkdir(parents=True)
+    monkeypatch.setattr(hub, "__file__", str(clone / "x2vlm" / "hub.py"))
+    monkeypatch.setattr(hub.importlib.metadata, "files", lambda _: None)
+    assert hub.mini_dir() is None
+    with pytest.raises(CheckpointError, match="install"):
+        hub.resolve("mini")
+    (clone / "assets" / "mini" / "config.json").write_text("{}")
+    assert hub.mini_dir() == clone / "assets" / "mini" and hub.resolve("mini") == hub.mini_dir()
+
+    installed = tmp_path / "prefix" / "share" / "x2vlm" / "mini"
+    installed.mkdir(parents=True)
+    (installed / "config.json").write_text("{}")
+    entry = hub.importlib.metadata.PackagePath("../../../share/x2vlm/mini/config.json")
+    entry.dist = type("Distribution", (), {"locate_file": lambda self, path: installed / "config.json"})()
+    monkeypatch.setattr(hub, "__file__", str(tmp_path / "site-packages" / "x2vlm" / "hub.py"))
+    monkeypatch.setattr(hub.importlib.metadata, "files", lambda _: [entry])
+    assert hub.mini_dir() == installed
+
+
+def test_every_official_file_has_a_name():
+    assert len(hub.KNOWN) == 14 and sum(checkpoint.downloadable for checkpoint in hub.KNOWN.values()) == 12
+    assert all(checkpoint.file.endswith((".th", ".tar")) for checkpoint in hub.KNOWN.values())
