@@ -1,0 +1,478 @@
+"""The facade: single = batched, kept scene = fresh one, threads = one after the other, the user's own pixels, suites."""
+
+import dataclasses
+import io
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import without_heads
+from x2vlm import hub
+from x2vlm.build import build_model
+from x2vlm.captions import is_repetitive
+from x2vlm.errors import Cancelled, CheckpointError, ConfigError, MediaError, ParameterError
+from x2vlm.predictor import Predictor
+from x2vlm.processing import Processor
+from x2vlm.suite import Settings
+
+PHRASES = ["a red car", "dog", "the man sitting next to a small blue bus"]
+
+
+def asked(predictor, scene):
+    """One of everything, as plain values."""
+    return {
+        "caption": [c.to_dict() for c in predictor.caption(scene, num_captions=2, max_new_tokens=8)],
+        "answer": predictor.answer(scene, "what color is the car?").to_dict(),
+        "ground": [g.to_dict() for g in predictor.ground(scene, PHRASES)],
+        "match": [m.to_dict() for m in predictor.match(scene, PHRASES)],
+        "explain": predictor.explain(scene, "a red car").to_dict(),
+        "complete": [c.to_dict() for c in predictor.complete(scene, "a [MASK] car")],
+        "region": predictor.describe_region(scene, (10, 10, 80, 60), phrases=PHRASES, max_new_tokens=5).to_dict(),
+    }
+
+
+@pytest.fixture(scope="module")
+def clip():
+    rng = np.random.default_rng(2)
+    pixels = rng.integers(0, 256, (6, 8, 12, 3), dtype=np.uint8)
+    return [Image.fromarray(frame).resize((96, 64), Image.Resampling.BICUBIC) for frame in pixels]
+
+
+def test_everything_is_there(tiny_predictor):
+    assert tiny_predictor.missing == {}
+    assert set(tiny_predictor.tasks) == {
+        "caption",
+        "answer",
+        "ground",
+        "explain",
+        "match",
+        "complete",
+        "describe_region",
+        "video",
+    }
+    info = tiny_predictor.info
+    assert (info.image_size, info.grid_size, info.num_frames, info.num_layers) == (64, 4, 4, 3)
+    assert info.dtype == "float32" and info.device == "cpu" and info.parameters > 100_000
+
+
+def test_kept_scene_is_as_good_as_a_fresh_one(tiny_predictor, photo):
+    scene = tiny_predictor.encode(photo)
+    asked(tiny_predictor, scene)
+    assert asked(tiny_predictor, scene) == asked(tiny_predictor, tiny_predictor.encode(photo))
+    assert tiny_predictor.encode(scene) is scene
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        scene.kind = "video"
+
+
+def test_picture_is_encoded_once(tiny_predictor, photo, tiny_model, monkeypatch):
+    calls = []
+    forward = type(tiny_model.vision).forward
+    monkeypatch.setattr(type(tiny_model.vision), "forward", lambda self, x: calls.append(len(x)) or forward(self, x))
+    scene = tiny_predictor.encode(photo)
+    asked(tiny_predictor, scene)
+    assert calls == [1]
+
+
+def test_one_text_equals_many(tiny_predictor, photo):
+    scene = tiny_predictor.encode(photo)
+    many = tiny_predictor.ground(scene, PHRASES * 7)
+    for phrase, batched in zip(PHRASES * 7, many, strict=True):
+        single = tiny_predictor.ground(scene, phrase)[0]
+        assert batched.phrase == phrase and batched.verdict == single.verdict
+        np.testing.assert_allclose(batched.box_xyxy, single.box_xyxy, atol=1e-3)
+        assert batched.match == pytest.approx(single.match, abs=1e-5)
+        np.testing.assert_allclose(batched.explanation.maps, single.explanation.maps, atol=1e-6)
+    for phrase, batched in zip(PHRASES, tiny_predictor.match(scene, PHRASES), strict=True):
+        single = tiny_predictor.match(scene, phrase)[0]
+        assert batched.probability == pytest.approx(single.probability, abs=1e-5)
+        assert batched.similarity == pytest.approx(single.similarity, abs=1e-5)
+
+
+def test_heat_and_match_of_ground_are_those_of_explain_and_match(tiny_predictor, photo):
+    scene = tiny_predictor.encode(photo)
+    grounding = tiny_predictor.ground(scene, "a red car")[0]
+    assert grounding.match == pytest.approx(tiny_predictor.match(scene, "a red car")[0].probability, abs=1e-6)
+    np.testing.assert_allclose(grounding.explanation.maps, tiny_predictor.explain(scene, "a red car").maps, atol=1e-7)
+    plain = tiny_predictor.ground(scene, "a red car", explain=False)[0]
+    assert plain.explanation is None and plain.agreement is None
+    np.testing.assert_allclose(plain.box_xyxy, grounding.box_xyxy, atol=1e-3)
+
+
+def test_threads_answer_as_one_after_the_other(tiny_predictor, photo):
+    shared = tiny_predictor.encode(photo)
+    other = tiny_predictor.encode(photo.rotate(180))
+    expected = [asked(tiny_predictor, shared), asked(tiny_predictor, other)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: asked(tiny_predictor, (shared, other)[i % 2]), range(8)))
+    assert all(result == expected[i % 2] for i, result in enumerate(found))
+
+
+def test_boxes_are_in_upright_pixels_of_the_users_picture(tiny_predictor, photo, tmp_path):
+    upright = tiny_predictor.ground(photo, PHRASES)
+    for orientation, turn in ((3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90), (8, Image.Transpose.ROTATE_270)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        buffer = io.BytesIO()
+        photo.transpose(turn).save(buffer, "PNG", exif=exif)
+        turned = tiny_predictor.encode(buffer.getvalue())
+        assert turned.size == photo.size
+        for one, two in zip(tiny_predictor.ground(turned, PHRASES), upright, strict=True):
+            np.testing.assert_allclose(one.box_xyxy, two.box_xyxy, atol=0.5)
+    for grounding in upright:
+        x1, y1, x2, y2 = grounding.box_xyxy
+        cx, cy, w, h = grounding.box_cxcywh
+        assert 0 <= x1 <= x2 <= 120 and 0 <= y1 <= y2 <= 80
+        np.testing.assert_allclose([(cx - w / 2) * 120, (cy + h / 2) * 80], [x1, y2], atol=1e-3)
+
+
+def test_kinds_of_media_agree(tiny_predictor, photo, tmp_path):
+    photo.save(tmp_path / "photo.png")
+    kinds = [
+        tmp_path / "photo.png",
+        str(tmp_path / "photo.png"),
+        (tmp_path / "photo.png").read_bytes(),
+        photo,
+        np.asarray(photo),
+    ]
+    results = [tiny_predictor.match(media, "a red car") for media in kinds]
+    assert all(result == results[0] for result in results)
+
+
+def test_verdict_follows_the_thresholds(tiny_predictor, photo):
+    scene = tiny_predictor.encode(photo)
+    match = tiny_predictor.ground(scene, "dog")[0].match
+    for thresholds, verdict in (((0, match - 0.01), "found"), ((0, match + 0.01), "unsure"), ((match + 0.01, 1), "absent")):
+        assert tiny_predictor.ground(scene, "dog", thresholds=thresholds)[0].verdict == verdict
+    for bad in ((0.6, 0.5), (-1, 1), (0, 2), 0.5, (0.1, "x"), (float("nan"), 1)):
+        with pytest.raises(ParameterError, match="param/range"):
+            tiny_predictor.ground(scene, "dog", thresholds=bad)
+
+
+def test_captions(tiny_predictor, photo):
+    scene = tiny_predictor.encode(photo)
+    captions = tiny_predictor.caption(scene, num_captions=3, max_new_tokens=6)
+    assert len(captions) == 3 and [c.match for c in captions] == sorted((c.match for c in captions), reverse=True)
+    for caption in captions:
+        assert caption.log_probability == pytest.approx(sum(caption.token_log_probabilities))
+        assert len(caption.tokens) == len(caption.token_log_probabilities) <= 6
+        assert [caption.text[w.start : w.end] for w in caption.words] == [w.text for w in caption.words]
+        assert all(0 < w.probability <= 1 for w in caption.words)
+        assert caption.match == pytest.approx(tiny_predictor.match(scene, caption.text)[0].probability, abs=1e-5)
+    assert not any("[SEP]" in c.tokens[:5] for c in tiny_predictor.caption(scene, num_captions=3, max_new_tokens=10))
+    assert {c.finished for c in tiny_predictor.caption(scene, max_new_tokens=1)} == {False}
+
+
+def test_sampling_has_a_seed_and_leaves_the_global_one(tiny_predictor, photo):
+    scene = tiny_predictor.encode(photo)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+
+    def drawn(seed):
+        return [c.text for c in tiny_predictor.caption(scene, do_sample=True, seed=seed, num_captions=2, max_new_tokens=8)]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_prefix_begins_the_caption(tiny_predictor, photo):
+    caption = tiny_predictor.caption(photo, prefix="a red", max_new_tokens=6)[0]
+    assert caption.text.startswith("a red")
+    assert caption.words[0].probability is None and caption.words[-1].probability is not None
+    assert len(caption.tokens) <= 6
+
+
+@pytest.mark.parametrize(
+    ("text", "repeats"),
+    [
+        ("a dog on the grass", False),
+        ("very very very big", True),
+        ("a cat and a cat and a cat and", True),
+        ("one two three four one two three four one two three four", True),
+        ("a dog and a cat and a man and a bus", False),
+    ],
+)
+def test_loops_are_noticed(text, repeats):
+    assert is_repetitive(text.split()) is repeats
+
+
+def test_answers(tiny_predictor, photo):
+    scene = tiny_predictor.encode(photo)
+    ranked = tiny_predictor.answer(scene, "what color is the car?", top_k=10)
+    assert ranked.mode == "rank" and len(ranked.answers) == 10 and ranked.best == ranked.answers[0].text
+    probabilities = [answer.probability for answer in ranked.answers]
+    assert probabilities == sorted(probabilities, reverse=True) and sum(probabilities) == pytest.approx(1, abs=1e-5)
+    own = tiny_predictor.answer(scene, "what color is the car?", choices=["red", "blue"])
+    assert {answer.text for answer in own.answers} == {"red", "blue"}
+    written = tiny_predictor.answer(scene, "what color is the car?", mode="generate", top_k=3)
+    assert written.mode == "generate" and 1 <= len(written.answers) <= 3
+    with pytest.raises(ParameterError):
+        tiny_predictor.answer(scene, "who?", choices=[])
+    with pytest.raises(ParameterError):
+        tiny_predictor.answer(scene, "who?", mode="guess")
+
+
+def test_answer_list_is_tokenised_once(tiny_predictor, photo, tiny_processor, monkeypatch):
+    calls = []
+    text = Processor.text
+    monkeypatch.setattr(Processor, "text", lambda self, *args, **kw: calls.append(len(args[0])) or text(self, *args, **kw))
+    scene = tiny_predictor.encode(photo)
+    for question in ("what?", "who is there?", "how many?"):
+        tiny_predictor.answer(scene, question, choices=["cat", "sky", "tree"])
+    assert calls == [3]
+
+
+def test_without_an_answer_list_answers_are_written(tiny_model, tiny_processor, photo):
+    predictor = Predictor.from_model(tiny_model, tiny_processor)
+    assert predictor.answer(photo, "what color?").mode == "generate"
+    with pytest.raises(ParameterError, match="choices"):
+        predictor.answer(photo, "what color?", mode="rank")
+
+
+def test_labels_of_a_closed_list(tiny_config, tiny_processor, photo):
+    config = dataclasses.replace(tiny_config, heads=("classification",), num_labels=3)
+    predictor = Predictor.from_model(build_model(config), tiny_processor, Settings(answers=("yes", "no", "dog")))
+    answers = predictor.answer(photo, "is there a dog?", top_k=3)
+    assert {answer.text for answer in answers.answers} == {"yes", "no", "dog"}
+    assert sum(answer.probability for answer in answers.answers) == pytest.approx(1, abs=1e-5)
+    explanation = predictor.explain(photo, "is there a dog?", target="answer")
+    assert explanation.score == pytest.approx(answers.answers[0].probability, abs=1e-5)
+    for change in ({"choices": ["yes", "no"]}, {"mode": "generate"}):
+        with pytest.raises(ParameterError):
+            predictor.answer(photo, "is there a dog?", **change)
+
+
+def test_masks_are_filled(tiny_predictor, photo):
+    best = tiny_predictor.complete(photo, "A [MASK] car!", top_k=4)
+    assert len(best) == 4 and best[0].probability >= best[-1].probability
+    assert all(c.text.startswith("A") and c.text.endswith(" car!") and "[" not in c.text for c in best)
+    two = tiny_predictor.complete(photo, "a [MASK] and [MASK] dog", top_k=3)
+    assert len({c.text for c in two}) == 3
+    for text in ("no mask", "[MASK] " * 9):
+        with pytest.raises(ParameterError):
+            tiny_predictor.complete(photo, text)
+
+
+def test_regions(tiny_predictor, photo):
+    scene = tiny_predictor.encode(photo)
+    whole = tiny_predictor.describe_region(scene, (-5, -5, 500, 500), phrases=PHRASES, max_new_tokens=5)
+    assert whole.box_xyxy == (0, 0, 120, 80)
+    for match in whole.matches:  # the region that is the whole picture is the picture
+        assert match.probability == pytest.approx(tiny_predictor.match(scene, match.text)[0].probability, abs=1e-5)
+    part = tiny_predictor.describe_region(scene, (0, 0, 40, 30), phrases=PHRASES, max_new_tokens=5)
+    assert [m.probability for m in part.matches] == sorted((m.probability for m in part.matches), reverse=True)
+    assert {m.probability for m in part.matches} != {m.probability for m in whole.matches}
+    assert part.captions[0].match is not None
+    for bad in ((1, 2, 3), (50, 0, 40, 30), (200, 0, 300, 30), (0, 0, float("nan"), 3), "abcd", None, (5, 5, 5, 5)):
+        with pytest.raises(ParameterError, match="box/invalid"):
+            tiny_predictor.describe_region(scene, bad)
+
+
+def test_clips(tiny_predictor, clip):
+    scene = tiny_predictor.encode(clip)
+    assert scene.kind == "video" and scene.indices == (0, 2, 4, 5) and scene.size == (96, 64) and scene.duration == 6
+    assert scene.image is scene.frames[2]
+    assert tiny_predictor.caption(scene, max_new_tokens=4) and tiny_predictor.answer(scene, "how many?").best
+    curve = tiny_predictor.match_over_time(scene, "a red car")
+    assert [time for time, _ in curve] == [0, 2, 4, 5]
+    for i, (_, probability) in enumerate(curve):
+        frame = tiny_predictor.ground(scene, "a red car", frame=i)[0]
+        assert frame.frame == i and frame.match == pytest.approx(probability, abs=1e-5)
+        picture = tiny_predictor.ground(clip[scene.indices[i]], "a red car")[0]
+        np.testing.assert_allclose(frame.box_xyxy, picture.box_xyxy, atol=1e-3)
+    assert tiny_predictor.ground(scene, "a red car")[0].frame == 2
+    chosen = tiny_predictor.encode(clip, frame_indices=[5, 1])
+    assert chosen.indices == (5, 1) and len(tiny_predictor.encode(clip, num_frames=2).frames) == 2
+    for change in ({"frame_indices": [9]}, {"num_frames": 0}, {"num_frames": 1.5}):
+        with pytest.raises(ParameterError):
+            tiny_predictor.encode(clip, **change)
+    with pytest.raises(ParameterError):
+        tiny_predictor.ground(scene, "dog", frame=4)
+    with pytest.raises(MediaError):
+        tiny_predictor.encode([])
+
+
+def test_clip_is_what_the_model_makes_of_it(tiny_predictor, tiny_model, tiny_processor, clip):
+    scene = tiny_predictor.encode(clip)
+    video = tiny_processor.images(scene.frames)[None]
+    with torch.no_grad():
+        expected = tiny_model.encode_video(video)
+    torch.testing.assert_close(scene.embeds(tiny_predictor._member("match")).whole, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_clip_for_a_model_of_pictures_says_so(tiny_config, tiny_processor, clip):
+    predictor = Predictor.from_model(build_model(dataclasses.replace(tiny_config, num_frames=0)), tiny_processor)
+    assert "video" in predictor.missing and "video" not in predictor.tasks
+    scene = predictor.encode(clip)
+    assert predictor.missing["video"] in scene.notes and scene.indices == (0, 0, 1, 1, 2, 3, 4, 5)
+    assert predictor.match(scene, "dog")[0].probability is not None
+
+
+@pytest.mark.parametrize(
+    ("head", "gone"),
+    [
+        ("box", {"ground"}),
+        ("answer_decoder", {"answer"}),
+        ("masked_lm", {"caption", "complete"}),
+    ],
+)
+def test_missing_heads_are_known_and_told(tiny_config, tiny_processor, photo, head, gone):
+    predictor = Predictor.from_model(build_model(without_heads(tiny_config, head)), tiny_processor)
+    assert set(predictor.missing) == gone and not gone & set(predictor.tasks)
+    call = {
+        "ground": lambda: predictor.ground(photo, "dog"),
+        "answer": lambda: predictor.answer(photo, "who?"),
+        "caption": lambda: predictor.caption(photo),
+        "complete": lambda: predictor.complete(photo, "a [MASK]"),
+    }
+    for task in gone:
+        with pytest.raises(CheckpointError, match="ckpt/keys"):
+            call[task]()
+    target = {"box": "box", "answer_decoder": "answer", "masked_lm": "caption"}[head]
+    with pytest.raises(CheckpointError, match="ckpt/keys"):
+        predictor.explain(photo, "dog", target=target)
+
+
+def test_without_matching_head_there_is_no_verdict(tiny_config, tiny_processor, photo):
+    predictor = Predictor.from_model(build_model(without_heads(tiny_config, "matching")), tiny_processor)
+    grounding = predictor.ground(photo, "dog")[0]
+    assert grounding.match is None and grounding.verdict is None and grounding.explanation.target == "box"
+    match = predictor.match(photo, "dog")[0]
+    assert match.probability is None and match.similarity is not None
+    assert predictor.caption(photo, max_new_tokens=3)[0].match is None
+    with pytest.raises(CheckpointError):
+        predictor.explain(photo, "dog")
+
+
+def test_suite_of_one_checkpoint_a_task(tiny_folder, tiny_config, tiny_tokenizer, tmp_path, photo):
+    from x2vlm.checkpoint import save_model
+
+    boxes = build_model(without_heads(tiny_config, "masked_lm", "answer_decoder", "matching", "contrastive", "pair"))
+    save_model(boxes, tmp_path / "boxes", tiny_tokenizer)
+    suite = Predictor.from_pretrained({"ground": tmp_path / "boxes", "caption": tiny_folder})
+    alone = Predictor.from_pretrained(tmp_path / "boxes")
+    assert set(suite.tasks) == {"caption", "answer", "ground", "explain", "match", "complete", "describe_region", "video"}
+    assert set(alone.missing) >= {"caption", "answer", "match", "complete"}
+    scene = suite.encode(photo)
+    together, single = suite.ground(scene, "dog")[0], alone.ground(photo, "dog")[0]
+    np.testing.assert_allclose(together.box_xyxy, single.box_xyxy, atol=1e-3)
+    assert together.match == pytest.approx(suite.match(scene, "dog")[0].probability, abs=1e-5)  # judged by the other model
+    assert suite.caption(scene, max_new_tokens=3)[0].match is not None
+    with pytest.raises(CheckpointError, match="boxes"):
+        Predictor.from_pretrained({"caption": tmp_path / "boxes"})
+    for bad in ({}, {"sing": "mini"}):
+        with pytest.raises(ParameterError):
+            Predictor.from_pretrained(bad)
+
+
+def test_folder_round_trip(tiny_folder, tiny_predictor, photo):
+    loaded = Predictor.from_pretrained(str(tiny_folder))
+    assert loaded.info.name == "tiny" and len(loaded.info.hash) == 12 and loaded.info.note == "knows nothing"
+    assert asked(loaded, photo) == asked(tiny_predictor, photo)
+
+
+def test_bfloat16_is_close(tiny_folder, tiny_predictor, photo):
+    half = Predictor.from_pretrained(tiny_folder, dtype="bfloat16")
+    assert half.info.dtype == "bfloat16" and half._member("ground").model.box_head[0].weight.dtype == torch.float32
+    for one, two in zip(half.ground(photo, PHRASES), tiny_predictor.ground(photo, PHRASES), strict=True):
+        np.testing.assert_allclose(one.box_cxcywh, two.box_cxcywh, atol=0.03)
+        assert np.isfinite(one.explanation.maps).all()
+    scene = half.encode(photo)
+    assert half.caption(scene, max_new_tokens=3) and half.answer(scene, "who?").best and half.complete(scene, "a [MASK]")
+    for target in ("match", "caption", "answer", "box"):
+        assert np.isfinite(half.explain(scene, "red car", target=target).maps).all()
+
+
+def test_cancel_stops_between_stages(tiny_predictor, photo):
+    flag = threading.Event()
+    flag.set()
+    scene = tiny_predictor.encode(photo)
+    calls = [
+        lambda: tiny_predictor.encode(photo, cancel=flag),
+        lambda: tiny_predictor.caption(scene, cancel=flag),
+        lambda: tiny_predictor.answer(scene, "who?", cancel=flag),
+        lambda: tiny_predictor.ground(scene, "dog", cancel=flag),
+        lambda: tiny_predictor.explain(scene, "dog", cancel=flag),
+        lambda: tiny_predictor.match(scene, "dog", cancel=flag),
+    ]
+    for call in calls:
+        with pytest.raises(Cancelled, match="job/cancelled"):
+            call()
+
+    class AfterThree:
+        count = 0
+
+        def is_set(self):
+            self.count += 1
+            return self.count > 3
+
+    seen = []
+    with pytest.raises(Cancelled):
+        tiny_predictor.caption(scene, cancel=AfterThree(), progress=lambda fraction, message: seen.append(fraction))
+    assert 1 <= len(seen) <= 3 and tiny_predictor.caption(scene, max_new_tokens=2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {name: value}
+        for name in ("num_beams", "num_captions", "max_new_tokens", "top_p", "temperature", "seed", "min_length")
+        for value in (-1, 1e9, 1e308, "nan", float("nan"), True)
+    ]
+    + [{"num_beams": 0}, {"num_beams": 1.5}, {"num_beams": None}, {"top_p": 0}, {"temperature": 0}],
+)
+def test_numbers_outside_their_range_are_refused(tiny_predictor, photo, options):
+    if options == {"seed": 1e9}:
+        pytest.skip("a good seed")
+    with pytest.raises(ParameterError, match="param/range"):
+        tiny_predictor.caption(photo, **options)
+
+
+def test_bad_devices_and_settings(tiny_folder, tmp_path):
+    for change in ({"device": "toaster"}, {"device": "cuda:77"}, {"dtype": "int8"}):
+        with pytest.raises(ParameterError, match="param/range"):
+            Predictor.from_pretrained(tiny_folder, **change)
+    (tmp_path / "predictor.json").write_text("[1]")
+    with pytest.raises(ConfigError, match="config/syntax"):
+        Settings.read(tmp_path)
+    for values, error in (({"colour": 1}, "config/key"), ({"thresholds": {"absent": 2}}, "param/range")):
+        with pytest.raises((ConfigError, ParameterError), match=error):
+            Settings.from_dict(values)
+    with pytest.raises(CheckpointError, match="ckpt/source"):
+        Predictor.from_pretrained("no such model")
+
+
+def test_import_is_light_and_public_names_resolve():
+    program = "import sys, x2vlm; assert 'torch' not in sys.modules and 'transformers' not in sys.modules; dir(x2vlm)"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).resolve().parents[2])
+    import x2vlm
+
+    assert all(getattr(x2vlm, name) is not None for name in x2vlm.__all__)
+    with pytest.raises(AttributeError):
+        x2vlm.nonsense  # noqa: B018
+
+
+@pytest.mark.skipif(hub.mini_dir() is None, reason="the bundled checkpoint is not here yet")
+def test_the_bundled_model_answers_rightly():
+    """The acceptance of a fresh clone: a scene that training never saw, asked about offline."""
+    from x2vlm import stickers
+
+    predictor = Predictor.from_pretrained("mini")
+    assert predictor.missing == {}
+    hits = questions = 0
+    for seed in range(40):
+        record = stickers.make_record(seed, "test", 192)
+        scene = predictor.encode(record["image"])
+        region = record["regions"][0]
+        box = predictor.ground(scene, region["text"])[0].box_cxcywh
+        hits += max(abs(a - b) for a, b in zip(box, region["box"], strict=True)) < 0.1
+        question = record["questions"][0]
+        questions += predictor.answer(scene, question["question"]).best == question["answer"]
+        assert predictor.caption(scene)[0].text
+    assert hits >= 34 and questions >= 34
