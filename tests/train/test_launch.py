@@ -34,8 +34,6 @@ def write_run(tmp_path, tiny_config, tiny_tokenizer):
         "device": "cpu",
         "log": {"tensorboard": False},
         "model": {"preset": "mini", "overrides": _plain(sizes), "tokenizer": str(tmp_path / "tokenizer")},
-            "tokenizer": str(tmp_path / "tokenizer"),
-        },
         "optimizer": {"lr": 1e-3},
         "tasks": {"regions": {"type": "region_text", "batch_size": 2, "data": stickers}},
     }
