@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from x2vlm.modeling.layers import Linear
+
 
 class MLPHead(nn.Sequential):
     """Linear, LayerNorm, GELU, Linear with a hidden width of twice the input: matching, box, pair and label heads."""
@@ -31,9 +33,9 @@ class MaskedLMHead(nn.Module):
 
     def __init__(self, hidden_size: int, vocab_size: int, layer_norm_eps: float, tied: nn.Embedding | None):
         super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.dense = Linear(hidden_size, hidden_size)
         self.norm = nn.LayerNorm(hidden_size, layer_norm_eps)
-        self.decoder = nn.Linear(hidden_size, vocab_size)
+        self.decoder = Linear(hidden_size, vocab_size)
         if tied is not None:
             self.decoder.weight = tied.weight
 

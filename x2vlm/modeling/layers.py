@@ -8,6 +8,7 @@ Shapes: B batch, N rows (B or a multiple of it), T queries, S keys, H heads, C w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -19,6 +20,28 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 
 MASKED = -1e4
 """Added to the score of a key that may not be seen; exp(-1e4) is 0 in every float format, and fp16 can hold it."""
+
+FEW_ROWS, BLOCK = 16, 32
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` that generates fast on a CPU: for a few rows, the time goes into reading the weight once.
+
+    The usual kernels rearrange the weight first and reach about half of the memory's speed. Blocks of `BLOCK` outputs
+    (float32) and the transposed product (bfloat16) leave it as it lies. See `python -m benchmarks.inference`.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float[..., in_features] to float[..., out_features]."""
+        if not x.is_cpu or torch.is_grad_enabled() or x.numel() > FEW_ROWS * self.in_features:
+            return super().forward(x)
+        weight, bias, rows = self.weight, self.bias, x.reshape(-1, self.in_features)
+        if x.dtype == torch.float32:
+            blocks = weight.view(-1, math.gcd(self.out_features, BLOCK), self.in_features)
+            out = torch.baddbmm(bias.view(len(blocks), 1, -1), rows.expand(len(blocks), -1, -1), blocks.mT).transpose(0, 1)
+        else:
+            out = torch.addmm(bias[:, None], weight, rows.T).T
+        return out.reshape(*x.shape[:-1], self.out_features)
 
 
 def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -43,11 +66,24 @@ def fused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | No
     """
     rows, batch = query.shape[0], key.shape[0]
     if rows == batch:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        return _attention_kernel(query, key, value, bias, dropout)
     group, (_, heads, length, width) = rows // batch, query.shape
     query = query.reshape(batch, group, heads, length, width).transpose(1, 2).reshape(batch, heads, group * length, width)
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+    out = _attention_kernel(query, key, value, bias, dropout)
     return out.reshape(batch, heads, group, length, width).transpose(1, 2).reshape(rows, heads, length, width)
+
+
+def _attention_kernel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
+    # On a CPU the kernel's backward pass takes twice the time of the plain products (`python -m benchmarks.training`).
+    if query.is_cpu and torch.is_grad_enabled() and query.requires_grad:
+        return F.dropout(attention_probabilities(query, key, bias), dropout) @ value
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+
+
+def attention_probabilities(query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
+    """softmax(query key^T / sqrt(width) + bias), (N, H, T, S)."""
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    return (scores if bias is None else scores + bias).softmax(dim=-1)
 
 
 class AttentionRecord:
@@ -59,10 +95,9 @@ class AttentionRecord:
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float = 0.0) -> Tensor:
         group = query.shape[0] // key.shape[0]
         key, value = key.repeat_interleave(group, 0), value.repeat_interleave(group, 0)
-        scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
-        if bias is not None:
-            scores = scores + (bias if bias.shape[0] in (1, len(scores)) else bias.repeat_interleave(group, 0))
-        probabilities = scores.softmax(dim=-1)
+        if bias is not None and bias.shape[0] not in (1, len(query)):
+            bias = bias.repeat_interleave(group, 0)
+        probabilities = attention_probabilities(query, key, bias)
         self.probabilities.append(probabilities)
         return F.dropout(probabilities, dropout) @ value
 
@@ -114,13 +149,13 @@ class Attention(nn.Module):
     def __init__(self, hidden_size: int, num_heads: int, context_size: int, dropout: float):
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
-        self.query = nn.Linear(hidden_size, hidden_size)
-        self.key = nn.Linear(context_size, hidden_size)
-        self.value = nn.Linear(context_size, hidden_size)
-        self.output = nn.Linear(hidden_size, hidden_size)
+        self.query = Linear(hidden_size, hidden_size)
+        self.key = Linear(context_size, hidden_size)
+        self.value = Linear(context_size, hidden_size)
+        self.output = Linear(hidden_size, hidden_size)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
 
     def keys_values(self, context: Tensor) -> KeysValues:
         """(B, S, context_size) to two tensors (B, H, S, C/H)."""
@@ -156,8 +191,8 @@ class TransformerLayer(nn.Module):
         if context_size is not None:
             self.cross_attention = Attention(hidden_size, num_heads, context_size, dropout)
             self.cross_attention_norm = nn.LayerNorm(hidden_size, layer_norm_eps)
-        self.fc1 = nn.Linear(hidden_size, intermediate_size)
-        self.fc2 = nn.Linear(intermediate_size, hidden_size)
+        self.fc1 = Linear(hidden_size, intermediate_size)
+        self.fc2 = Linear(intermediate_size, hidden_size)
         self.mlp_norm = nn.LayerNorm(hidden_size, layer_norm_eps)
         # Stochastic depth replaces the dropout of the three branches; attention dropout stays.
         self.residual = DropPath(drop_path, drop_path_per_token) if drop_path > 0 else nn.Dropout(dropout)
