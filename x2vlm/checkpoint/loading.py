@@ -7,6 +7,7 @@ left half loaded. Weights stay memory-mapped where the file allows it, so loadin
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
