@@ -2,17 +2,14 @@
 
 import io
 import json
-import subprocess
+import runpy
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from x2vlm.cli import main
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +163,9 @@ def test_doctor(run, monkeypatch):
     assert any("OpenCV builds" in warning for warning in doctor.examine()["warnings"])
 
 
-def test_module_runs_as_a_command(tiny_folder, picture):
-    command = [sys.executable, "-m", "x2vlm", "match", picture, "dog", "--json", "--model", str(tiny_folder)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["matches"][0]["text"] == "dog"
+def test_module_runs_as_a_command(tiny_folder, picture, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["x2vlm", "match", picture, "dog", "--json", "--model", str(tiny_folder)])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("x2vlm", run_name="__main__")
+    assert stop.value.code == 0
+    assert json.loads(capsys.readouterr().out)["matches"][0]["text"] == "dog"
