@@ -45,12 +45,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         Name to tensor, as stored: buffers included, dtypes unchanged.
 
     Raises:
-        CheckpointError: anything else; codes `ckpt/missing`, `ckpt/format`, `ckpt/unsafe`, `ckpt/damaged`, `ckpt/content`.
+        CheckpointError: anything else; codes `ckpt/source`, `ckpt/format`, `ckpt/unsafe`, `ckpt/damaged`, `ckpt/content`.
     """
     name = path.name
     try:
         if not path.is_file():
-            raise CheckpointError(f"There is no weights file {shown(name)}. Check the path.", "ckpt/missing")
+            raise CheckpointError(f"There is no weights file {shown(name)}. Check the path.", "ckpt/source")
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise CheckpointError(
@@ -59,7 +59,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as stream:
             return check_tensors(unwrap(_read(path, stream, name, size), name), name)
     except (OSError, ValueError):
-        raise CheckpointError(f"{shown(name)} cannot be read. Check the path and its permissions.", "ckpt/missing") from None
+        raise CheckpointError(f"{shown(name)} cannot be read. Check the path and its permissions.", "ckpt/source") from None
 
 
 def shown(name: str, limit: int = 80) -> str:
