@@ -34,6 +34,8 @@ class ModelSource:
         preset: a name of `x2vlm.config.PRESETS`, built with fresh weights.
         overrides: changed keys of that preset, nested as in `X2VLMConfig`, for example `{vision: {image_size: 128}}`.
         init_from: checkpoint folder, file or known name; its weights are loaded (into `preset`, or into its own shape).
+        vision_from, text_from, fusion_from, x2vlm_from: published parts that fill a `preset`, for example BEiT-2 and BERT, by
+            name or local file (see `x2vlm.checkpoint.initialize`); what they lack learns `optimizer.lr_mult` times faster.
         tokenizer: folder of the tokenizer; empty for the one beside the weights.
         freeze: parameters whose names start with one of these words do not train, for example `vision_encoder`.
     """
@@ -41,6 +43,10 @@ class ModelSource:
     preset: str = ""
     overrides: dict[str, Any] = field(default_factory=dict)
     init_from: str = ""
+    vision_from: str = ""
+    text_from: str = ""
+    fusion_from: str = ""
+    x2vlm_from: str = ""
     tokenizer: str = ""
     freeze: list[str] = field(default_factory=list)
 

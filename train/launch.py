@@ -8,19 +8,20 @@ from pathlib import Path
 
 import torch
 from timm.layers import set_fused_attn
-from torch import nn
 
 from train import engine
 from train.config import ModelSource, load_run, usage
 from train.stop import StopSignal
 from x2vlm.build import build_model
-from x2vlm.checkpoint import load_model, save_model
+from x2vlm.checkpoint import initialize, initialize_answer_decoder, load_model, save_model
 from x2vlm.checkpoint.detect import merge_overrides
 from x2vlm.checkpoint.tokenizer import find_tokenizer
 from x2vlm.config import PRESETS, X2VLMConfig
 from x2vlm.errors import ConfigError, X2VLMError
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import Processor
+
+PARTS = ("x2vlm", "vision", "text", "fusion")
 
 
 def launch(arguments: list[str], stop: StopSignal, needs_checkpoint: bool = False) -> int:
@@ -60,7 +61,9 @@ def launch(arguments: list[str], stop: StopSignal, needs_checkpoint: bool = Fals
 
 
 def load_source(source: ModelSource) -> tuple[X2VLM, object, set[str]]:
-    """Model, tokenizer and the names of the parameters that training starts afresh beside loaded ones.
+    """Model, tokenizer and the names of the parameters that start fresh beside loaded ones.
+
+    A checkpoint without an answer decoder gets one from its fusion layers, where `overrides` ask for that head.
 
     Raises:
         ConfigError: neither a preset nor a checkpoint is named, or an unknown preset. CheckpointError: see `load_model`.
@@ -70,46 +73,16 @@ def load_source(source: ModelSource) -> tuple[X2VLM, object, set[str]]:
     if not source.init_from:
         if config is None:
             raise ConfigError("Name model.preset or model.init_from: what is to be trained?", "config/value")
-        return build_model(config), find_tokenizer(config, None, given), set()
+        model = build_model(config)
+        parts = {name: part for name in PARTS if (part := getattr(source, f"{name}_from"))}
+        return model, find_tokenizer(config, None, given), set(initialize(model, **parts) if parts else ())
     loaded = load_model(source.init_from, config=config or source.overrides)
     print(loaded.report)
     new = set(loaded.report.missing)
     if "answer_decoder" in loaded.report.missing_heads:
-        new -= init_answer_decoder(loaded.model)
+        new = {name for name in new if not name.startswith("answer_decoder.")}
+        new |= set(initialize_answer_decoder(loaded.model))
     return loaded.model, find_tokenizer(loaded.config, loaded.tokenizer_dir, given), new
-
-
-@torch.no_grad()
-def init_answer_decoder(model: X2VLM) -> set[str]:
-    """Starts the answer decoder from the text embeddings, the fusion layers and the masked-LM head, as officially.
-
-    With fewer decoder layers, evenly spread fusion layers are taken, the last among them. Weights of another shape (keys and
-    values of cross-attention, where image and text widths differ) and those of a multilingual model stay fresh.
-
-    Returns:
-        Names of the parameters that were filled.
-    """
-    if model.config.multilingual:
-        return set()
-    decoder, fusion = model.answer_decoder, model.fusion_encoder.layers
-    sources = [("embeddings", model.text_encoder.embeddings), ("head", model.masked_lm_head)]
-    for index in range(len(decoder.layers)):
-        sources.append((f"layers.{index}", fusion[round((index + 1) * len(fusion) / len(decoder.layers)) - 1]))
-    filled = set()
-    for prefix, source in sources:
-        if source is not None:
-            filled |= {f"answer_decoder.{prefix}.{name}" for name in _copy(source, decoder.get_submodule(prefix))}
-    return filled
-
-
-def _copy(source: nn.Module, target: nn.Module) -> set[str]:
-    """Copies parameters of equal names; of tables with more rows the first ones; returns the names."""
-    own, copied = dict(target.named_parameters()), set()
-    for name, parameter in source.named_parameters():
-        if name in own and parameter.shape[1:] == own[name].shape[1:] and len(parameter) >= len(own[name]):
-            own[name].copy_(parameter[: len(own[name])])
-            copied.add(name)
-    return copied
 
 
 def _preset(source: ModelSource) -> X2VLMConfig | None:

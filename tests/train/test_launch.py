@@ -8,11 +8,12 @@ import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState
+from transformers import BertConfig, BertForMaskedLM
 
 from train import finetune, pretrain
-from train.launch import init_answer_decoder, launch
+from train.config import ModelSource
+from train.launch import launch, load_source
 from train.stop import StopSignal
-from x2vlm.build import build_model
 from x2vlm.checkpoint import load_model
 
 
@@ -104,22 +105,35 @@ def test_entries_show_their_usage(capsys, monkeypatch):
         assert "--optimizer.lr" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
-def test_answer_decoder_starts_from_the_fusion_layers(tiny_config, layers):
-    """Of three fusion layers: the last, the second and last, all of them."""
-    decoder = tiny_config.replace(decoder=type(tiny_config.decoder)(num_layers=layers, max_positions=16, type_vocab_size=1))
-    model = build_model(decoder)
-    filled = init_answer_decoder(model)
-    for index, source in enumerate({1: [2], 2: [1, 2], 3: [0, 1, 2]}[layers]):
-        own, fusion = model.answer_decoder.layers[index], model.fusion_encoder.layers[source]
-        assert torch.equal(own.fc1.weight, fusion.fc1.weight)
-        assert torch.equal(own.attention.query.weight, fusion.attention.query.weight)
-        # text and image widths differ here, so what reads the context stays fresh
-        assert f"answer_decoder.layers.{index}.cross_attention.query.weight" in filled
-        assert f"answer_decoder.layers.{index}.cross_attention.key.weight" not in filled
-    words = model.text_encoder.embeddings.words.weight
-    assert torch.equal(model.answer_decoder.embeddings.words.weight, words)
-    assert torch.equal(model.answer_decoder.embeddings.positions.weight, model.text_encoder.embeddings.positions.weight[:16])
+def test_which_parameters_are_new(write_run, tmp_path, tiny_config):
+    """From scratch none is; beside a checkpoint, the heads that it lacks, but what of the decoder the fusion layers gave."""
+    assert launch(write_run(), StopSignal()) == 0
+    source = ModelSource(init_from=str(tmp_path / "run" / "final"), overrides={"heads": list(tiny_config.heads)})
+    model, _, new = load_source(source)
+    assert {name.split(".")[0] for name in new} == {"answer_decoder", "pair_head"}
+    assert "answer_decoder.layers.1.cross_attention.key.weight" in new  # text and image widths differ here
+    assert "answer_decoder.layers.1.fc1.weight" not in new
+    assert torch.equal(model.answer_decoder.layers[1].fc1.weight, model.fusion_encoder.layers[2].fc1.weight)
+
+    text = tiny_config.text
+    bert = BertForMaskedLM(
+        BertConfig(
+            vocab_size=text.vocab_size,
+            hidden_size=text.hidden_size,
+            num_hidden_layers=text.num_layers,
+            num_attention_heads=text.num_heads,
+            intermediate_size=text.intermediate_size,
+            max_position_embeddings=text.max_positions,
+            type_vocab_size=text.type_vocab_size,
+        )
+    )
+    bert.save_pretrained(tmp_path / "bert")
+    scratch = ModelSource(preset="mini", overrides=_plain(tiny_config.to_dict()), tokenizer=str(tmp_path / "tokenizer"))
+    assert load_source(scratch)[2] == set()
+    scratch.text_from = str(tmp_path / "bert")
+    model, _, new = load_source(scratch)
+    assert "text_encoder.embeddings.words.weight" not in new and "vision.tower.cls_token" in new
+    assert torch.equal(model.text_encoder.embeddings.words.weight, bert.bert.embeddings.word_embeddings.weight)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
