@@ -1,0 +1,31 @@
+"""Every shipped configuration is valid and says what it costs and what it should reach."""
+
+from pathlib import Path
+
+import pytest
+
+from train.config import load_run
+
+CONFIGS = Path(__file__).parents[2] / "train" / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_run_is_valid_and_described(path):
+    run, tasks = load_run(["--config", str(path)])
+    assert tasks and all(task.loss_weights for task in tasks.values())
+    if run.evaluate.metric:
+        name, _, metric = run.evaluate.metric.partition("/")
+        assert any(metric.startswith(f"{data}_") for data in tasks[name].validation)
+    head = path.read_text(encoding="utf-8").split("\n\n")[0]
+    for word in ("command", "hardware", "hours", "expected", "paper"):
+        assert f"# {word}  " in head, word
+    assert f"--config train/configs/{path.name}" in head or path.stem == "forkme"
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "ablations").glob("*.yaml")), ids=lambda path: path.stem)
+def test_ablation_changes_the_base_run(path):
+    base = ["--config", str(CONFIGS / "pretrain_base_4m.yaml")]
+    plain, plain_tasks = load_run(base)
+    run, tasks = load_run([*base, "--config", str(path)])
+    assert run.output_dir != plain.output_dir
+    assert tasks != plain_tasks or run.model != plain.model
