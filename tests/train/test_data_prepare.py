@@ -1,0 +1,156 @@
+"""The converters on tiny originals: what they write is what our formats read."""
+
+import io
+import json
+import os
+import pickle
+import tarfile
+from collections import Counter
+
+import pytest
+from PIL import Image
+
+from train.data.files import FileRecords
+from train.prepare import coco, msrvtt, nlvr2, refcoco, video_qa, visual_genome, vqa, web_pairs, xvnli
+from train.prepare.common import fetch, need, read_json, read_plain_pickle, stable_share, write_json_lines
+from x2vlm.errors import DataError
+
+
+def test_karpathy_split(tmp_path):
+    def image(name, split, *captions):
+        return {"filename": name, "cocoid": int(name[0]), "split": split, "sentences": [{"raw": c} for c in captions]}
+
+    images = [image("1.png", "train", "a", "b "), image("2.png", "restval", "c", " "), image("3.png", "test", "d", "e")]
+    for number in (1, 2, 3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    assert write_json_lines(tmp_path / "train.jsonl", coco.entries(images, "train")) == 3
+    records = FileRecords([str(tmp_path / "train.jsonl")])
+    assert [(record["captions"], record["image_id"]) for record in records] == [(["a"], 1), (["b"], 1), (["c"], 2)]
+    assert list(coco.entries(images, "test")) == [{"image": "3.png", "image_id": 3, "captions": ["d", "e"]}]
+    nested = [{**image("1.png", "val", "a"), "filepath": "val2014"}]
+    assert next(coco.entries(nested, "val"))["image"] == "val2014/1.png"
+
+
+def test_refcoco_boxes():
+    refs = [{"ref_id": 1, "ann_id": 5, "image_id": 9, "split": "testA", "sentences": [{"sent": "left dog"}, {"sent": "brown"}]}]
+    instances = {"annotations": [{"id": 5, "bbox": [1, 2, 3, 4]}], "images": [{"id": 9, "file_name": "COCO_train2014_9.jpg"}]}
+    found = list(refcoco.entries(refs, instances, "testA"))
+    assert [entry["text"] for entry in found] == ["left dog", "brown"]
+    assert found[0]["image"] == "train2014/COCO_train2014_9.jpg" and found[0]["box"] == [1, 2, 3, 4]
+    assert list(refcoco.entries(refs, instances, "val")) == []
+
+
+def test_pickles_with_code_are_refused(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return os.system, ("true",)
+
+    (tmp_path / "good.p").write_bytes(pickle.dumps([{"ref_id": 1, "sent": "é"}], protocol=2))
+    (tmp_path / "bad.p").write_bytes(pickle.dumps(Harmful()))
+    (tmp_path / "cut.p").write_bytes(pickle.dumps([1, 2, 3])[:-4])
+    assert read_plain_pickle(tmp_path / "good.p") == [{"ref_id": 1, "sent": "é"}]
+    with pytest.raises(DataError, match=r"wants to import (posix|nt)\.system"):
+        read_plain_pickle(tmp_path / "bad.p")
+    with pytest.raises(DataError, match="no whole pickle"):
+        read_plain_pickle(tmp_path / "cut.p")
+
+
+def test_vqa():
+    questions = [{"question_id": 1, "image_id": 42, "question": "q?"}]
+    annotations = [{"question_id": 1, "answers": [{"answer": "blue"}] * 10}]
+    entry = next(vqa.entries(questions, annotations, "train2014"))
+    assert entry["image"] == "train2014/COCO_train2014_000000000042.jpg" and entry["answer"] == ["blue"] * 10
+    assert "answer" not in next(vqa.entries(questions, [], "test2015"))
+    groups = [["Two dogs."] * 10, ["2 dogs"] * 10, ["red"] * 6 + ["blue"] * 4]
+    assert vqa.answer_list(groups, least=2) == ["2 dogs"] and vqa.answer_list(groups, least=1) == ["2 dogs", "red"]
+    qas = [
+        {
+            "qas": [
+                {"image_id": 3, "qa_id": 1, "question": "q", "answer": "Red."},
+                {"image_id": 3, "qa_id": 2, "question": "q", "answer": "x"},
+            ]
+        }
+    ]
+    assert [entry["answer"] for entry in vqa.genome(qas, {"red"})] == ["red"]
+
+
+def test_nlvr2_pictures():
+    lines = [
+        {"identifier": "train-1-0-2", "sentence": "s", "label": "True", "directory": 7},
+        {"identifier": "dev-1-0-2", "sentence": "s", "label": "False"},
+    ]
+    first, second = nlvr2.entries(lines, "train")
+    assert first["images"] == ["images/train/7/train-1-0-img0.png", "images/train/7/train-1-0-img1.png"]
+    assert second["images"][1] == "images/train/dev-1-0-img1.png"
+
+
+def test_visual_genome_boxes_are_repaired_and_counted(tmp_path):
+    problems, sizes = Counter(), {1: (40, 20)}
+    boxes = [(0, 0, 10, 10), (-5, 0, 10, 10), (35, 15, 50, 50), (50, 0, 5, 5), (3, 3, 0, 5)]
+    regions = [{"x": x, "y": y, "width": w, "height": h, "phrase": f"r{i}"} for i, (x, y, w, h) in enumerate(boxes)]
+    pictures = [{"id": 1, "regions": regions}, {"id": 2, "regions": regions}]
+    found = list(visual_genome.regions(pictures, sizes, problems))
+    assert [e["bb"] for e in found[0]["elems"]] == [[0, 0, 10, 10], [0, 0, 5, 10], [35, 15, 5, 5]] and len(found) == 1
+    assert problems == {"without area": 2, "cut to the picture": 2}
+    items = [
+        {"x": 0, "y": 0, "w": 5, "h": 5, "names": ["dog"], "attributes": ["brown ", "small"]},
+        {"x": 0, "y": 0, "w": 5, "h": 5, "names": ["cat"]},
+    ]
+    found = list(visual_genome.objects([{"image_id": 1, "attributes": items}], sizes, problems))
+    (tmp_path / "VG_100K").mkdir()
+    Image.new("RGB", (40, 20)).save(tmp_path / "VG_100K/1.jpg")
+    write_json_lines(tmp_path / "o.jsonl", found)
+    record = FileRecords([str(tmp_path / "o.jsonl")], format="region_text")[0]
+    assert [region["text"] for region in record["regions"]] == ["brown small dog", "cat"]
+
+
+def test_web_lists_and_pictures(tmp_path):
+    (tmp_path / "cc3m.tsv").write_text("a caption\thttp://x/1.jpg\nbroken line\n", encoding="utf-8")
+    (tmp_path / "cc12m.tsv").write_text("http://x/2.jpg\tanother\n", encoding="utf-8")
+    assert list(web_pairs.pairs_of_table(tmp_path / "cc3m.tsv", False)) == [("http://x/1.jpg", "a caption")]
+    assert list(web_pairs.pairs_of_table(tmp_path / "cc12m.tsv", True)) == [("http://x/2.jpg", "another")]
+    content = json.dumps({"image_urls": ["http://x/3.jpg"], "captions": ["c"]}).encode()
+    with tarfile.open(tmp_path / "sbu.tar.gz", "w:gz") as tar:
+        info = tarfile.TarInfo("sbu/sbu-captions-all.json")
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+    assert list(web_pairs.pairs_of_sbu(tmp_path / "sbu.tar.gz")) == [("http://x/3.jpg", "c")]
+    buffer = io.BytesIO()
+    Image.new("RGB", (2000, 1000)).save(buffer, "PNG")
+    assert web_pairs.shrink(buffer.getvalue(), tmp_path / "images/ab/x.jpg")
+    assert Image.open(tmp_path / "images/ab/x.jpg").size == (1024, 512)
+    assert web_pairs.store("file:///etc/passwd", tmp_path / "images") is None
+
+
+def test_videos_and_labels():
+    questions = [{"answer": a, "question": "q", "video_id": 5} for a in ("man", "man", "dog", "cat")]
+    known = video_qa.labels(questions, 2)
+    assert known == {"man": 0, "cat": 1}
+    assert [entry["label"] for entry in video_qa.entries(questions, known, {})] == [0, 0, -100, 1]
+    assert next(video_qa.entries(questions, known, {5: "abc_1_2"}))["video"] == "videos/abc_1_2.mp4"
+    assert next(msrvtt.entries(["video7"], {"video7": ["a"]})) == {
+        "video": "videos/video7.mp4",
+        "captions": ["a"],
+        "image_id": "video7",
+    }
+    lines = [
+        {"gold_label": "neutral", "Flikr30kID": "12.jpg", "sentence2": "s"},
+        {"gold_label": "-", "Flikr30kID": "1", "sentence2": "s"},
+    ]
+    assert list(xvnli.entries(lines)) == [{"image": "12.jpg", "sentence": "s", "label": 2}]
+
+
+def test_files_that_are_missing_or_damaged(tmp_path):
+    (tmp_path / "source.json").write_text("{}")
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    assert read_json(fetch("copy.json", (tmp_path / "source.json").as_uri(), raw)) == {}
+    with pytest.raises(DataError, match=r"nowhere.json cannot be downloaded .* put it into raw/"):
+        fetch("nowhere.json", (tmp_path / "nowhere.json").as_uri(), raw)
+    with pytest.raises(DataError, match=r"clips.csv is not in raw/. It comes from the authors"):
+        need("clips.csv", raw, "the authors")
+    (raw / "bad.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"bad.zip is damaged"):
+        read_json(raw / "bad.zip", "x.json")
+    assert sorted(path.name for path in raw.iterdir()) == ["bad.zip", "copy.json"]
+    assert 0 <= stable_share("x") < 1 and stable_share("x") == stable_share("x") != stable_share("y")

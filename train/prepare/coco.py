@@ -1,0 +1,40 @@
+"""COCO captions in Karpathy's split -> karpathy_{train,val,test}.jsonl (train: one line a caption, restval included).
+
+    python -m train.prepare.coco --out data/coco
+
+Pictures: unpack train2014.zip and val2014.zip into the same folder. `--dataset flickr30k` does the same for Flickr30K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from train.prepare.common import arguments, fetch, read_json, write_json_lines
+
+URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
+
+
+def entries(images: list[dict[str, Any]], split: str) -> Iterator[dict[str, Any]]:
+    """Entries of one split; training gets one for each caption, evaluation one for each picture with all of them."""
+    for image in images:
+        if (image["split"] if image["split"] != "restval" else "train") != split:
+            continue
+        path = f"{image['filepath']}/{image['filename']}" if "filepath" in image else image["filename"]
+        captions = [sentence["raw"].strip() for sentence in image["sentences"] if sentence["raw"].strip()]
+        common = {"image": path, "image_id": image.get("cocoid", image.get("imgid"))}
+        if split == "train":
+            yield from ({**common, "caption": caption} for caption in captions)
+        else:
+            yield {**common, "captions": captions}
+
+
+def main(dataset: str = "coco") -> None:
+    options = arguments(__doc__.splitlines()[0], dataset={"default": dataset, "choices": ["coco", "flickr30k"]})
+    content = read_json(fetch("caption_datasets.zip", URL, options.raw), f"dataset_{options.dataset}.json")
+    for split in ("train", "val", "test"):
+        write_json_lines(options.out / f"karpathy_{split}.jsonl", entries(content["images"], split))
+
+
+if __name__ == "__main__":
+    main()

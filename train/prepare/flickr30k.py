@@ -1,0 +1,9 @@
+"""Flickr30K captions in Karpathy's split, as `train.prepare.coco`. Pictures come from the authors on request.
+
+python -m train.prepare.flickr30k --out data/flickr30k
+"""
+
+from train.prepare.coco import main
+
+if __name__ == "__main__":
+    main("flickr30k")

@@ -1,0 +1,38 @@
+"""NLVR2 -> {train,dev,test}.jsonl of picture pairs with statements.
+
+    python -m train.prepare.nlvr2 --out data/nlvr2
+
+Pictures come from the authors on request (https://lil.nlp.cornell.edu/nlvr/); unpack them as images/{train,dev,test1}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from train.prepare.common import arguments, fetch, read_json_lines, write_json_lines
+
+URL = "https://raw.githubusercontent.com/lil-lab/nlvr/master/nlvr2/data"
+
+
+def entries(lines: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[str, Any]]:
+    """Left and right picture of `train-10171-0-0` are `train-10171-0-img0.png` and `-img1.png`."""
+    for line in lines:
+        stem = "-".join(line["identifier"].split("-")[:3])
+        parent = f"images/{folder}/{line['directory']}" if "directory" in line else f"images/{folder}"
+        yield {
+            "images": [f"{parent}/{stem}-img{side}.png" for side in (0, 1)],
+            "sentence": line["sentence"],
+            "label": line["label"],
+        }
+
+
+def main() -> None:
+    options = arguments(__doc__.splitlines()[0])
+    for split, name in {"train": "train", "dev": "dev", "test": "test1"}.items():
+        path = fetch(f"{name}.json", f"{URL}/{name}.json", options.raw)
+        write_json_lines(options.out / f"{split}.jsonl", entries(read_json_lines(path), name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""RefCOCO+ (UNC split) -> {train,val,testA,testB}.jsonl of phrases with boxes.
+
+    python -m train.prepare.refcoco --out data/refcoco+
+
+Pictures are COCO's train2014. The official `refs(unc).p` is a pickle; it is read by an unpickler that refuses all code.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from train.prepare.common import arguments, fetch, read_json, read_plain_pickle, write_json_lines
+
+URL = "https://web.archive.org/web/20220413011656/https://bvisionweb1.cs.unc.edu/licheng/referit/data/refcoco+.zip"
+
+
+def entries(refs: list[dict[str, Any]], instances: dict[str, Any], split: str) -> Iterator[dict[str, Any]]:
+    """One entry for each sentence of each reference of a split; box (x, y, w, h) in pixels."""
+    boxes = {annotation["id"]: annotation["bbox"] for annotation in instances["annotations"]}
+    names = {image["id"]: image["file_name"] for image in instances["images"]}
+    for ref in refs:
+        if ref["split"] == split:
+            name = names[ref["image_id"]]
+            image = f"{name.split('_')[1]}/{name}" if name.startswith("COCO_") else name
+            for sentence in ref["sentences"]:
+                yield {"image": image, "text": sentence["sent"], "box": boxes[ref["ann_id"]], "ref_id": ref["ref_id"]}
+
+
+def unpack(archive: Path, raw: Path) -> None:
+    """The two files that are needed, beside the archive."""
+    with zipfile.ZipFile(archive) as content:
+        for name in content.namelist():
+            target = raw / Path(name).name
+            if target.name in ("refs(unc).p", "instances.json") and not target.exists():
+                target.write_bytes(content.read(name))
+
+
+def main() -> None:
+    options = arguments(__doc__.splitlines()[0])
+    if not (options.raw / "refs(unc).p").exists():
+        unpack(fetch("refcoco+.zip", URL, options.raw), options.raw)
+    refs = read_plain_pickle(options.raw / "refs(unc).p")
+    instances = read_json(options.raw / "instances.json")
+    for split in ("train", "val", "testA", "testB"):
+        write_json_lines(options.out / f"{split}.jsonl", entries(refs, instances, split))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""MSRVTT-QA and MSVD-QA -> {train,val,test}.jsonl of clips with a question and the index of the answer; labels.json.
+
+    python -m train.prepare.video_qa --dataset msrvtt --out data/msrvtt_qa
+
+Put the authors' {train,val,test}_qa.json (https://github.com/xudejing/video-question-answering) into OUT/raw and the clips into
+OUT/videos. The most frequent training answers are the classes; others get -100: not learnt, and always wrong when measured.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from train.prepare.common import arguments, need, read_json, write_json, write_json_lines
+
+CLASSES = {"msrvtt": 1500, "msvd": 1000}
+
+
+def labels(questions: Iterable[dict[str, Any]], count: int) -> dict[str, int]:
+    """The most frequent answers by index, ties in alphabetical order."""
+    counts = Counter(question["answer"] for question in questions)
+    chosen = sorted(counts, key=lambda answer: (-counts[answer], answer))[:count]
+    return {answer: index for index, answer in enumerate(chosen)}
+
+
+def entries(questions: Iterable[dict[str, Any]], known: dict[str, int], names: dict[int, str]) -> Iterator[dict[str, Any]]:
+    for question in questions:
+        clip = question.get("video_id", question.get("video"))
+        name = names.get(clip, f"video{clip}" if isinstance(clip, int) else str(clip))
+        yield {"video": f"videos/{name}.mp4", "question": question["question"], "label": known.get(question["answer"], -100)}
+
+
+def main() -> None:
+    options = arguments(__doc__.splitlines()[0], dataset={"required": True, "choices": list(CLASSES)})
+    source = "https://github.com/xudejing/video-question-answering"
+    parts = {name: read_json(need(f"{name}_qa.json", options.raw, source)) for name in ("train", "val", "test")}
+    known = labels(parts["train"], CLASSES[options.dataset])
+    names: dict[int, str] = {}
+    if options.dataset == "msvd":  # numbers stand for YouTube names: "name vid1" a line
+        for line in need("youtube_mapping.txt", options.raw, source).read_text().splitlines():
+            name, number = line.split()
+            names[int(number.removeprefix("vid"))] = name
+    write_json(options.out / "labels.json", known)
+    for name, questions in parts.items():
+        write_json_lines(options.out / f"{name}.jsonl", entries(questions, known, names))
+
+
+if __name__ == "__main__":
+    main()
