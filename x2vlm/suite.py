@@ -78,6 +78,11 @@ class Settings:
             raise ConfigError(f"{SETTINGS_FILE} is not a JSON object. Repair it or remove it.", "config/syntax") from None
         return cls.from_dict(values)
 
+    def write(self, folder: Path) -> None:
+        """Into `predictor.json` of a model folder."""
+        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """`thresholds: {"absent": ..., "present": ...}` may stand for the two numbers. Raises as `read`."""

@@ -438,6 +438,9 @@ def test_bad_devices_and_settings(tiny_folder, tmp_path):
     for change in ({"device": "toaster"}, {"device": "cuda:77"}, {"dtype": "int8"}):
         with pytest.raises(ParameterError, match="param/range"):
             Predictor.from_pretrained(tiny_folder, **change)
+    settings = Settings(absent=0.1, answers=("yes", "너"), explain_layer=2, min_length=0)
+    settings.write(tmp_path)
+    assert Settings.read(tmp_path) == settings and Settings.read(tmp_path / "nowhere") == Settings()
     (tmp_path / "predictor.json").write_text("[1]")
     with pytest.raises(ConfigError, match="config/syntax"):
         Settings.read(tmp_path)
