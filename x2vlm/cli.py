@@ -336,9 +336,7 @@ def _save(path: Path, write: Callable[[Path], None]) -> None:
             write(draft)
             os.replace(draft, path)
     except OSError:
-        raise ParameterError(
-            f"{path.name} cannot be written. Check permissions and room.", "param/range"
-        ) from None
+        raise ParameterError(f"{path.name} cannot be written. Check permissions and room.", "param/range") from None
     _say(f"saved {path.name}")
 
 
