@@ -258,6 +258,7 @@ def _from_hugging_face(name: str) -> Path:
         "vocab.txt",
         "sentencepiece.bpe.model",
         "special_tokens_map.json",
+        "predictor.json",
     ]
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))

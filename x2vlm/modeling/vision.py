@@ -122,7 +122,10 @@ def build_tower(config: VisionConfig) -> nn.Module:
     tower = Beit(
         **shared, init_values=config.layer_scale, use_abs_pos_emb=absolute, use_rel_pos_bias=not absolute, global_pool="avg"
     )
-    if absolute:
+    if not absolute:
+        for block in tower.blocks:  # one index for all: at 768 px each copy is 42 MB
+            block.attn.relative_position_index = tower.blocks[0].attn.relative_position_index
+    else:
         tower.pos_embed.requires_grad_(False)
         with torch.no_grad():
             tower.pos_embed.zero_()
