@@ -1,9 +1,9 @@
 """Everything that is said of a picture or clip, learnt from one encoding of it: the joint recipe of `mini`.
 
-The other tasks encode the picture once each. Here phrases, caption and questions share one pass of the tower and one projection of
-its keys and values, which is most of the work of a small model. The losses are those of the paper's pre-training and fine-tuning:
-contrastive (picture and caption, region and phrase), matching with hard negatives (absent phrases, captions of similar pictures),
-boxes, left-to-right captions, answers.
+The other tasks encode the picture once each. Here phrases, caption and questions share one pass of the tower and one projection
+of its keys and values, which is most of the work of a small model. The losses are those of the paper's pre-training and
+fine-tuning: contrastive (picture and caption, region and phrase), matching with hard negatives (absent phrases, captions of
+similar pictures), boxes, left-to-right captions, answers.
 
 Shapes: B pictures, N texts a picture, T tokens, P image tokens, K phrases with a box.
 """
