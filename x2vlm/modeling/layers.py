@@ -25,7 +25,7 @@ FEW_ROWS, BLOCK = 16, 32
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` that generates fast on a CPU: for a few rows, the time goes into reading the weight once.
+    """`nn.Linear` that is fast for a few rows on a CPU, as in generation, where the time goes into reading the weight.
 
     The usual kernels rearrange the weight first and reach about half of the memory's speed. Blocks of `BLOCK` outputs
     (float32) and the transposed product (bfloat16) leave it as it lies. See `python -m benchmarks.inference`.
@@ -33,14 +33,15 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """float[..., in_features] to float[..., out_features]."""
-        if not x.is_cpu or torch.is_grad_enabled() or x.numel() > FEW_ROWS * self.in_features:
+        trains = torch.is_grad_enabled() and self.weight.requires_grad
+        if trains or not x.is_cpu or x.numel() > FEW_ROWS * self.in_features:
             return super().forward(x)
         weight, bias, rows = self.weight, self.bias, x.reshape(-1, self.in_features)
         if x.dtype == torch.float32:
             blocks = weight.view(-1, math.gcd(self.out_features, BLOCK), self.in_features)
             out = torch.baddbmm(bias.view(len(blocks), 1, -1), rows.expand(len(blocks), -1, -1), blocks.mT).transpose(0, 1)
         else:
-            out = torch.addmm(bias[:, None], weight, rows.T).T
+            out = torch.addmm(bias[:, None], weight, rows.T).T.contiguous()  # fused attention wants whole rows
         return out.reshape(*x.shape[:-1], self.out_features)
 
 
