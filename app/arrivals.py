@@ -34,10 +34,14 @@ class Arrivals:
         self.studio, self.stored = studio, stored
 
     def upload(self, request: gr.Request, path: str | None, look: Look, model: str) -> list[Any]:
-        """An uploaded file, not asked about yet; an emptied uploader empties the stage."""
+        """An uploaded file, not asked about yet."""
         if path is None:
-            return stage(None, look, {})
+            return self.clear(look)
         return stage(Shown(*self._look(request, Media(path), model)), look, {})
+
+    def clear(self, look: Look) -> list[Any]:
+        """An emptied uploader empties the stage."""
+        return stage(None, look, {})
 
     def use_frames(
         self, request: gr.Request, shown: Shown | None, look: Look, model: str, count: float, numbers: str
@@ -139,7 +143,8 @@ def stage(shown: Shown | None, look: Look, results: dict[str, Any], truth: str =
     seen = shown.seen if shown else None
     clip = seen is not None and seen.kind == "video"
     strip = [(frame, f"{n} · {time:.2f} s") for frame, n, time in zip(seen.frames, seen.indices, seen.times)] if clip else None
-    view = present(shown, look) if shown else [None, None, gr.update(visible=False), gr.update(visible=False), "", None]
+    hidden = gr.update(visible=False)
+    view = present(shown, look) if shown else [None, None, hidden, hidden, cards.note("empty_stage", "empty"), None]
     return [
         *view,
         gr.update(visible=clip),

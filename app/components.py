@@ -14,6 +14,9 @@ from x2vlm.errors import MediaError
 from .runtime import friendly
 
 
+ONLY_UPLOADS = "Only uploaded files are read, no addresses or paths. Upload the file."
+
+
 def uploaded(path: str | None) -> str | None:
     """The path, if it lies in the upload folder, where alone a visitor's files are.
 
@@ -24,7 +27,7 @@ def uploaded(path: str | None) -> str | None:
         return None
     folder = Path(get_upload_folder()).resolve()
     if is_http_url_like(path) or not Path(path).resolve().is_relative_to(folder):
-        raise MediaError("Only uploaded files are read, no addresses or paths. Upload the file.", "image/reference")
+        raise MediaError(ONLY_UPLOADS, "image/reference")
     return path
 
 
@@ -77,7 +80,8 @@ const picture = () => element.querySelector('img');
 const rubber = () => element.querySelector('.x2-region');
 const paint = () => {
   const value = props.value || {};
-  picture().src = value.src || '';
+  picture().hidden = !value.src;
+  if (value.src) picture().src = value.src;
   picture().alt = value.alt || '';
 };
 const place = (box) => {
@@ -110,7 +114,8 @@ window.addEventListener('pointerup', (event) => {
 });
 window.x2vlmRegion = (...sides) => {
   const [width, height] = (props.value || {}).size || [1, 1];
-  place(sides.some(side => side === null) ? null : sides.map((side, k) => Math.min(Math.max(side / (k % 2 ? height : width), 0), 1)));
+  const inside = sides.map((side, k) => Math.min(Math.max(side / (k % 2 ? height : width), 0), 1));
+  place(inside[2] > inside[0] && inside[3] > inside[1] ? inside : null);
 };
 watch('value', paint);
 paint();

@@ -102,17 +102,16 @@ def _source(page: Page, stored: dict[str, Example]) -> None:
             page.image = RawImage(
                 path,
                 label=t("upload_image"),
-                sources=["upload", "clipboard", "webcam"],
+                sources=["upload", "clipboard"],
                 height=SOURCE_HEIGHT,
                 format="png",
                 buttons=[],
                 placeholder=t("drop_image"),
-                webcam_options=gr.WebcamOptions(constraints={"video": {"facingMode": "environment"}}),
                 elem_id="upload-image",
             )
             page.video = RawVideo(
                 label=t("upload_video"),
-                sources=["upload", "webcam"],
+                sources=["upload"],
                 height=SOURCE_HEIGHT,
                 buttons=[],
                 visible=False,
@@ -135,7 +134,7 @@ def _source(page: Page, stored: dict[str, Example]) -> None:
 
 
 def _view(page: Page) -> None:
-    first = present(page.first_shown, Look()) if page.first_shown else [None, None, None, None, cards.note("privacy"), None]
+    first = present(page.first_shown, Look()) if page.first_shown else [None, None, None, None, cards.note("empty_stage", "empty"), None]
     page.canvas = Canvas(first[1], elem_id="canvas")
     page.layers = gr.Radio(**initial(first[2]), label=t("layer"), elem_id="layers")
     page.words = gr.HighlightedText(**initial(first[3]), label=t("words"), elem_id="words")
@@ -158,7 +157,7 @@ def _region(page: Page) -> None:
     with gr.Accordion(t("region"), open=False, elem_id="region"):
         with gr.Row():
             page.sides = [
-                gr.Number(None, label=t(side), min_width=70, precision=0) for side in ("left", "top", "right", "bottom")
+                gr.Number(0, label=t(side), min_width=70, precision=0) for side in ("left", "top", "right", "bottom")
             ]
         with gr.Row():
             page.describe_region = gr.Button(t("describe_region"), size="sm", min_width=80, elem_id="describe-region")
@@ -283,7 +282,8 @@ def _wire_arrivals(demo: gr.Blocks, page: Page, arrivals: Arrivals) -> None:
         page.match.texts,
     ]
     for uploader in (page.image, page.video):
-        page.on_model([uploader.input, uploader.clear], arrivals.upload, [uploader, page.look, page.model], arrived)
+        page.on_model(uploader.upload, arrivals.upload, [uploader, page.look, page.model], arrived)
+        page.on_model(uploader.clear, arrivals.clear, [page.look], arrived)
     frames = [page.shown, page.look, page.model, page.frame_count, page.frame_numbers]
     page.on_model(page.use_frames.click, arrivals.use_frames, frames, arrived, rules={page.frame_numbers: limits.frame_numbers})
     page.on_model(page.new_scene.click, arrivals.new_scene, [page.kind, page.look, page.model], filled)

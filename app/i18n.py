@@ -289,6 +289,11 @@ TEXT: dict[str, tuple[str, str, str]] = {
     ),
     "link_is": ("Link to this scene", "이 장면의 링크", "此场景的链接"),
     # empty states
+    "empty_stage": (
+        "Drop a picture or a clip above, take an example, or press New scene.",
+        "위에 사진이나 영상을 놓거나, 예시를 고르거나, 새 장면을 누르세요.",
+        "在上方放入图片或视频，选择示例，或点击新场景。",
+    ),
     "empty_describe": (
         "Press Describe, and the model says what it sees.",
         "설명하기를 누르면 모델이 본 것을 말합니다.",

@@ -123,7 +123,7 @@ def region(sides: tuple[float | None, ...], size: tuple[int, int]) -> tuple[floa
     Raises:
         ParameterError: only some sides set, or no area left (`box/invalid`).
     """
-    if all(side is None for side in sides):
+    if not any(sides):  # an empty field of the page comes as 0
         return None
     if any(side is None or not math.isfinite(side) for side in sides):
         raise ParameterError("The region needs all four sides. Fill in left, top, right and bottom.", "box/invalid")

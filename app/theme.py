@@ -83,7 +83,7 @@ main.contain { padding-left: 18px; max-width: 1440px; margin: 0 auto; width: 100
 .note { font-size: .85rem; color: var(--body-text-color-subdued); margin: 6px 0; }
 .warn { font-size: .88rem; margin: 6px 0; padding: 6px 10px; border-left: 3px solid #d97706; background: #d977061a; }
 .card { border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg); background: var(--background-fill-primary); }
-.card.scroll { overflow-x: auto; }
+.card.scroll { overflow-x: auto; contain: inline-size; }
 .card table { width: 100%; border-collapse: collapse; margin: 0; font-size: .92rem; border: 0; }
 .card table, .card thead, .card tbody, .card tr { border: 0 !important; border-radius: 0; }
 .card th { text-align: left; font-weight: 600; font-size: .8rem; color: var(--body-text-color-subdued); padding: 8px 10px;
@@ -119,7 +119,15 @@ main.contain { padding-left: 18px; max-width: 1440px; margin: 0 auto; width: 100
 html[lang^="ko"] .l [lang="ko"], html[lang^="zh"] .l [lang="zh"] { display: inline; }
 html:not([lang^="ko"]):not([lang^="zh"]) .l [lang="en"] { display: inline; }
 :focus-visible { outline: 3px solid var(--primary-600) !important; outline-offset: 2px; }
+#canvas:has(img[hidden]) { display: none; }
 @media (max-width: 720px) {
+  .fillable { padding: 8px !important; }
+  #main { flex-direction: column; }
+  #lenses, #stage { width: 100%; }
+  main.contain { padding: 0 !important; }
+  #main > *, #source > * { min-width: 0 !important; }
+  #toolbar, #head .head { flex-wrap: wrap; }
+  #head .head { padding-left: 28px; }
   button.lg, button.md, button.sm { min-height: 44px; }
   .x2-frame img { min-height: 0; max-height: 60vh; }
   #head .model { margin-left: 0; }

@@ -78,8 +78,9 @@ def draw_region(event: gr.SelectData) -> list[int]:
     return list(event.index)
 
 
-def no_region() -> list[None]:
-    return [None] * 4
+def no_region() -> list[int]:
+    """Empty sides."""
+    return [0] * 4
 
 
 def phrases_of(caption: str) -> str:

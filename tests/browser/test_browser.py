@@ -1,0 +1,230 @@
+"""The page in a real Chromium: every tab, with a picture and a clip, on desktop and phone, in three languages."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.browser
+SIZES = ("desktop", "phone")
+
+
+def source(page) -> str:
+    return page.locator("#canvas img").get_attribute("src")
+
+
+def wait_for_change(page, before: str) -> str:
+    page.wait_for_function("before => document.querySelector('#canvas img').src !== before", arg=before)
+    return source(page)
+
+
+def open_tab(page, name: str) -> None:
+    """A tab by its button, or through the menu that holds what does not fit on a phone."""
+    button = page.locator(f"#tab-{name}-button")
+    if not button.is_visible():
+        page.locator("#tabs .overflow-menu > button").click()
+        button = page.locator(f"#tab-{name}-button >> visible=true")
+    button.first.click()
+    page.locator(f"#tab-{name}").wait_for()
+
+
+def upload(page, kind: str, path) -> None:
+    before = source(page)
+    page.locator(f"#kind input[value={kind}]").check()
+    uploader = page.locator(f"#upload-{kind}")
+    uploader.wait_for()
+    uploader.locator("input[type=file]").set_input_files(str(path))
+    page.wait_for_function(
+        "before => { const src = document.querySelector('#canvas img').src; return src.startsWith('data') && src !== before }",
+        arg=before,
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_first_paint_is_a_finished_example(open_page, size):
+    page = open_page(size)
+    assert page.locator("#findings .verdict").count() >= 2
+    assert page.locator("#twin .twin").inner_text().strip()
+    assert page.locator("#canvas img").get_attribute("alt")
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_picture_through_every_tab(open_page, size, picture_file):
+    page = open_page(size)
+    upload(page, "image", picture_file)
+    assert "300 × 200" in page.locator("#twin").inner_text()
+    open_tab(page, "describe")
+    page.locator("#run-describe").click()
+    page.locator("#captions table").wait_for()
+    open_tab(page, "ask")
+    page.locator("#question textarea, #question input").first.fill("what color is the car?")
+    page.keyboard.press("Enter")
+    page.locator("#answer .a", has_text="red").wait_for()
+    open_tab(page, "find")
+    page.locator("#phrases textarea").fill("a red car; a unicorn")
+    page.locator("#run-find").click()
+    page.locator("#findings .verdict.absent").wait_for()
+    open_tab(page, "inspect")
+    page.locator("#inspect-text textarea, #inspect-text input").first.fill("a small dog")
+    page.locator("#run-inspect").click()
+    page.locator("#map-numbers", has_text="Entropy").wait_for()
+    page.locator("#deletion").click()
+    page.locator("#faithfulness svg").wait_for()
+    open_tab(page, "match")
+    page.locator("#texts textarea").fill("a dog\na cat\na car")
+    page.locator("#run-match").click()
+    page.locator("#matches tbody tr").nth(2).wait_for()
+    open_tab(page, "about")
+    assert "gradio_client" in page.locator("#about").inner_text()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_clip_shows_its_frames_and_its_curve(open_page, size, clip_file):
+    page = open_page(size)
+    upload(page, "video", clip_file)
+    page.locator("#strip .thumbnail-item").nth(3).wait_for()
+    before = source(page)
+    page.locator("#strip .thumbnail-item").nth(3).click()
+    wait_for_change(page, before)
+    open_tab(page, "find")
+    page.locator("#phrases textarea").fill("a dog")
+    page.locator("#annotate").click()
+    page.locator("#annotated video").wait_for()
+    page.wait_for_function("document.querySelector('#annotated video').readyState > 0")
+    open_tab(page, "match")
+    page.locator("#texts textarea").fill("a dog")
+    page.locator("#over-time").click()
+    point = page.locator("#match-curve [data-k='0']")
+    point.wait_for()
+    before = source(page)
+    point.click()
+    wait_for_change(page, before)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_word_shows_its_map_without_the_model(open_page, size, served):
+    page = open_page(size)
+    asked, before = len(served.stub.calls), source(page)
+    page.locator("#words .token").nth(2).click()
+    after = wait_for_change(page, before)
+    page.locator("#words .token").nth(1).focus()
+    page.keyboard.press("Enter")
+    wait_for_change(page, after)
+    page.locator("#layers input[type=radio]").nth(1).check()
+    page.locator("#view button").first.click()
+    before = source(page)
+    page.locator("#show input[value=heat], #show input[type=checkbox]").last.uncheck()
+    wait_for_change(page, before)
+    assert len(served.stub.calls) == asked
+
+
+def test_a_drawn_region_is_described_and_asked(open_page):
+    page = open_page()
+    page.locator("#region button").first.click()
+    page.locator("#canvas").scroll_into_view_if_needed()
+    frame = page.locator("#canvas img").bounding_box()
+    page.mouse.move(frame["x"] + frame["width"] * 0.25, frame["y"] + frame["height"] * 0.25)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + frame["width"] * 0.75, frame["y"] + frame["height"] * 0.5, steps=5)
+    page.mouse.up()
+    page.wait_for_function("[...document.querySelectorAll('#region input[type=number]')].every(field => Number(field.value) > 0)")
+    sides = [float(field.input_value()) for field in page.locator("#region input[type=number]").all()]
+    assert sides == pytest.approx([112, 112, 336, 224], abs=4)
+    assert page.locator(".x2-region").is_visible()
+    page.locator("#describe-region").click()
+    page.locator("#tab-describe-button[aria-selected=true]").wait_for()
+    page.locator("#captions table").wait_for()
+    page.locator("#ask-region").click()
+    page.locator("#tab-ask-button[aria-selected=true]").wait_for()
+    page.locator("#answer", has_text="cut-out").wait_for()
+
+
+def test_a_typed_region_is_drawn(open_page):
+    page = open_page()
+    page.locator("#region button").first.click()
+    for field, value in zip(page.locator("#region input[type=number]").all(), (10, 20, 200, 100)):
+        field.fill(str(value))
+    page.locator(".x2-region").wait_for()
+
+
+def test_results_are_downloaded_and_linked(open_page, tmp_path):
+    page = open_page()
+    page.locator("#data button").first.click()
+    page.locator("#make-files").click()
+    page.locator("#files a").nth(4).wait_for()
+    names = {}
+    for link in page.locator("#files a").all():
+        with page.expect_download() as download:
+            link.click()
+        names[download.value.suggested_filename] = download.value.path()
+    assert {name.split(".", 1)[1] for name in names} == {"png", "json", "csv", "coco.json", "npz"}
+    kept = json.loads(next(path for name, path in names.items() if name == "scene.json").read_text())
+    assert kept["task"] == "ground" and len(kept["results"]) >= 2
+    page.locator("#copy-link").click()
+    page.wait_for_function("document.querySelector('#link textarea, #link input')?.value.startsWith('http')")
+    link = page.locator("#link textarea, #link input").first.input_value()
+    assert "example=scene" in link and "tab=find" in link
+
+
+def test_a_link_reopens_scene_and_tab(open_page):
+    page = open_page(query="?kind=image&scene=4321&tab=ask")
+    page.locator("#tab-ask-button[aria-selected=true]").wait_for()
+    page.locator("#truth table").wait_for()
+    page.locator("#answer .a").wait_for()
+
+
+def test_a_new_scene_stands_beside_its_truth(open_page):
+    page = open_page()
+    before = source(page)
+    page.locator("#new-scene").click()
+    wait_for_change(page, before)
+    assert page.locator("#truth tr").count() >= 3
+    assert page.locator("#findings .verdict").count() >= 1
+
+
+def test_caption_is_handed_to_find(open_page):
+    page = open_page()
+    open_tab(page, "describe")
+    page.locator("#run-describe").click()
+    page.locator("#caption-words .token", has_text="grass").wait_for()
+    page.locator("#caption-to-find").click()
+    page.locator("#tab-find-button[aria-selected=true]").wait_for()
+    page.wait_for_function("document.querySelector('#phrases textarea').value.includes('a small dog')")
+
+
+@pytest.mark.parametrize("locale, find, region, verdict", [("ko-KR", "찾기", "영역", "있음"), ("zh-CN", "查找", "区域", "找到")])
+def test_page_speaks_the_visitors_language(open_page, locale, find, region, verdict):
+    page = open_page(locale=locale)
+    page.locator("#run-find", has_text=find).wait_for()
+    assert region in page.locator("#region").inner_text()
+    assert verdict in page.locator("#twin").inner_text() or verdict in page.locator("#findings").inner_text()
+    assert "found" not in page.locator("#findings").inner_text()
+
+
+def test_language_is_switched_on_the_page(open_page):
+    page = open_page()
+    page.locator("footer button", has_text="Settings").click()
+    page.get_by_role("combobox", name="Language").click()
+    page.get_by_role("option", name="한국어").click()
+    page.locator("#run-find", has_text="찾기").wait_for()
+
+
+def test_bad_input_gets_a_sentence(open_page, tmp_path):
+    page = open_page()
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"%PDF-1.4 not a picture")
+    page.locator("#upload-image button[aria-label='Remove Image']").click()
+    page.locator("#twin .empty").wait_for()
+    page.locator("#upload-image input[type=file]").set_input_files(str(bad))
+    toast = page.locator(".toast-body", has_text="[image/")
+    toast.wait_for()
+    assert "Traceback" not in toast.inner_text() and str(tmp_path) not in toast.inner_text()
+
+
+def test_empty_field_is_marked(open_page):
+    page = open_page()
+    page.locator("#phrases textarea").fill("")
+    page.locator("#run-find").click()
+    page.locator("#phrases", has_text="text/empty").wait_for()
