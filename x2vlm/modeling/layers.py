@@ -8,7 +8,6 @@ Shapes: B batch, N rows (B or a multiple of it), T queries, S keys, H heads, C w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -33,13 +32,14 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """float[..., in_features] to float[..., out_features]."""
-        trains = torch.is_grad_enabled() and self.weight.requires_grad
-        if trains or not x.is_cpu or x.numel() > FEW_ROWS * self.in_features:
+        trains, few = torch.is_grad_enabled() and self.weight.requires_grad, x.numel() <= FEW_ROWS * self.in_features
+        whole = x.dtype != torch.float32 or self.out_features % BLOCK == 0
+        if trains or not (few and whole and x.is_cpu):
             return super().forward(x)
         weight, bias, rows = self.weight, self.bias, x.reshape(-1, self.in_features)
         if x.dtype == torch.float32:
-            blocks = weight.view(-1, math.gcd(self.out_features, BLOCK), self.in_features)
-            out = torch.baddbmm(bias.view(len(blocks), 1, -1), rows.expand(len(blocks), -1, -1), blocks.mT).transpose(0, 1)
+            blocks = weight.view(-1, BLOCK, self.in_features)
+            out = torch.baddbmm(bias.view(-1, 1, BLOCK), rows.expand(len(blocks), -1, -1), blocks.mT).transpose(0, 1)
         else:
             out = torch.addmm(bias[:, None], weight, rows.T).T.contiguous()  # fused attention wants whole rows
         return out.reshape(*x.shape[:-1], self.out_features)
