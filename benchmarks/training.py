@@ -56,22 +56,21 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     arguments = parser.parse_args()
 
-    print(f"scenes drawn by one core: {scene_rate():.0f}/s")
+    print(f"scenes drawn by one core: {scene_rate():.0f}/s", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         save_tokenizer(learn_vocabulary(stickers.corpus(2000), 1600), Path(folder, "tokenizer"), max_length=64)
         for preset in arguments.presets:
             batch = arguments.batch_size or BATCHES[preset]
             options = (Path(folder), preset, batch, arguments.steps, arguments.precision)
             still, moving = measure(*options, loading=False), measure(*options, loading=True)
-            print(
-                f"{preset}, {batch} pictures a step, {arguments.precision}: {still['rate']:.2f} pictures/s without data loading, "
-                f"{moving['rate']:.2f} with it (ratio {moving['rate'] / still['rate']:.2f}, waiting for data "
-                f"{moving['waiting']:.0%}); peak memory {moving['memory']:.2f} GB"
-            )
             pair = measure(*options, loading=False, processes=2)
+            print(f"{preset}, {batch} pictures a step, {arguments.precision}, peak memory {moving['memory']:.2f} GB")
+            print(f"  without data loading {still['rate']:8.2f} pictures/s")
             print(
-                f"{preset}, two gloo processes: {pair['rate']:.2f} pictures/s, {pair['rate'] / still['rate']:.2f} x one process"
+                f"  with data loading    {moving['rate']:8.2f} pictures/s, {moving['rate'] / still['rate']:.2f} x, "
+                f"{moving['waiting']:.0%} of the time spent waiting for data"
             )
+            print(f"  two gloo processes   {pair['rate']:8.2f} pictures/s, {pair['rate'] / still['rate']:.2f} x", flush=True)
 
 
 def scene_rate(count: int = 100, size: int = PRESETS["mini"].vision.image_size) -> float:
@@ -151,11 +150,9 @@ def _run(folder, output, preset, batch, steps, precision, loading, threads, envi
     lines = [json.loads(line) for line in Path(output, "log.jsonl").read_text().splitlines()]
     last = [line for line in lines if line["event"] == "train"][-1]
     rate = last["samples_per_second"]
-    memory = (
-        torch.cuda.max_memory_allocated()
-        if torch.cuda.is_available()
-        else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    )
+    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if torch.cuda.is_available():
+        memory = torch.cuda.max_memory_allocated()
     sender.send({"rate": rate, "waiting": last["data_seconds"] * rate / batch, "memory": memory / 1e9})
 
 

@@ -12,6 +12,7 @@ import math
 import os
 import random
 import time
+import warnings
 from collections.abc import Callable, Collection, Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -401,6 +402,8 @@ def build_accelerator(run: RunConfig) -> Accelerator:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = not run.deterministic
+    # Its successor is not known to the older versions of torch that we support.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     torch.set_float32_matmul_precision("highest" if run.deterministic else "high")
     return Accelerator(
         cpu=run.device == "cpu" or not torch.cuda.is_available(),

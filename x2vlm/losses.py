@@ -16,6 +16,19 @@ from torch import Tensor
 from x2vlm.boxes import cxcywh_to_xyxy, generalized_iou_pairs
 
 
+def _gather(rows: Tensor) -> tuple[Tensor, int]:
+    """Rows of every process in rank order, and where the own ones start; processes may have different numbers of rows."""
+    counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+    counts = [int(count) for count in counts]
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    gathered = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(gathered, padded)
+    whole = torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+    return whole, sum(counts[: dist.get_rank()])
+
+
 class _GatherLocalGradient(torch.autograd.Function):
     """All processes' rows; backward keeps the local slice.
 
@@ -25,10 +38,9 @@ class _GatherLocalGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:
-        gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(gathered, rows.contiguous())
-        ctx.start, ctx.count = dist.get_rank() * len(rows), len(rows)
-        return torch.cat(gathered)
+        whole, ctx.start = _gather(rows)
+        ctx.count = len(rows)
+        return whole
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
@@ -36,14 +48,10 @@ class _GatherLocalGradient(torch.autograd.Function):
 
 
 def gather_features(rows: Tensor) -> Tensor:
-    """float[B, ...] of every process in rank order float[G, ...]; unchanged without a process group. B must be equal."""
+    """float[B, ...] of every process in rank order float[G, ...]; unchanged without a process group. B may differ."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return rows
-    if rows.requires_grad:
-        return _GatherLocalGradient.apply(rows)
-    gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(gathered, rows.contiguous())
-    return torch.cat(gathered)
+    return _GatherLocalGradient.apply(rows) if rows.requires_grad else _gather(rows)[0]
 
 
 def contrastive_loss(

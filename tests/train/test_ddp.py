@@ -1,8 +1,10 @@
 """Two processes (gloo) against one: the same samples, the same losses, the contrastive loss over all of them included."""
 
 import pytest
+import torch
 
-from tests.train.toy import ToyRuns, assert_same_state, kill, losses
+from tests.train.toy import ToyModel, ToyRuns, ToyTask, assert_same_state, kill, losses
+from train.loader import StepData
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,20 @@ def test_a_pair_that_is_killed_and_goes_on(runs, tmp_path):
     assert_same_state(tmp_path / "whole", folder)
     text = runs.finish(runs.start(folder, max_steps=14, resume__allow_changed="max_steps"))
     assert "not the same last bits" in text and max(losses(folder)) == 14
+
+
+def test_processes_with_different_numbers_of_rows(runs, tmp_path):
+    """The contrastive loss gathers 4 and 3 rows; the first step is that of one process on the same 7."""
+    task = {"dropout": False, "uneven": True, "losses": {"regression_loss": 0}}
+    runs.finish(*runs.pair(tmp_path, task=task, optimizer__clip=None))
+    model, data = ToyModel(), StepData({"toy": ToyTask(batch_size=8, dropout=False)}, 42, 12)
+    batch = data[0].batches["toy"]
+    kept = [0, 2, 4, 6, 3, 5, 7]  # the first process reads every second sample from 0; the other one leaves its first out
+    rows = {name: value[kept] for name, value in batch.items()}
+    loss = data.tasks["toy"].training_step(model, rows)["contrastive_loss"]
+    loss.backward()
+    norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+    assert losses(tmp_path)[1] == pytest.approx((norm.item(), loss.item()), abs=1e-5)
 
 
 def test_shards_are_saved_whole_and_taken_up_again(runs, tmp_path):

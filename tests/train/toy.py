@@ -55,6 +55,7 @@ class ToyTask(Task):
         nan_step: index of a sample that holds NaN.
         delay: seconds a training step sleeps.
         evaluation_seconds: how long an evaluation takes.
+        uneven: process r leaves out r samples of its batch, as tasks do whose samples hold more or fewer texts.
     """
 
     all_losses = ("regression_loss", "contrastive_loss")
@@ -65,6 +66,7 @@ class ToyTask(Task):
     delay: float = 0.0
     dropout: bool = True
     evaluation_seconds: float = 0.0
+    uneven: bool = False
 
     def __len__(self):
         return self.samples
@@ -84,7 +86,9 @@ class ToyTask(Task):
 
     def training_step(self, model, batch):
         time.sleep(self.delay)
-        image, text = model.image_projection(batch["image"]), model.text_projection(batch["text"])
+        left_out = int(os.environ.get("RANK", 0)) if self.uneven else 0
+        image, text = (batch[name][left_out:] for name in ("image", "text"))
+        image, text = model.image_projection(image), model.text_projection(text)
         dropped = model.dropout(image) if self.dropout else image
         return {
             "regression_loss": (dropped - text.detach()).square().mean(),
