@@ -17,7 +17,6 @@ from x2vlm.processing import clean_caption, validate_text
 from x2vlm.results import Caption, Completion, Word
 from x2vlm.suite import Member
 
-NO_REPEAT_NGRAM = 3
 MAX_MASKS = 8
 
 
@@ -87,7 +86,7 @@ def write_captions(
         "end_id": processor.sep_id,
         "max_new_tokens": most,
         "min_length": max(0, min(shortest - len(prefix_ids), most)),
-        "no_repeat_ngram_size": NO_REPEAT_NGRAM,
+        "no_repeat_ngram_size": member.settings.no_repeat_ngram_size,
     }
     if options.do_sample:
         generator = torch.Generator().manual_seed(int(options.seed))

@@ -48,6 +48,7 @@ class Settings:
         prompt: beginning of every caption, as in training.
         max_tokens: token budget of a text, `[CLS]` and `[SEP]` included.
         min_length: tokens before a caption may end.
+        no_repeat_ngram_size: word pieces that a caption may not say twice in a row of that length; 0 = no rule.
         absent, present: match probabilities below and from which a phrase is absent or found; chosen on validation data.
         answers: the list that questions are ranked over; for a `classification` head the labels in order.
         explain_layer: fusion layer whose maps point best, from 0; None for the mean of all.
@@ -57,6 +58,7 @@ class Settings:
     prompt: str = "a picture of"
     max_tokens: int = 40
     min_length: int = 5
+    no_repeat_ngram_size: int = 3
     absent: float = 0.2
     present: float = 0.5
     answers: tuple[str, ...] = ()

@@ -63,7 +63,15 @@ class Matching(RecordTask):
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """`auc` of true against absent phrases; for pairs of pictures the Winoground scores `text`, `image`, `group`."""
-        scores, labels = [], []
+        odds, labels = self.scores(model, records)
+        if len(labels) == 0:
+            # rows: picture 0 with captions 0 and 1, then picture 1; the metric wants caption first
+            return winoground(odds.reshape(-1, 2, 2).transpose(0, 2, 1))
+        return {"auc": auc(odds[labels == 1], odds[labels == 0])}
+
+    def scores(self, model: X2VLM, records: TestRecords) -> tuple[np.ndarray, np.ndarray]:
+        """Log-odds of a match float (N,) of every text with its picture, and int (N,) labels, none for pairs of pictures."""
+        odds, labels = [], []
         for group in records.batches(32):
             if "images" in group[0]:
                 group = [{"image": image, "captions": record["captions"]} for record in group for image in record["images"]]
@@ -76,12 +84,8 @@ class Matching(RecordTask):
             for start in range(0, len(texts), 256):
                 part = slice(start, start + 256)
                 _, mask, text_embeds = self.read(model, texts[part])
-                scores += _odds(model.match_logits(model.fuse(text_embeds, mask, embeds[owners[part]])))
-        if not labels:
-            # rows: picture 0 with captions 0 and 1, then picture 1; the metric wants caption first
-            return winoground(np.array(scores).reshape(-1, 2, 2).transpose(0, 2, 1))
-        found, label = np.array(scores), np.array(labels)
-        return {"auc": auc(found[label == 1], found[label == 0])}
+                odds += _odds(model.match_logits(model.fuse(text_embeds, mask, embeds[owners[part]])))
+        return np.array(odds), np.array(labels)
 
 
 def _labelled(record: dict[str, Any]) -> list[tuple[str, int]]:

@@ -1,0 +1,88 @@
+"""One encoding for everything gives the losses that each task gives by itself; and what a bundle says about its use."""
+
+import numpy as np
+import pytest
+import torch
+
+from train import bundle
+from train.config import build_task
+from train.data.transforms import normalize
+from train.data.vocabulary import build_tokenizer, learn_vocabulary
+from x2vlm.build import build_model
+from x2vlm.checkpoint import save_model
+from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
+from x2vlm.modeling.captioning import X2VLMForCaptioning
+from x2vlm.modeling.grounding import X2VLMForGrounding
+from x2vlm.modeling.retrieval import X2VLMForRetrieval
+from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
+from x2vlm.predictor import Predictor
+from x2vlm.processing import Processor
+from x2vlm.stickers import ANSWERS, corpus, make_record
+
+CONFIG = X2VLMConfig(
+    vision=VisionConfig(image_size=32, hidden_size=16, num_layers=1, num_heads=2, layer_scale=None, position="sincos"),
+    text=TextConfig(
+        vocab_size=1000, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_positions=64, dropout=0.0
+    ),
+    fusion=FusionConfig(num_layers=2, num_heads=2, intermediate_size=32, dropout=0.0),
+    decoder=DecoderConfig(num_layers=1, max_positions=16),
+    projection_size=8,
+    num_frames=3,
+    heads=("contrastive", "matching", "box", "masked_lm", "answer_decoder"),
+)
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return Processor(CONFIG, build_tokenizer(learn_vocabulary(corpus(2000), 1000), 64))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model(CONFIG).eval()
+
+
+@pytest.fixture(scope="module")
+def task(processor):
+    task = build_task("scenes", {"type": "scene", "batch_size": 4, "data": {"stickers": {"kind": "scene"}}})
+    task.prepare(processor)
+    return task
+
+
+def test_shared_encoding_gives_the_losses_of_the_single_tasks(task, model):
+    batch = task.collate([task.sample(i, np.random.default_rng(i)) for i in range(4)])
+    visual = normalize(batch["visual"])
+    losses = task.training_step(model, batch)
+    questions, answers = batch["questions"], batch["answers"]
+    ones = torch.ones(12)
+    vqa = X2VLMForQuestionAnswering(model)
+    fields = (questions["input_ids"], questions["attention_mask"], answers["input_ids"], answers["attention_mask"])
+    expected = vqa(visual.repeat_interleave(3, 0), *fields, ones, ones.long()).losses["answer_loss"]
+    torch.testing.assert_close(losses["answer_loss"], expected)
+    writing = X2VLMForCaptioning(model)(visual, **batch["writing"])
+    torch.testing.assert_close(losses["caption_loss"], writing.losses["caption_loss"])
+    there = torch.tensor([True] * 3 + [False] * 3).repeat(4)
+    ids, mask = (batch["phrases"][key][there] for key in ("input_ids", "attention_mask"))
+    boxes = X2VLMForGrounding(model)(visual, ids, mask, batch["boxes"].flatten(0, 1))
+    torch.testing.assert_close(losses["box_l1_loss"], boxes.losses["box_l1_loss"])
+    torch.testing.assert_close(losses["box_giou_loss"], boxes.losses["box_giou_loss"])
+    caption = batch["caption"]
+    retrieval = X2VLMForRetrieval(model)(visual, caption["input_ids"], caption["attention_mask"], batch["caption_keys"])
+    torch.testing.assert_close(losses["contrastive_loss"], retrieval.losses["contrastive_loss"])
+
+
+def test_a_bundle_is_calibrated_on_validation_scenes(model, processor, tmp_path, capsys):
+    save_model(model, tmp_path / "run" / "final", processor.tokenizer)
+    assert bundle.main(["--run", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--scenes", "12"]) == 0
+    assert "maps of layer" in capsys.readouterr().out
+    predictor = Predictor.from_pretrained(tmp_path / "out")
+    assert 0 <= predictor.info.thresholds[0] <= predictor.info.thresholds[1] <= 1
+    answers = predictor.answer(make_record(2_000_000_000, "test")["image"], "what is the background?")
+    assert answers.best in ANSWERS
+
+
+def test_a_bundle_without_a_run_says_so(tmp_path, capsys):
+    assert bundle.main(["--run", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
+    assert "[ckpt/source]" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
