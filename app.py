@@ -8,6 +8,7 @@ from app.server import serve
 
 
 def load(name: str):
+    """The Predictor of a name or path."""
     from x2vlm.predictor import Predictor
 
     return Predictor.from_pretrained(name)

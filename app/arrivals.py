@@ -76,9 +76,11 @@ class Arrivals:
         predictor = self.studio.models[model]
         info = predictor.info
         status = say("ready", name=info.name, device=info.device, hash=info.hash)
-        lacks = [cards.note("lacks", "warn", task=task, reason=reason) for task, reason in predictor.missing.items()]
+        notes = cards.note("model_note", text=info.note)
+        notes += "".join(cards.note("lacks", "warn", task=task, reason=why) for task, why in predictor.missing.items())
         tabs = [gr.update(interactive=task not in predictor.missing) for task in LENS_TASKS.values()]
-        return [cards.head(status), cards.note("model_note", text=info.note) + "".join(lacks), *tabs, *info.thresholds, gr.update(choices=layer_choices(info.num_layers))]
+        fusion_layers = gr.update(choices=layer_choices(info.num_layers))
+        return [cards.head(status), notes, *tabs, *info.thresholds, fusion_layers]
 
     def stop(self, request: gr.Request) -> None:
         """Stop what this visitor has at work."""

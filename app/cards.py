@@ -160,7 +160,7 @@ def caption(shown: Shown, look: Look) -> str:
     legend = ""
     if "heat" in look.show and shown.heat is not None and not shown.flat:
         low, high = shown.heat_range
-        bar_html = f'<span class="ramp {look.colormap}"></span>'
-        legend = f'<div class="legend"><span>{low:.3g}</span>{bar_html}<span>{high:.3g}</span>{"" if shown.word is None else note("scale")}</div>'
+        ramp = f'<span>{low:.3g}</span><span class="ramp {look.colormap}"></span><span>{high:.3g}</span>'
+        legend = f'<div class="legend">{ramp}{"" if shown.word is None else note("scale")}</div>'
     notes = "".join(f'<p class="warn">{escape(text)}</p>' for text in shown.seen.notes)
     return f'{legend}<p class="twin" role="status">{twin(shown)}</p>{notes}'

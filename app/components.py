@@ -13,7 +13,6 @@ from x2vlm.errors import MediaError
 
 from .runtime import friendly
 
-
 ONLY_UPLOADS = "Only uploaded files are read, no addresses or paths. Upload the file."
 
 

@@ -13,6 +13,9 @@ from x2vlm.errors import MediaError
 
 from .runtime import friendly
 
+ONLY_UPLOADS = "Only uploaded files are read, no addresses or paths. Upload the file."
+
+
 def uploaded(path: str | None) -> str | None:
     """The path, if it lies in the upload folder, where alone a visitor's files are.
 
@@ -23,13 +26,15 @@ def uploaded(path: str | None) -> str | None:
         return None
     folder = Path(get_upload_folder()).resolve()
     if is_http_url_like(path) or not Path(path).resolve().is_relative_to(folder):
-        raise MediaError("Only uploaded files are read, no addresses or paths. Upload the file.", "image/reference")
+        raise MediaError(ONLY_UPLOADS, "image/reference")
     return path
+
 
 @friendly
 def raw_path(payload: Any) -> str | None:
     return uploaded(payload.path) if payload else None
 
+from gradio.events import Dependency
 
 class RawImage(gr.Image):
     """An image input whose preprocess hands over the upload's path: decoding and messages are ours."""
@@ -44,6 +49,7 @@ class RawImage(gr.Image):
         from gradio.components import Timer
         from gradio.components.base import Component
 
+
 class RawVideo(gr.Video):
     """A video input whose preprocess hands over the upload's path and needs no ffmpeg."""
 
@@ -57,11 +63,13 @@ class RawVideo(gr.Video):
         from gradio.components import Timer
         from gradio.components.base import Component
 
+
 def refuse_addresses(demo: gr.Blocks) -> None:
     """No component of the page fetches an address that a client names."""
     for block in demo.blocks.values():
         if isinstance(block, gr.components.Component):
             block.async_move_resource_to_block_cache = _local_only(block.async_move_resource_to_block_cache)
+
 
 def _local_only(move: Any) -> Any:
     async def guarded(path: Any) -> str | None:
@@ -73,6 +81,7 @@ def _local_only(move: Any) -> Any:
 
     return guarded
 
+
 CANVAS_HTML = '<div class="x2-frame"><img draggable="false"><div class="x2-region" hidden></div></div>'
 
 # Drawing needs no server until the pointer is lifted. Fingers scroll the page unless "draw" is on.
@@ -81,7 +90,8 @@ const picture = () => element.querySelector('img');
 const rubber = () => element.querySelector('.x2-region');
 const paint = () => {
   const value = props.value || {};
-  picture().src = value.src || '';
+  picture().hidden = !value.src;
+  if (value.src) picture().src = value.src;
   picture().alt = value.alt || '';
 };
 const place = (box) => {
@@ -114,11 +124,13 @@ window.addEventListener('pointerup', (event) => {
 });
 window.x2vlmRegion = (...sides) => {
   const [width, height] = (props.value || {}).size || [1, 1];
-  place(sides.some(side => side === null) ? null : sides.map((side, k) => Math.min(Math.max(side / (k % 2 ? height : width), 0), 1)));
+  const inside = sides.map((side, k) => Math.min(Math.max(side / (k % 2 ? height : width), 0), 1));
+  place(inside[2] > inside[0] && inside[3] > inside[1] ? inside : null);
 };
 watch('value', paint);
 paint();
 """
+
 
 class Canvas(gr.HTML):
     """The stage: shows `{"src", "size", "alt"}`; `select` tells a drawn region as pixels of the original (x1, y1, x2, y2)."""
@@ -134,6 +146,7 @@ class Canvas(gr.HTML):
         from gradio.components import Timer
         from gradio.components.base import Component
 
+
 CURVE_JS = """
 element.addEventListener('click', (event) => {
   const point = event.target.closest('[data-k]');
@@ -143,6 +156,7 @@ element.addEventListener('keydown', (event) => {
   if (event.key === 'Enter' || event.key === ' ') event.target.dispatchEvent(new MouseEvent('click', {bubbles: true}));
 });
 """
+
 
 class Curve(gr.HTML):
     """An SVG line whose points can be chosen: `select` tells the point's number."""

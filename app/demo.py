@@ -134,7 +134,8 @@ def _source(page: Page, stored: dict[str, Example]) -> None:
 
 
 def _view(page: Page) -> None:
-    first = present(page.first_shown, Look()) if page.first_shown else [None, None, None, None, cards.note("empty_stage", "empty"), None]
+    nothing = [None, None, None, None, cards.note("empty_stage", "empty"), None]
+    first = present(page.first_shown, Look()) if page.first_shown else nothing
     page.canvas = Canvas(first[1], elem_id="canvas")
     page.layers = gr.Radio(**initial(first[2]), label=t("layer"), elem_id="layers")
     page.words = gr.HighlightedText(**initial(first[3]), label=t("words"), elem_id="words")
@@ -156,9 +157,7 @@ def _view(page: Page) -> None:
 def _region(page: Page) -> None:
     with gr.Accordion(t("region"), open=False, elem_id="region"):
         with gr.Row():
-            page.sides = [
-                gr.Number(0, label=t(side), min_width=70, precision=0) for side in ("left", "top", "right", "bottom")
-            ]
+            page.sides = [gr.Number(0, label=t(side), min_width=70, precision=0) for side in ("left", "top", "right", "bottom")]
         with gr.Row():
             page.describe_region = gr.Button(t("describe_region"), size="sm", min_width=80, elem_id="describe-region")
             page.ask_region = gr.Button(t("ask_region"), size="sm", min_width=80, elem_id="ask-region")

@@ -203,7 +203,7 @@ TEXT: dict[str, tuple[str, str, str]] = {
         "模型在重复。请减少长度或改用采样。",
     ),
     "disagree": (
-        "Match and similarity disagree about the best text. Match looks at picture and text together and is the more careful one.",
+        "Match and similarity disagree about the best text. Match sees picture and text together and is more careful.",
         "일치와 유사도가 가장 좋은 문장을 다르게 봅니다. 일치는 그림과 문장을 함께 보므로 더 신중합니다.",
         "匹配分与相似度对最佳文本看法不同。匹配分同时看图与文，更为谨慎。",
     ),

@@ -110,8 +110,8 @@ def number(value: object, name: str, low: float, high: float, whole: bool = True
     Raises:
         ParameterError: not a number or outside (`param/range`).
     """
-    wrong = isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high
-    if wrong or (whole and value != int(value)):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not low <= value <= high or (whole and value != int(value)):
         kind = "a whole number" if whole else "a number"
         raise ParameterError(f"{name} must be {kind} from {low} to {high}. Change it and try again.", "param/range")
     return int(value) if whole else float(value)

@@ -72,7 +72,8 @@ main.contain { padding-left: 18px; max-width: 1440px; margin: 0 auto; width: 100
 .card small { color: var(--body-text-color-subdued); }
 .chips { gap: 6px !important; }
 .chips button { flex: 0 1 auto !important; border-radius: 99px !important; font-weight: 400 !important; }
-.legend { display: flex; align-items: center; gap: 8px; font-size: .82rem; font-variant-numeric: tabular-nums; flex-wrap: wrap; }
+.legend { display: flex; align-items: center; gap: 8px; font-size: .82rem; flex-wrap: wrap;
+  font-variant-numeric: tabular-nums; }
 .legend .note { margin: 0 0 0 auto; }
 .ramp { display: inline-block; width: 160px; height: 12px; border-radius: 3px; }
 .ramp.viridis { background: linear-gradient(90deg,#440154,#3b528b,#21918c,#5ec962,#fde725); }
@@ -82,7 +83,8 @@ main.contain { padding-left: 18px; max-width: 1440px; margin: 0 auto; width: 100
 .twin { font-size: .92rem; line-height: 1.5; margin: 6px 0 0; }
 .note { font-size: .85rem; color: var(--body-text-color-subdued); margin: 6px 0; }
 .warn { font-size: .88rem; margin: 6px 0; padding: 6px 10px; border-left: 3px solid #d97706; background: #d977061a; }
-.card { border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg); background: var(--background-fill-primary); }
+.card { border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg);
+  background: var(--background-fill-primary); }
 .card.scroll { overflow-x: auto; contain: inline-size; }
 .card table { width: 100%; border-collapse: collapse; margin: 0; font-size: .92rem; border: 0; }
 .card table, .card thead, .card tbody, .card tr { border: 0 !important; border-radius: 0; }
@@ -113,8 +115,8 @@ main.contain { padding-left: 18px; max-width: 1440px; margin: 0 auto; width: 100
 .curve { width: 100%; height: auto; display: block; }
 .curve [data-k] { cursor: pointer; }
 .curve [data-k]:focus { outline: 3px solid var(--primary-600); }
-.empty { text-align: center; color: var(--body-text-color-subdued); padding: 22px 12px; border: 1px dashed var(--border-color-primary);
-  border-radius: var(--radius-lg); margin: 0; }
+.empty { text-align: center; color: var(--body-text-color-subdued); padding: 22px 12px; margin: 0;
+  border: 1px dashed var(--border-color-primary); border-radius: var(--radius-lg); }
 [lang] .l [lang] { display: none; }
 html[lang^="ko"] .l [lang="ko"], html[lang^="zh"] .l [lang="zh"] { display: inline; }
 html:not([lang^="ko"]):not([lang^="zh"]) .l [lang="en"] { display: inline; }
@@ -122,7 +124,8 @@ html:not([lang^="ko"]):not([lang^="zh"]) .l [lang="en"] { display: inline; }
 #canvas:has(img[hidden]) { display: none; }
 @media (max-width: 720px) {
   .fillable { padding: 8px !important; }
-  #main { flex-direction: column; }
+  #main { display: block; }
+  #lenses { margin-top: 16px; }
   #lenses, #stage { width: 100%; }
   main.contain { padding: 0 !important; }
   #main > *, #source > * { min-width: 0 !important; }

@@ -13,9 +13,8 @@ import gradio as gr
 from . import cards, export, limits
 from .view import Look, Shown, redraw, words
 
-SPLIT = re.compile(
-    r",|;|\band\b|\bwith\b|\bon\b|\bin\b|\bat\b|\bnext to\b|\bnear\b|\babove\b|\bbelow\b|\binside\b|\b(?:to the )?(?:left|right) of\b"
-)
+RELATIONS = "and|with|on|in|at|next to|near|above|below|inside|left of|right of|to the left of|to the right of"
+SPLIT = re.compile(rf"[,;]|\b(?:{RELATIONS})\b")
 OPENING = re.compile(r"^(?:there (?:is|are)|a (?:picture|photo|clip) of|is|are)\s+", re.I)
 
 
@@ -59,10 +58,10 @@ def choose_own_word(shown: Shown | None, look: Look, event: gr.SelectData) -> li
     return _word(shown, look, event.index)
 
 
-def remember(shown: Shown, history: Any) -> list[list[Any]]:
+def remember(shown: Shown, history: list[list[Any]]) -> list[list[Any]]:
     """The questions asked so far, newest first, at most ten."""
     found = shown.results[0]
-    rows = [row for row in history.values.tolist() if any(row)]
+    rows = [row for row in history if any(row)]
     return [[found.question, found.best, round(found.answers[0].probability, 3)], *rows][:10]
 
 

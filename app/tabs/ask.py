@@ -29,10 +29,13 @@ def build(page: Page) -> SimpleNamespace:
     label = gr.Label(**initial(label), label=t("probabilities"), num_top_classes=limits.TOP_ANSWERS, elem_id="answers")
     to_inspect = gr.Button(t("to_inspect"), size="sm")
     with gr.Accordion(t("advanced"), open=False):
-        mode = gr.Radio([(t("auto"), "auto"), (t("ranked"), "rank"), (t("generated"), "generate")], value="auto", label=t("ask_mode"))
+        modes = [(t("auto"), "auto"), (t("ranked"), "rank"), (t("generated"), "generate")]
+        mode = gr.Radio(modes, value="auto", label=t("ask_mode"))
         choices = gr.Textbox(label=t("choices"), lines=3)
     with gr.Accordion(t("history"), open=False):
-        history = gr.Dataframe(headers=["question", "answer", "p"], interactive=False, buttons=["copy"], show_label=False)
+        history = gr.Dataframe(
+            headers=["question", "answer", "p"], interactive=False, type="array", buttons=["copy"], show_label=False
+        )
     return SimpleNamespace(
         question=question,
         starters=starters,

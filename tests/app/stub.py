@@ -110,7 +110,7 @@ class StubPredictor:
             for k, t in enumerate(texts)
         )
 
-    def answer(self, scene: Scene, question: str, *, choices: list[str] | None = None, top_k: int = 5, mode: str | None = None, **_):
+    def answer(self, scene: Any, question: str, *, choices: Any = None, top_k: int = 5, mode: Any = None, **_: Any) -> Answers:
         scene = self.encode(scene) if isinstance(scene, Image.Image) else scene
         self._work("answer")
         texts = (choices or ["red", "blue", "two", "yes", "no"])[:top_k]

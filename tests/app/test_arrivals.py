@@ -15,7 +15,6 @@ from app.arrivals import FILLED, stored_shown
 from x2vlm.errors import MediaError, ParameterError, X2VLMError
 
 
-
 def test_upload_fills_stage_and_empties_tabs(arrivals, visitor, look, picture_file):
     values = arrivals.upload(visitor, str(picture_file), look, "stub")
     assert values[0].seen.size == (300, 200)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+from pathlib import Path
 
 import pytest
 
@@ -148,8 +149,7 @@ def test_clip_answers_over_time_and_annotates(handlers, visitor, clip_shown, loo
     curve = handlers.over_time(visitor, clip_shown, "stub", "a dog")
     assert curve.count("data-k=") == 4
     clip = handlers.annotate(visitor, clip_shown, "stub", "a dog\na car")
-    head = open(clip["value"], "rb").read(4096)
-    assert b"ftyp" in head
+    assert b"ftyp" in Path(clip["value"]).read_bytes()[:4096]
     data = handlers.find(visitor, clip_shown, look, "stub", "a dog", 0.3, 0.7, *NO_REGION)[-1]
     assert data["results"][0]["frame"] == clip_shown.frame
     assert data["media"]["frames"] == list(clip_shown.seen.indices)

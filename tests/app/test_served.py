@@ -68,9 +68,7 @@ def test_bad_arguments_get_a_sentence_and_a_code(client, picture_file, endpoint,
 def call(address: str, endpoint: str, data: list) -> tuple[str, str]:
     """Name and data of the last server-sent event of a raw call."""
     body = json.dumps({"data": data}).encode()
-    request = urllib.request.Request(
-        f"{address}gradio_api/call/{endpoint}", body, {"Content-Type": "application/json"}
-    )
+    request = urllib.request.Request(f"{address}gradio_api/call/{endpoint}", body, {"Content-Type": "application/json"})
     event = json.loads(urllib.request.urlopen(request, timeout=20).read())["event_id"]
     stream = urllib.request.urlopen(f"{address}gradio_api/call/{endpoint}/{event}", timeout=20).read().decode()
     lines = [line.split(": ", 1)[1] for line in stream.strip().split("\n") if ": " in line]
@@ -106,7 +104,10 @@ def test_client_named_paths_are_never_read(served, path):
     assert name == "error" and "root:" not in data
 
 
-@pytest.mark.parametrize("host", ["{0}", "localhost:{1}", "2130706433:{1}", "0x7f000001:{1}", "[::ffff:127.0.0.1]:{1}", "a@{0}"])
+SPELLINGS = ("{0}", "localhost:{1}", "2130706433:{1}", "0x7f000001:{1}", "[::ffff:127.0.0.1]:{1}", "a@{0}")
+
+
+@pytest.mark.parametrize("host", SPELLINGS)
 def test_client_named_addresses_are_never_fetched(served, listener, host):
     address, hits = listener
     url = "http://" + host.format(address, address.split(":")[1]) + "/x.png"

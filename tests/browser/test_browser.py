@@ -23,9 +23,9 @@ def open_tab(page, name: str) -> None:
     """A tab by its button, or through the menu that holds what does not fit on a phone."""
     button = page.locator(f"#tab-{name}-button")
     if not button.is_visible():
-        page.locator("#tabs .overflow-menu > button").click()
-        button = page.locator(f"#tab-{name}-button >> visible=true")
-    button.first.click()
+        page.get_by_role("button", name="More tabs").click()
+        button = page.locator("#tabs .overflow-dropdown button", has_text=name.capitalize())
+    button.click()
     page.locator(f"#tab-{name}").wait_for()
 
 
@@ -129,7 +129,7 @@ def test_a_drawn_region_is_described_and_asked(open_page):
     page.mouse.down()
     page.mouse.move(frame["x"] + frame["width"] * 0.75, frame["y"] + frame["height"] * 0.5, steps=5)
     page.mouse.up()
-    page.wait_for_function("[...document.querySelectorAll('#region input[type=number]')].every(field => Number(field.value) > 0)")
+    page.wait_for_function("[...document.querySelectorAll('#region input[type=number]')].every(side => side.value > 0)")
     sides = [float(field.input_value()) for field in page.locator("#region input[type=number]").all()]
     assert sides == pytest.approx([112, 112, 336, 224], abs=4)
     assert page.locator(".x2-region").is_visible()
@@ -194,7 +194,10 @@ def test_caption_is_handed_to_find(open_page):
     page.wait_for_function("document.querySelector('#phrases textarea').value.includes('a small dog')")
 
 
-@pytest.mark.parametrize("locale, find, region, verdict", [("ko-KR", "찾기", "영역", "있음"), ("zh-CN", "查找", "区域", "找到")])
+WORDS = (("ko-KR", "찾기", "영역", "있음"), ("zh-CN", "查找", "区域", "找到"))
+
+
+@pytest.mark.parametrize("locale, find, region, verdict", WORDS)
 def test_page_speaks_the_visitors_language(open_page, locale, find, region, verdict):
     page = open_page(locale=locale)
     page.locator("#run-find", has_text=find).wait_for()
