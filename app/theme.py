@@ -64,6 +64,10 @@ main.contain { padding-left: 18px; max-width: 1440px; margin: 0 auto; width: 100
 #examples .caption-label { display: none; }
 #examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; gap: 8px; padding-top: 26px; }
 #examples .thumbnail-item { width: 100%; height: auto; aspect-ratio: 1; }
+#strip .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; gap: 8px; }
+#small-multiples .grid-container { grid-template-columns: repeat(auto-fill, minmax(92px, 1fr)) !important; gap: 8px; }
+#strip .thumbnail-item, #small-multiples .thumbnail-item { width: 100%; height: auto; }
+#strip, #small-multiples, #strip .grid-wrap, #small-multiples .grid-wrap { min-height: 0 !important; height: auto !important; }
 #answers h2 { display: none; }
 .captions td:nth-child(2), .matches td:nth-child(2), .findings td:nth-child(2) { width: 50%; }
 .captions .bar, .matches .bar { width: 60px; }
@@ -123,11 +127,12 @@ html:not([lang^="ko"]):not([lang^="zh"]) .l [lang="en"] { display: inline; }
 :focus-visible { outline: 3px solid var(--primary-600) !important; outline-offset: 2px; }
 #canvas:has(img[hidden]) { display: none; }
 @media (max-width: 720px) {
-  .fillable { padding: 8px !important; }
   #main { display: block; }
   #lenses { margin-top: 16px; }
   #lenses, #stage { width: 100%; }
-  main.contain { padding: 0 !important; }
+  main.contain { padding: 0 !important; margin: 0 -22px !important; width: auto !important; }
+  #examples .grid-container { grid-template-columns: repeat(2, minmax(0, 56px)) !important; }
+  #strip .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
   #main > *, #source > * { min-width: 0 !important; }
   #toolbar, #head .head { flex-wrap: wrap; }
   #head .head { padding-left: 28px; }

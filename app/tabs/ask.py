@@ -34,7 +34,7 @@ def build(page: Page) -> SimpleNamespace:
         choices = gr.Textbox(label=t("choices"), lines=3)
     with gr.Accordion(t("history"), open=False):
         history = gr.Dataframe(
-            headers=["question", "answer", "p"], interactive=False, type="array", buttons=["copy"], show_label=False
+            headers=["question", "answer", "p"], type="array", interactive=False, buttons=["copy"], show_label=False
         )
     return SimpleNamespace(
         question=question,
