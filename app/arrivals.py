@@ -62,13 +62,16 @@ class Arrivals:
         return self._example(request, list(self.stored)[event.index], look, model)
 
     def arrive(self, request: gr.Request, look: Look, model: str) -> list[Any]:
-        """What the page's address asks for; nothing changes without such a wish."""
+        """What the page's address asks for; else the first example anew, if its stored results are another model's."""
         wish = request.query_params
         tab = gr.update(selected=wish["tab"]) if wish.get("tab") in TABS else gr.skip()
         if wish.get("example") in self.stored:
             return [tab, *self._example(request, wish["example"], look, model)]
         if re.fullmatch(r"\d{1,9}", wish.get("scene", "")) and wish.get("kind") in ("image", "video"):
             return [tab, *self._scene(request, wish["kind"], int(wish["scene"]) % examples.SCENES, look, model)]
+        first = next((example for example in self.stored.values() if example.kind == "image"), None)
+        if first is not None and first.model != self.studio.models[model].info.hash:
+            return [tab, *self._example(request, first.name, look, model)]
         return [tab, *[gr.skip()] * FILLED]
 
     def model_status(self, model: str) -> list[Any]:

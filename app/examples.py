@@ -32,7 +32,7 @@ RESULTS = {
 SCENE_SIZE = 448
 CLIP_FPS = 4.0
 # name, kind and number of the scene
-BUNDLED = (("scene", "image", 11), ("scene-2", "image", 12), ("scene-3", "image", 13), ("clip", "video", 14))
+BUNDLED = (("scene", "image", 774), ("scene-2", "image", 80), ("scene-3", "image", 13), ("clip", "video", 14))
 SCENES = 100_000  # fresh scenes to draw from, numbered from the end of the test split's seeds: evaluation takes its beginning
 
 

@@ -273,11 +273,6 @@ TEXT: dict[str, tuple[str, str, str]] = {
         "상자는 프레임마다 따로 찾으며 추적하지 않습니다.",
         "框逐帧查找，不做跟踪。",
     ),
-    "stored": (
-        "Shown is a stored example; press a button and the model answers anew.",
-        "저장된 예시입니다. 버튼을 누르면 모델이 새로 답합니다.",
-        "当前为已存示例；点击按钮模型会重新回答。",
-    ),
     "loading": ("Loading the model …", "모델을 불러오는 중 …", "正在加载模型…"),
     "ready": ("{name} · {device} · {hash}", "{name} · {device} · {hash}", "{name} · {device} · {hash}"),
     "model_note": ("{text}", "{text}", "{text}"),

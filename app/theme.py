@@ -68,8 +68,9 @@ main.contain { padding-left: 18px; max-width: 1440px; margin: 0 auto; width: 100
 #small-multiples .grid-container { grid-template-columns: repeat(auto-fill, minmax(92px, 1fr)) !important; gap: 8px; }
 #strip .thumbnail-item, #small-multiples .thumbnail-item { width: 100%; height: auto; }
 #strip, #small-multiples, #strip .grid-wrap, #small-multiples .grid-wrap { min-height: 0 !important; height: auto !important; }
+#doubt { align-items: end; }
 #answers h2 { display: none; }
-.captions td:nth-child(2), .matches td:nth-child(2), .findings td:nth-child(2) { width: 50%; }
+.captions td:nth-child(2), .matches td:nth-child(2), .findings td:nth-child(2) { width: 50%; min-width: 110px; }
 .captions .bar, .matches .bar { width: 60px; }
 .captions td:nth-child(4), .matches td:nth-child(3) { white-space: nowrap; }
 #source .form { border: 0; background: none; }
@@ -131,6 +132,9 @@ html:not([lang^="ko"]):not([lang^="zh"]) .l [lang="en"] { display: inline; }
   #lenses { margin-top: 16px; }
   #lenses, #stage { width: 100%; }
   main.contain { padding: 0 !important; margin: 0 -22px !important; width: auto !important; }
+  .card th { white-space: normal; padding: 6px; }
+  .card td { padding: 7px 6px; }
+  .card small.num { white-space: normal; }
   #examples .grid-container { grid-template-columns: repeat(2, minmax(0, 56px)) !important; }
   #strip .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
   #main > *, #source > * { min-width: 0 !important; }

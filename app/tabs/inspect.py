@@ -48,7 +48,7 @@ def build(page: Page) -> SimpleNamespace:
         with gr.Row():
             layer = gr.Dropdown(layer_choices(3), value="default", label=t("layer_number"))
             head = gr.Dropdown(["default", "max", *map(str, range(HEADS))], value="default", label=t("head_number"))
-    with gr.Row(equal_height=True):
+    with gr.Row(elem_id="doubt"):
         other = gr.Dropdown(METHODS, value="random", label=t("compare"), scale=2)
         compare = gr.Button(t("compare_run"), scale=1, elem_id="compare")
         deletion = gr.Button(t("deletion"), scale=1, elem_id="deletion")

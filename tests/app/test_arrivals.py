@@ -136,6 +136,13 @@ def test_links(query, filled, arrivals, look):
     assert (not isinstance(values[1], dict)) == filled
 
 
+def test_first_paint_of_another_model_is_asked_anew(arrivals, visitor, look, predictor):
+    assert all(isinstance(value, dict) for value in arrivals.arrive(visitor, look, "stub"))
+    predictor.info = SimpleNamespace(**(vars(predictor.info) | {"hash": "another"}))
+    values = arrivals.arrive(visitor, look, "stub")
+    assert values[1].origin == "example=scene" and "ground" in predictor.calls
+
+
 def test_model_status_greys_tabs_with_a_reason(arrivals, predictor):
     predictor.missing["ground"] = "This checkpoint has no box head."
     head, notes, *rest = arrivals.model_status("stub")
