@@ -47,7 +47,7 @@ def test_none_is_what_inference_sees():
         def __init__(self):
             self.config = MINI
 
-    assert torch.allclose(normalize(to_pixels(noise(), 192)), OnlyPictures().image(noise()), atol=1e-6)
+    assert torch.allclose(normalize(to_pixels(noise(), MINI.vision.image_size)), OnlyPictures().image(noise()), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -339,19 +339,25 @@ def _sizes(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape)) or "one number"
 
 
+_building = threading.local()
+
+
+def _drop_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+    if not getattr(_building, "on_meta", False) or parameter is None or parameter.ndim < 2 or parameter.is_meta:
+        return None
+    return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+
+# Once and for good: torch walks its table of hooks whenever a thread builds a module, so the table must not change then.
+register_module_parameter_registration_hook(_drop_memory)
+
+
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
     """Modules that this thread builds get matrices without memory. Vectors and buffers stay real: some towers compute
     their constants on the device of a LayerNorm's weight."""
-    thread = threading.get_ident()
-
-    def drop_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-        if parameter is None or parameter.ndim < 2 or parameter.is_meta or threading.get_ident() != thread:
-            return None
-        return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
-
-    handle = register_module_parameter_registration_hook(drop_memory)
+    _building.on_meta = True
     try:
         yield
     finally:
-        handle.remove()
+        _building.on_meta = False
