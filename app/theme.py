@@ -70,6 +70,7 @@ main.contain { padding-left: 18px; max-width: 1440px; margin: 0 auto; width: 100
 #strip, #small-multiples, #strip .grid-wrap, #small-multiples .grid-wrap { min-height: 0 !important; height: auto !important; }
 #doubt { align-items: end; }
 #answers h2 { display: none; }
+#answers { padding-top: 28px !important; }
 .captions td:nth-child(2), .matches td:nth-child(2), .findings td:nth-child(2) { width: 50%; min-width: 110px; }
 .captions .bar, .matches .bar { width: 60px; }
 .captions td:nth-child(4), .matches td:nth-child(3) { white-space: nowrap; }
