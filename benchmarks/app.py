@@ -135,11 +135,17 @@ def wait_until_ready(running: SimpleNamespace, seconds: float = 120) -> None:
     raise RuntimeError("The app did not start; run `python app.py` to see why.")
 
 
+def connect(running: SimpleNamespace) -> Client:
+    """A client that talks to the server alone."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # the client's own argument does not override an unset variable
+    return Client(running.address, verbose=False, analytics_enabled=False)
+
+
 def starting(running: SimpleNamespace, picture: Path) -> list[Row]:
     """Process start to page, and to the first answer of a client that was waiting."""
     wait_until_ready(running)
     ready = time.perf_counter() - running.started
-    Client(running.address, verbose=False).predict(media=handle_file(str(picture)), **CALLS["match"], api_name="/match")
+    connect(running).predict(media=handle_file(str(picture)), **CALLS["match"], api_name="/match")
     answered = time.perf_counter() - running.started
     return [Row("start to ready", ready, "s", START_BAR), Row("cold start to first answer", answered, "s")]
 
@@ -147,7 +153,7 @@ def starting(running: SimpleNamespace, picture: Path) -> list[Row]:
 def endpoints(running: SimpleNamespace, pictures: list[Path], clients: int, rounds: int) -> list[Row]:
     """Every client calls every endpoint `rounds` times, each beginning with another one and waiting for its answers."""
     load, names = Load(), list(CALLS)
-    connected = [Client(running.address, verbose=False) for _ in range(clients)]
+    connected = [connect(running) for _ in range(clients)]
 
     def visit(k: int) -> None:
         for number in range(rounds * len(names)):
