@@ -32,7 +32,7 @@ RESULTS = {
 SCENE_SIZE = 448
 CLIP_FPS = 4.0
 # name, kind and number of the scene
-BUNDLED = (("scene", "image", 774), ("scene-2", "image", 80), ("scene-3", "image", 13), ("clip", "video", 14))
+BUNDLED = (("scene", "image", 313), ("scene-2", "image", 347), ("scene-3", "image", 41), ("clip", "video", 23))
 SCENES = 100_000  # fresh scenes to draw from, numbered from the end of the test split's seeds: evaluation takes its beginning
 
 
@@ -101,7 +101,8 @@ def texts_for(truth: dict[str, Any], number: int) -> Texts:
     """Questions, phrases (one of them for what is absent) and texts that suit a scene."""
     rng = random.Random(number)
     absent = truth.get("absent") or []
-    phrases = [region["text"] for region in truth.get("regions", [])][:3] + absent[:1]
+    regions = truth.get("regions", [])
+    phrases = list({tuple(region["box"]): region["text"] for region in regions}.values())[:3] + absent[:1]
     captions = truth["captions"]
     question = rng.choice(truth["questions"])["question"] if truth.get("questions") else "what is there?"
     return Texts(question, "\n".join(phrases or captions[:1]), captions[0], "\n".join([*captions[:2], *absent[:3]]))
