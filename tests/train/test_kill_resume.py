@@ -46,7 +46,7 @@ def test_ten_kills_change_nothing(runs, whole, tmp_path, seed):
     folder = tmp_path / "run"
     for number in range(5):
         in_save = number % 2 == 1
-        process = runs.start(folder, save_delay=0.03 if in_save else 0.0, task={"delay": 0.02})
+        process = runs.start(folder, save_delay=0.03 if in_save else 0.0, task={"delay": 0.1})
         if in_save:
             wait_for(lambda process=process: list(folder.glob("*.tmp.*")) or process.exitcode is not None)
             time.sleep(rng.uniform(0, 0.2))
