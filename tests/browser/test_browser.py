@@ -143,10 +143,10 @@ def test_a_drawn_region_is_described_and_asked(open_page):
 
 def test_a_typed_region_is_drawn(open_page):
     page = open_page()
-    page.wait_for_function("document.querySelector('.x2-frame img')?.naturalWidth > 0")  # fractions need the picture's size
     page.locator("#region button").first.click()
-    for field, value in zip(page.locator("#region input[type=number]").all(), (10, 20, 200, 100)):
-        field.fill(str(value))
+    fields = page.locator("#region input[type=number]")
+    for place, value in enumerate((10, 20, 200, 100)):  # by place: each waits until the opened part holds it
+        fields.nth(place).fill(str(value))
     page.locator(".x2-region").wait_for()
 
 
