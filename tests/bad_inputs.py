@@ -350,9 +350,7 @@ def _broken_images() -> Iterator[Case]:
     for part in (0.1, 0.5, 0.98):
         yield Case(f"jpeg-cut-{part}", "cut.jpg", lambda p=part: cut(jpeg, p), **CORRUPT)
     for format in ("PNG", "WEBP", "GIF"):
-        yield Case(
-            f"{format}-cut", f"cut.{format.lower()}", lambda f=format: cut(encoded(photo(256, 256), f), 0.5), **CORRUPT
-        )
+        yield Case(f"{format}-cut", f"cut.{format.lower()}", lambda f=format: cut(encoded(photo(256, 256), f), 0.5), **CORRUPT)
     yield Case("jpeg-cut-and-ended", "cut.jpg", lambda: cut(jpeg, 0.5, b"\xff\xd9"), **CORRUPT)
     early = encoded(photo(256, 256), "JPEG", progressive=True)
     yield Case("progressive-cut", "cut.jpg", lambda: cut(early, 0.06, b"\xff\xd9"), **CORRUPT)
@@ -690,9 +688,7 @@ def _damaged_videos() -> Iterator[Case]:
     yield Case("cut-long-gop", "clip.mp4", lambda: cut(long(), 0.6), EITHER, check=partial)
     fragmented = lambda: clip(60, gop=10, flags="frag_keyframe+empty_moov")  # noqa: E731
     yield Case("cut-fragmented", "clip.mp4", lambda: cut(fragmented(), 0.5), EITHER)
-    yield Case(
-        "cut-avi", "clip.avi", lambda: cut(clip(60, "avi", "mjpeg", pixels="yuvj420p"), 0.5), EITHER, check=partial
-    )
+    yield Case("cut-avi", "clip.avi", lambda: cut(clip(60, "avi", "mjpeg", pixels="yuvj420p"), 0.5), EITHER, check=partial)
     yield Case("noise", "clip.mp4", lambda: media_bytes(clip(60), scribble(0, 1)), **BROKEN)
     yield Case("quarter-noise", "clip.mp4", lambda: media_bytes(clip(60, gop=5), scribble(0.5, 0.25)), EITHER)
     yield Case("zeroed", "clip.mp4", lambda: media_bytes(clip(60), scribble(0, 1, noise=False)), **BROKEN)

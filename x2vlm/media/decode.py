@@ -69,9 +69,7 @@ def read(data: bytes, want: str, choice: dict, limits: MediaLimits):
     if not data:
         raise MediaError(f"the file is empty (0 bytes). Choose another {noun}.", f"{area}/empty")
     if label == "HEIC":
-        raise MediaError(
-            "HEIC pictures are not supported. Export it as JPEG or PNG and send it again.", f"{area}/format"
-        )
+        raise MediaError("HEIC pictures are not supported. Export it as JPEG or PNG and send it again.", f"{area}/format")
     if kind is None:
         wanted = "picture or video" if want == "media" else noun
         way = SEND_AGAIN if area == "image" else RESAVE

@@ -117,9 +117,7 @@ def _choice(num_frames: int, indices: Sequence[int] | None, times: Sequence[floa
     if indices is not None and times is not None:
         raise ParameterError("Frame numbers and times were both given. Give one of them.", "param/range")
     if max_side < 1 or num_frames < 1:
-        raise ParameterError(
-            f"num_frames is {num_frames} and max_side {max_side}; both must be at least 1.", "param/range"
-        )
+        raise ParameterError(f"num_frames is {num_frames} and max_side {max_side}; both must be at least 1.", "param/range")
     return {
         "num_frames": int(num_frames),
         "indices": None if indices is None else [int(i) for i in indices],
@@ -184,9 +182,7 @@ def _in_memory(source: Image.Image | np.ndarray, want: str, limits: MediaLimits)
 def _bytes_of(source: Source, want: str, limits: MediaLimits) -> bytes:
     """The whole file, at most one byte more than the limit; only regular files are opened, so nothing can block."""
     area = "video" if want == "video" else "image"
-    most = {"image": limits.image_bytes, "video": limits.video_bytes}.get(
-        want, max(limits.image_bytes, limits.video_bytes)
-    )
+    most = {"image": limits.image_bytes, "video": limits.video_bytes}.get(want, max(limits.image_bytes, limits.video_bytes))
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = source
     elif isinstance(source, (str, os.PathLike)):
@@ -196,9 +192,7 @@ def _bytes_of(source: Source, want: str, limits: MediaLimits) -> bytes:
     else:
         data = None
     if not isinstance(data, (bytes, bytearray, memoryview)):
-        message = (
-            f"{type(source).__name__} cannot be opened. Give a path, bytes, a binary file, a PIL image or an array."
-        )
+        message = f"{type(source).__name__} cannot be opened. Give a path, bytes, a binary file, a PIL image or an array."
         raise MediaError(message, f"{area}/format")
     if len(data) > most:
         raise MediaError(*too_many_bytes(len(data), most, area))

@@ -172,17 +172,13 @@ def _list_packets(container, stream, limits: MediaLimits, deadline: float) -> tu
             if packet.size:
                 packets.append(packet)
             if listed > limits.video_frames:
-                message = (
-                    f"the video has more than {limits.video_frames} frames. Cut out the part you want and send it."
-                )
+                message = f"the video has more than {limits.video_frames} frames. Cut out the part you want and send it."
                 raise MediaError(message, "video/frames")
             _check(deadline)
     timeline = _order(container, stream, packets)
     played = sum(min(b - a, LONGEST_PAUSE) for a, b in itertools.pairwise(timeline.times))
     if played > limits.video_seconds:
-        message = (
-            f"the video is {played:.0f} s long; the limit is {limits.video_seconds:g} s. Cut out the part you want."
-        )
+        message = f"the video is {played:.0f} s long; the limit is {limits.video_seconds:g} s. Cut out the part you want."
         raise MediaError(message, "video/duration")
     # A count beyond our own limit is no promise that anybody could keep: some headers are simply wrong.
     lost = max(0, stream.frames - listed) if stream.frames <= limits.video_frames else 0
