@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 
 from app.runtime import Models, Studio
 from benchmarks import app as bench
@@ -58,6 +59,13 @@ def test_a_server_that_does_not_start_is_told():
 def test_view_changes_are_timed_without_a_model_call(picture):
     rows = bench.view_changes(Studio(Models(lambda name: StubPredictor(), ("stub",))), picture, rounds=1)
     assert [row.value > 0 for row in rows] == [True] * 5 + [False]
+
+
+def test_a_view_change_that_asks_a_model_is_counted(picture, monkeypatch):
+    model = torch.nn.Identity()
+    monkeypatch.setattr(bench.viewing, "choose_word", lambda *_: model(torch.zeros(1)))
+    rows = bench.view_changes(Studio(Models(lambda name: StubPredictor(), ("stub",))), picture, rounds=1)
+    assert rows[-1].value > 0
 
 
 def test_verdicts_and_percentile():
