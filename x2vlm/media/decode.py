@@ -5,8 +5,10 @@ Messages name no file; the parent adds the name.
 
 from ..errors import MediaError, X2VLMError
 from .images import read_image
-from .limits import ANOTHER_COPY, RESAVE, SEND_AGAIN, MediaLimits, timed_out, too_many_bytes
+from .limits import ANOTHER_COPY, RESAVE, SEND_AGAIN, MediaLimits, out_of_memory, timed_out, too_many_bytes
 from .videos import read_video
+
+SPARE_BYTES = 8 * 2**20  # what a small picture needs
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", "image", "JPEG"),
@@ -83,12 +85,21 @@ def read(data: bytes, want: str, choice: dict, limits: MediaLimits):
     try:
         return read_image(data, limits) if kind == "image" else read_video(data, choice, limits)
     except MemoryError:
-        message = "reading it needs more memory than one file may use. Make it smaller and send it again."
-        raise MediaError(message, f"{kind}/memory") from None
+        raise MediaError(*out_of_memory(kind)) from None
     except TimeoutError:
         raise MediaError(*timed_out(limits, kind)) from None
     except X2VLMError:
         raise
     except Exception:  # whatever way the libraries find to fail, their words stay here
+        if not _room_left():
+            raise MediaError(*out_of_memory(kind)) from None
         message = f"the {noun} is damaged or incomplete. {ANOTHER_COPY}"
         raise MediaError(message, f"{kind}/corrupt") from None
+
+
+def _room_left() -> bool:
+    """False if this process cannot get a little more memory: libraries say it in many ways, or call the file broken."""
+    try:
+        return bool(bytearray(SPARE_BYTES))
+    except MemoryError:
+        return False

@@ -1,5 +1,6 @@
 """Every limit on media, and the sentences that a file over one of them gets."""
 
+import contextlib
 from dataclasses import dataclass
 
 from ..errors import MediaError
@@ -22,7 +23,7 @@ class MediaLimits:
     video_frames: int = 40_000
     chosen_frames: int = 128
     decode_seconds: float = 20.0
-    memory_bytes: int = 1536 * 2**20
+    memory_bytes: int = 1536 * 2**20  # on top of what the reader itself takes, which grows with the machine
 
 
 def too_many_bytes(size: int, most: int, kind: str) -> tuple[str, str]:
@@ -31,6 +32,11 @@ def too_many_bytes(size: int, most: int, kind: str) -> tuple[str, str]:
         f"the file has {size / 2**20:.1f} MiB; the limit is {most / 2**20:g}. Make it smaller and send it again.",
         f"{kind}/bytes",
     )
+
+
+def out_of_memory(kind: str) -> tuple[str, str]:
+    """Message and code for a file that takes too much memory to decode."""
+    return "reading it needs more memory than one file may use. Make it smaller and send it again.", f"{kind}/memory"
 
 
 def timed_out(limits: MediaLimits, kind: str) -> tuple[str, str]:
@@ -64,3 +70,12 @@ def check_frame_size(width: int, height: int, limits: MediaLimits) -> None:
             f"{limits.video_pixels / 1e6:g}. Make the video smaller and send it again."
         )
         raise MediaError(message, "video/pixels")
+
+
+def address_space() -> int | None:
+    """Bytes of address space this process takes now; None where the system does not tell."""
+    with contextlib.suppress(ImportError, OSError), open("/proc/self/statm") as file:
+        import resource
+
+        return int(file.read().split()[0]) * resource.getpagesize()
+    return None

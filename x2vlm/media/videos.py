@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import MediaError, ParameterError
-from .limits import ANOTHER_COPY, RESAVE, MediaLimits, check_frame_size
+from .limits import ANOTHER_COPY, RESAVE, MediaLimits, address_space, check_frame_size
 
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 # Decoders outside this list are never started: every one is code that strangers' bytes would run through.
@@ -128,14 +128,12 @@ def _ends_inside_a_box(data: bytes) -> bool:
 @contextlib.contextmanager
 def _memory_cap(extra: int):
     """Let this process grow by at most `extra` bytes (where the system can do that)."""
-    try:
-        import resource
-
-        with open("/proc/self/statm") as file:
-            used = int(file.read().split()[0]) * resource.getpagesize()
-    except (ImportError, OSError):
+    used = address_space()
+    if used is None:
         yield
         return
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     cap = used + extra if soft == resource.RLIM_INFINITY else min(soft, used + extra)
     resource.setrlimit(resource.RLIMIT_AS, (cap, hard))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..errors import Cancelled, MediaError, ParameterError
 from .decode import read
-from .limits import MediaLimits, timed_out
+from .limits import MediaLimits, address_space, timed_out
 
 WORKERS = 2  # children at work at the same time
 JOBS_PER_WORKER = 500  # then a fresh child, so that small leaks cannot add up
@@ -91,7 +91,7 @@ def _confine(memory_bytes: int) -> None:
     with contextlib.suppress(ImportError):
         import resource
 
-        for name, value in (("AS", memory_bytes), ("CORE", 0), ("FSIZE", 0), ("NOFILE", 64)):
+        for name, value in (("AS", (address_space() or 0) + memory_bytes), ("CORE", 0), ("FSIZE", 0), ("NOFILE", 64)):
             with contextlib.suppress(OSError, ValueError):
                 resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     if sys.platform == "linux":
