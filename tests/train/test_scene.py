@@ -11,10 +11,12 @@ from train.data.vocabulary import build_tokenizer, learn_vocabulary
 from x2vlm.build import build_model
 from x2vlm.checkpoint import save_model
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
+from x2vlm.losses import masked_lm_loss
 from x2vlm.modeling.captioning import X2VLMForCaptioning
 from x2vlm.modeling.grounding import X2VLMForGrounding
 from x2vlm.modeling.retrieval import X2VLMForRetrieval
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
+from x2vlm.modeling.x2vlm import region_context_mask
 from x2vlm.predictor import Predictor
 from x2vlm.processing import Processor
 from x2vlm.stickers import ANSWERS, corpus, make_record
@@ -86,3 +88,18 @@ def test_a_bundle_without_a_run_says_so(tmp_path, capsys):
     assert bundle.main(["--run", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
     assert "[ckpt/source]" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_objects_are_named_from_their_own_patches_alone(task, model):
+    """Each name, written from the picture with only its box visible, as the region by itself would be."""
+    batch = task.collate([task.sample(i, np.random.default_rng(i)) for i in range(4)])
+    loss = task.training_step(model, batch)["object_loss"]
+    embeds = model.encode_visual(normalize(batch["visual"])).repeat_interleave(task.objects, 0)
+    fields, visible = batch["naming"], region_context_mask(batch["object_patches"])
+    texts = model.encode_text(fields["input_ids"], fields["attention_mask"], fields["position_ids"])
+    fused = model.fuse(texts, fields["attention_mask"], embeds, visible)
+    expected = masked_lm_loss(model.masked_lm_logits(fused, fields["masked_positions"]), fields["masked_labels"])
+    torch.testing.assert_close(loss, expected)
+    whole = model.fuse(texts, fields["attention_mask"], embeds)
+    seen = masked_lm_loss(model.masked_lm_logits(whole, fields["masked_positions"]), fields["masked_labels"])
+    assert (seen - expected).abs() > 1e-5

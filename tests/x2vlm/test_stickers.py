@@ -88,7 +88,7 @@ def test_boxes_lie_in_the_picture_and_fit_the_pixels():
         for item in sample_scene(seed).items:
             cx, cy, w, h = item.box
             assert 0 <= cx - w / 2 < cx + w / 2 <= 1 and 0 <= cy - h / 2 < cy + h / 2 <= 1
-            assert (0.14 < max(w, h) < 0.2) if item.size == "small" else (0.29 < max(w, h) < 0.44)
+            assert (0.2 < max(w, h) < 0.26) if item.size == "small" else (0.33 < max(w, h) < 0.5)
             canvas = Image.new("RGBA", (size, size))
             paste_item(canvas, item)
             drawn = canvas.getchannel("A").point(lambda a: 255 * (a > 40)).getbbox()

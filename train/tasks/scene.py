@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.data.captioning import caption_layout, collate_captions
+from train.data.captioning import CaptionLayout, caption_layout, collate_captions
 from train.data.masking import MaskingConfig, TokenMasker
 from train.data.regions import WHOLE_IMAGE
 from train.data.transforms import normalize
@@ -25,16 +25,17 @@ from train.tasks.records import RecordTask, choose_exactly, text_keys
 from x2vlm.boxes import cxcywh_to_xyxy
 from x2vlm.losses import box_losses, contrastive_loss, masked_lm_loss, matching_loss, sample_hard_negatives
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
+from x2vlm.modeling.x2vlm import region_context_mask
 from x2vlm.processing import clean_question, patch_mask
 
 
 @dataclass(kw_only=True)
 class Scene(RecordTask):
-    """Records with captions, region phrases, absent phrases and questions (the sticker world's); clips have no regions.
+    """Records of the sticker world: captions, region and absent phrases, objects, questions; clips have no regions or objects.
 
     Attributes:
         batch_size: pictures.
-        phrases, absent, questions: how many of each a picture is asked about at once.
+        phrases, absent, objects, questions: how many of each a picture is asked about at once.
         first_share: how often the first, fullest caption is taken, and not any.
         masking: which tokens of the caption are predicted.
     """
@@ -47,11 +48,13 @@ class Scene(RecordTask):
         "box_l1_loss",
         "box_giou_loss",
         "caption_loss",
+        "object_loss",
         "answer_loss",
     )
 
     phrases: int = 3
     absent: int = 3
+    objects: int = 3
     questions: int = 3
     first_share: float = 0.7
     masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(0.6, 18))
@@ -68,11 +71,13 @@ class Scene(RecordTask):
         caption = captions[0] if rng.random() < self.first_share else choose_exactly(captions, 1, rng)[0]
         regions = record.get("regions") or [{"text": text, "box": WHOLE_IMAGE} for text in captions]
         regions = choose_exactly(regions, self.phrases, rng)
+        objects = choose_exactly(record["objects"], self.objects, rng) if "objects" in record else []
         questions = choose_exactly(record["questions"], self.questions, rng)
         return {
             "visual": self.pixels(record, rng),
             "caption": self.encode(caption),
-            "layout": caption_layout(caption, self.texts, self.masker, rng, self.prompt),
+            "layout": self._layout(caption, rng),
+            "objects": [(self._layout(item["text"], rng), item["box"]) for item in objects],
             "phrases": [self.encode(region["text"]) for region in regions],
             "boxes": [region["box"] for region in regions],
             "absent": [self.encode(text) for text in choose_exactly(record["absent"], self.absent, rng)],
@@ -80,24 +85,36 @@ class Scene(RecordTask):
             "answers": [self.texts.encode(question["answer"]) for question in questions],
         }
 
+    def _layout(self, text: str, rng: np.random.Generator) -> CaptionLayout:
+        return caption_layout(text, self.texts, self.masker, rng, self.prompt)
+
+    def _patch_masks(self, boxes: list[list[float]]) -> Tensor:
+        """[R, P-1] of R boxes (cx, cy, w, h)."""
+        return torch.stack([patch_mask(box, self.grid_size) for box in cxcywh_to_xyxy(torch.tensor(boxes)).tolist()])
+
+    def _collate_layouts(self, layouts: list[CaptionLayout]) -> dict[str, Tensor]:
+        return collate_captions(layouts, self.processor.pad_id, self.masking.max_masks)
+
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         phrases = [text for sample in samples for text in sample["phrases"]]
         boxes = torch.tensor([sample["boxes"] for sample in samples])
-        masks = [patch_mask(box, self.grid_size) for box in cxcywh_to_xyxy(boxes).flatten(0, 1).tolist()]
-        return {
+        batch = {
             "visual": torch.stack([sample["visual"] for sample in samples]),
             "boxes": boxes,
-            "patch_mask": torch.stack(masks).unflatten(0, boxes.shape[:2]),
+            "patch_mask": self._patch_masks(boxes.flatten(0, 1).tolist()).unflatten(0, boxes.shape[:2]),
             "phrase_keys": text_keys(phrases),
             "caption_keys": text_keys([sample["caption"] for sample in samples]),
             "caption": self.texts.collate([sample["caption"] for sample in samples]),
             "phrases": self.texts.collate([text for sample in samples for text in (*sample["phrases"], *sample["absent"])]),
             "questions": self.texts.collate([text for sample in samples for text in sample["questions"]]),
             "answers": self.texts.collate([text for sample in samples for text in sample["answers"]]),
-            "writing": collate_captions(
-                [sample["layout"] for sample in samples], self.processor.pad_id, self.masking.max_masks
-            ),
+            "writing": self._collate_layouts([sample["layout"] for sample in samples]),
         }
+        objects = [item for sample in samples for item in sample["objects"]]
+        if objects:
+            batch["naming"] = self._collate_layouts([layout for layout, _ in objects])
+            batch["object_patches"] = self._patch_masks([box for _, box in objects])
+        return batch
 
     def training_step(self, model, batch):
         embeds = model.encode_visual(normalize(batch["visual"]))
@@ -108,6 +125,11 @@ class Scene(RecordTask):
             losses |= self._caption(model, embeds, contexts, batch)
         if "caption_loss" in wanted:
             losses["caption_loss"] = self._writing(model, contexts, batch["writing"])
+        if "object_loss" in wanted and "naming" in batch:
+            length = batch["naming"]["input_ids"].shape[1]
+            visible = region_context_mask(batch["object_patches"])  # for all texts of a picture in a row: [B, N * T, P]
+            visible = visible.repeat_interleave(length, 0).unflatten(0, (len(embeds), -1))
+            losses["object_loss"] = self._writing(model, contexts, batch["naming"], visible)
         if "answer_loss" in wanted:
             losses["answer_loss"] = self._answers(model, contexts, batch)
         return losses
@@ -150,11 +172,11 @@ class Scene(RecordTask):
             "caption_matching_loss": matching_loss(model.match_logits(fused), labels),
         }
 
-    def _writing(self, model, contexts, fields) -> Tensor:
-        """Left-to-right masked LM, as in `x2vlm.modeling.captioning`."""
+    def _writing(self, model, contexts, fields, context_mask: Tensor | None = None) -> Tensor:
+        """Left-to-right masked LM, as in `x2vlm.modeling.captioning`; of a region, only its patches are seen."""
         mask = fields["attention_mask"]
         text_embeds = model.encode_text(fields["input_ids"], mask, fields["position_ids"])
-        fused = model.fusion_encoder(text_embeds, mask, contexts)
+        fused = model.fusion_encoder(text_embeds, mask, contexts, context_mask)
         return masked_lm_loss(model.masked_lm_logits(fused, fields["masked_positions"]), fields["masked_labels"])
 
     def _answers(self, model, contexts, batch) -> Tensor:

@@ -53,7 +53,7 @@ def _swap(item: Item, frames: int, taken: set[str], rng: random.Random) -> list[
     kind = rng.choice([name for name in (*NAMES, *SHAPES) if name not in taken])
     box = (*item.box[:2], *box_size(kind, min(item.box[2:]), 0, item.flip))
     other = Item(kind, sample_wish(rng, kind).colour, item.size, box, 0, item.flip)
-    half = rng.randint(2 * frames // 5, 3 * frames // 5)
+    half = rng.randint(-(-2 * frames // 5), 3 * frames // 5)
     return [Track(item, 0, half, False), Track(other, half, frames, False)]
 
 

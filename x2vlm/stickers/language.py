@@ -151,6 +151,11 @@ def _position_phrases(item: Item, items: tuple[Item, ...], rng: random.Random) -
     return phrases
 
 
+def object_labels(scene: Scene, rng: random.Random) -> list[tuple[str, Box]]:
+    """Every item with its full name, "a small red star", whatever else is in the picture: the paper's object annotations."""
+    return [(Description(i.kind, i.colour, i.size).say(Voice(rng)), i.box) for i in scene.items]
+
+
 def region_phrases(scene: Scene, rng: random.Random) -> list[tuple[str, Box]]:
     """Phrases of several granularities with the box of what they refer to."""
     items = scene.items
@@ -321,12 +326,12 @@ def short_caption(scene: Scene, rng: random.Random) -> str:
 
 
 def captions(scene: Scene, rng: random.Random) -> list[str]:
-    """Captions of different styles. The first tells everything: each item with colour and size, left to right, and the
+    """Captions of different styles. The first names everything: numbers, colours and kinds from left to right, and the
     background (unless it would pass `MAX_WORDS`)."""
     found = [
-        list_caption(scene, rng, detail=2),
+        list_caption(scene, rng, detail=1),
         short_caption(scene, rng),
-        list_caption(scene, rng, detail=1, background=False, shuffle=True),
+        list_caption(scene, rng, detail=2, background=False, shuffle=True),
         relation_caption(scene, rng),
         position_caption(scene, rng),
     ]

@@ -7,7 +7,15 @@ from PIL import Image
 
 from x2vlm.stickers.clips import clip_captions, clip_questions, render_clip, sample_clip
 from x2vlm.stickers.geometry import Box, Scene
-from x2vlm.stickers.language import Voice, absent_description, absent_phrases, captions, held_out_regions, region_phrases
+from x2vlm.stickers.language import (
+    Voice,
+    absent_description,
+    absent_phrases,
+    captions,
+    held_out_regions,
+    object_labels,
+    region_phrases,
+)
 from x2vlm.stickers.pairs import sample_order_pair, sample_picture_pair
 from x2vlm.stickers.questions import held_out_questions, questions
 from x2vlm.stickers.render import render
@@ -20,8 +28,8 @@ def _rounded(box: Box) -> list[float]:
 
 
 def describe_scene(scene: Scene, split: str, rng: random.Random) -> dict:
-    """All texts about a scene: `captions`, `regions`, `questions`, `absent`. In `unseen`, regions and questions are only
-    those about the held-out combination."""
+    """All texts about a scene: `captions`, `objects`, `regions`, `questions`, `absent`. In `unseen`, regions and questions
+    are only those about the held-out combination."""
     if split == "unseen":
         combinations = held_out_items(scene.items)
         regions = [region for found in combinations for region in held_out_regions(scene, found, rng)]
@@ -33,6 +41,7 @@ def describe_scene(scene: Scene, split: str, rng: random.Random) -> dict:
         "regions": [{"text": text, "box": _rounded(box)} for text, box in regions],
         "questions": asked,
         "absent": absent_phrases(scene, rng),
+        "objects": [{"text": text, "box": _rounded(box)} for text, box in object_labels(scene, rng)],
     }
 
 
@@ -46,7 +55,8 @@ def make_record(seed: int, split: str = "train", size: int = 192, max_items: int
 
     Returns:
         image: RGB picture.
-        captions: true captions; the first tells kinds, numbers, colours, sizes and background.
+        captions: true captions; the first tells kinds, numbers, colours and background.
+        objects: {"text", "box"}: each item's own name with size and colour.
         regions: {"text", "box"}: phrases for one item or group, box (cx, cy, w, h) in [0, 1].
         questions: {"question", "answer", "kind"}, answers from `ANSWERS`.
         absent: phrases for what is not in the picture.

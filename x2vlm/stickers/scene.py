@@ -8,11 +8,11 @@ from x2vlm.stickers.geometry import RELATIONS, Item, Look, Scene, contains, hold
 from x2vlm.stickers.splits import HELD_OUT_COLOURS, HELD_OUT_RELATIONS, check_seed, held_out_colour, held_out_items
 from x2vlm.stickers.sprites import box_size
 
-WORLD_VERSION = 1
+WORLD_VERSION = 2
 MAX_ITEMS = 6
-ITEM_COUNT_WEIGHTS = (12, 20, 22, 19, 15, 12)
+ITEM_COUNT_WEIGHTS = (18, 26, 24, 16, 10, 6)
 GROUP_WEIGHTS = (72, 14, 7, 4, 3)
-SMALL, LARGE, CONTAINER = (0.155, 0.19), (0.30, 0.36), (0.37, 0.43)  # longer side of the box, in picture sides
+SMALL, LARGE, CONTAINER = (0.21, 0.25), (0.34, 0.40), (0.43, 0.49)  # longer side of the box, in picture sides
 ANGLES = range(-20, 21, 5)
 EDGE, GAP = 0.012, 0.015
 
