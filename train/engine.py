@@ -164,7 +164,8 @@ class Trainer:
         return manifest.step
 
     def announce(self, step: int) -> None:
-        """Prints what follows from the configuration before the first step, and sets the workers to read."""
+        """Checks and prints what follows from the configuration before the first step, and sets the workers to read."""
+        self.data.check_steps(step)
         self.parts = self.read_from(step)
         run, trainable = self.run, sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         samples = self.data.samples_read(run.max_steps)

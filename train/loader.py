@@ -85,6 +85,14 @@ class StepData(Dataset):
             batches[name] = task.collate([sample for _, sample in picked])
         return StepPart(batches, sample_ids, problems)
 
+    def check_steps(self, first: int) -> None:
+        """Raises `ConfigError` (`config/value`) when there is a step from `first` on that no task takes part in."""
+        idle = np.flatnonzero(~np.any(list(self.active.values()), axis=0)[first:])
+        if len(idle):
+            raise ConfigError(
+                f"No task takes part in step {first + idle[0]}; look at from_step and until_step.", "config/value"
+            )
+
     def samples_read(self, step: int) -> dict[str, int]:
         """Position in each task's stream before `step`, in samples over all processes."""
         return {name: int(self.active[name][:step].sum()) * task.batch_size for name, task in self.tasks.items()}
@@ -115,11 +123,7 @@ class StepData(Dataset):
 
 
 def active_steps(tasks: dict[str, Task], seed: int, max_steps: int) -> dict[str, np.ndarray]:
-    """bool[max_steps] for each task: whether it takes part; the draws of `turn` are the same on every process.
-
-    Raises:
-        ConfigError: there are steps without any task (`config/value`).
-    """
+    """bool[max_steps] for each task: whether it takes part; the draws of `turn` are the same on every process."""
     steps = np.arange(max_steps)
     active = {}
     for name, task in tasks.items():
@@ -132,9 +136,6 @@ def active_steps(tasks: dict[str, Task], seed: int, max_steps: int) -> dict[str,
         chosen = (draw >= shares.cumsum(axis=0)).sum(axis=0)
         for place, name in enumerate(names):
             active[name] &= chosen == place
-    idle = ~np.any(list(active.values()), axis=0)
-    if idle.any():
-        raise ConfigError(f"No task takes part in step {int(idle.argmax())}; look at from_step and until_step.", "config/value")
     return active
 
 

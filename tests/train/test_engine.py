@@ -62,8 +62,18 @@ def test_several_tasks_in_one_step_and_turns(tmp_path):
     assert ["late" in names for names in seen] == [False] * 5 + [True] * 10 + [False] * 5
     active = active_steps(tasks, 42, 4000)
     assert 0.7 < active["noisy"].mean() < 0.8
-    with pytest.raises(ConfigError, match="No task takes part in step 7"):
-        active_steps({"a": ToyTask(batch_size=4, until_step=7)}, 0, 9)
+
+
+def test_every_step_to_come_has_a_task(tmp_path):
+    """A run that goes on needs tasks from the step where it stands."""
+    data = StepData({"early": ToyTask(batch_size=4, until_step=7), "late": ToyTask(batch_size=4, from_step=8)}, 0, 12)
+    with pytest.raises(ConfigError, match="No task takes part in step 7;"):
+        data.check_steps(0)
+    with pytest.raises(ConfigError, match="No task takes part in step 0;"):
+        train_toy(tmp_path, task={"from_step": 3})
+    train_toy(tmp_path, steps=3)
+    train_toy(tmp_path, task={"from_step": 3}, resume__allow_changed="max_steps")
+    assert max(losses(tmp_path)) == 12
 
 
 def test_frozen_and_idle_weights_stay(tmp_path):

@@ -52,6 +52,10 @@ class Scene(RecordTask):
         "answer_loss",
     )
 
+    region_losses: ClassVar[frozenset[str]] = frozenset(
+        ("region_contrastive_loss", "box_l1_loss", "box_giou_loss", "object_loss")
+    )
+
     phrases: int = 3
     absent: int = 3
     objects: int = 3
@@ -59,6 +63,12 @@ class Scene(RecordTask):
     first_share: float = 0.7
     masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(0.6, 18))
     prompt: str = "a picture of"
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """As for every task; clips have no regions."""
+        clips = self.data.stickers is not None and self.data.stickers.kind == "clip"
+        return {name: weight for name, weight in super().loss_weights.items() if not (clips and name in self.region_losses)}
 
     def prepare(self, processor: Any) -> None:
         super().prepare(processor)
@@ -125,7 +135,7 @@ class Scene(RecordTask):
             losses |= self._caption(model, embeds, contexts, batch)
         if "caption_loss" in wanted:
             losses["caption_loss"] = self._writing(model, contexts, batch["writing"])
-        if "object_loss" in wanted and "naming" in batch:
+        if "object_loss" in wanted:
             length = batch["naming"]["input_ids"].shape[1]
             visible = region_context_mask(batch["object_patches"])  # for all texts of a picture in a row: [B, N * T, P]
             visible = visible.repeat_interleave(length, 0).unflatten(0, (len(embeds), -1))
@@ -142,7 +152,7 @@ class Scene(RecordTask):
         fused = model.fusion_encoder(text_embeds, mask, contexts)
         present = torch.arange(len(mask) // pictures, device=mask.device) < there
         losses = {"matching_loss": matching_loss(model.match_logits(fused), present.long().repeat(pictures))}
-        if visual_has_regions(batch):
+        if not self.region_losses.isdisjoint(self.loss_weights):
             first = present.repeat(pictures)
             boxes = model.predict_boxes(fused[first])
             losses["box_l1_loss"], losses["box_giou_loss"] = box_losses(boxes, batch["boxes"].flatten(0, 1))
@@ -152,9 +162,6 @@ class Scene(RecordTask):
             losses["region_contrastive_loss"] = contrastive_loss(
                 model.image_features(regions), model.text_features(text_embeds[first]), model.temperature, batch["phrase_keys"]
             )
-        else:
-            zero = fused.new_zeros(())
-            losses |= {"box_l1_loss": zero, "box_giou_loss": zero, "region_contrastive_loss": zero}
         return losses
 
     def _caption(self, model, embeds: Tensor, contexts, batch) -> dict[str, Tensor]:
@@ -186,8 +193,3 @@ class Scene(RecordTask):
         ones = torch.ones(len(mask), device=mask.device)
         task = X2VLMForQuestionAnswering(model)
         return task.answer_loss(states, mask, answers["input_ids"], answers["attention_mask"], ones, ones.long())
-
-
-def visual_has_regions(batch: dict[str, Any]) -> bool:
-    """False for clips: the paper's regions are regions of pictures."""
-    return batch["visual"].ndim == 4
