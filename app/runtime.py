@@ -20,8 +20,7 @@ import gradio as gr
 from PIL import Image
 
 from x2vlm.errors import Cancelled, CheckpointError, MediaError, X2VLMError
-from x2vlm.media import open_media
-from x2vlm.media.opening import shown_name
+from x2vlm.media import open_media, shown_name
 
 from . import limits
 

@@ -6,7 +6,7 @@ why and what to do, and the next call works. Web addresses are never fetched.
 """
 
 from .limits import MediaLimits
-from .opening import OpenedImage, OpenedVideo, open_image, open_media, open_video
+from .opening import OpenedImage, OpenedVideo, open_image, open_media, open_video, shown_name
 from .videos import sample_frame_indices
 from .writing import write_video
 
@@ -18,5 +18,6 @@ __all__ = [
     "open_media",
     "open_video",
     "sample_frame_indices",
+    "shown_name",
     "write_video",
 ]
