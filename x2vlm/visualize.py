@@ -97,7 +97,8 @@ def overlay_heatmap(
         opacity: of the colours, 0 to 1.
         colormap: a matplotlib name; `viridis` and `cividis` are safe for colour-blind eyes.
         value_range: values of the first and last colour; `heat_range(map2d)` by default. Give one to compare several maps.
-        threshold: fraction of the range below which the picture stays as it is.
+        threshold: fraction of the range below which the picture stays as it is. Above it the colours come up smoothly, over as
+            much of the range again; at 0 all of the picture is coloured.
         smooth: interpolate; False shows the patches.
 
     Raises:
@@ -117,11 +118,17 @@ def overlay_heatmap(
     picture = image.convert("RGB")
     colored = levels.convert("P")
     colored.putpalette(_lookup_table(colormap).tobytes())
-    blended = Image.blend(picture, colored.convert("RGB"), opacity)
-    if threshold > 0:
-        shown = levels.point([255 if level / 255 >= threshold else 0 for level in range(256)])
-        blended = Image.composite(blended, picture, shown)
-    return blended
+    strength = opacity * _rise(np.linspace(0, 1, 256), threshold)
+    return Image.composite(colored.convert("RGB"), picture, levels.point((255 * strength).round().astype(int).tolist()))
+
+
+def _rise(heat: np.ndarray, threshold: float) -> np.ndarray:
+    """0 below the threshold, then a smooth step up to 1 over as much of the scale again, or what is left of it."""
+    width = min(threshold, 1 - threshold)
+    if width == 0:  # all of the picture, or the hottest level alone
+        return (heat >= threshold).astype(float)
+    t = ((heat - threshold) / width).clip(0, 1)
+    return t * t * (3 - 2 * t)
 
 
 def colorbar(value_range: tuple[float, float], colormap: str = "viridis", width: int = 320, height: int = 48) -> Image.Image:

@@ -94,6 +94,17 @@ def test_threshold_leaves_the_picture(grey):
     assert (np.asarray(overlay_heatmap(grey, heat, opacity=0.0)) == 120).all()
 
 
+def test_heat_fades_in_above_the_threshold(grey):
+    """Never stronger than asked for, stronger with heat, and no edge where it begins."""
+    ramp = np.tile(np.linspace(0, 1, 200, dtype=np.float32), (160, 1))
+    colors = np.asarray(overlay_heatmap(grey, ramp, opacity=1.0)).astype(float)
+    drawn = np.asarray(overlay_heatmap(grey, ramp, opacity=0.8, threshold=0.2)).astype(float)
+    strength = (np.abs(drawn - 120).sum(-1) / np.abs(colors - 120).sum(-1))[80]
+    assert strength[:38].max() == 0
+    assert strength[-1] == pytest.approx(0.8, abs=0.02) and strength.max() < 0.82
+    assert (np.diff(strength) > -0.03).all() and 0 < np.diff(strength).max() < 0.1
+
+
 @pytest.mark.parametrize("change", [{"opacity": 1.5}, {"threshold": -1}, {"opacity": float("nan")}, {"colormap": "no such"}])
 def test_bad_parameters_are_refused(grey, change):
     with pytest.raises(ParameterError, match="param/range"):
