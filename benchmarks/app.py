@@ -36,6 +36,7 @@ from app.examples import FOLDER, fresh_scene, save_scene
 from app.handlers import Handlers
 from app.runtime import Media, Models, Studio
 from app.view import Look, Shown
+from benchmarks.chromium import chromium
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVER = (sys.executable, "app.py", "--offline")
@@ -48,17 +49,6 @@ CALLS: dict[str, dict[str, Any]] = {
     "match": {"texts": ["a red car", "a small dog"]},
 }
 START_BAR, PAINT_BAR, VIEW_BAR = 15.0, 1000.0, 150.0  # seconds, milliseconds, milliseconds
-CHROMIUM = Path("/usr/bin/chromium")
-CHROMIUM_FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @dataclass(frozen=True)
@@ -241,22 +231,19 @@ LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
 def browser(running: SimpleNamespace, visits: int = 3) -> list[Row]:
     """First paint of the finished example, in a real Chromium."""
     names = ("first paint, from navigation", "first paint, after the page's load")
-    if not CHROMIUM.exists():
-        return [Row(name, None, "ms", None, "no Chromium here") for name in names]
-    from playwright.sync_api import sync_playwright
-
     painted, after_load = [], []
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_FLAGS)
-        for _ in range(visits):
-            context = chromium.new_context(viewport={"width": 1280, "height": 900})
-            page = context.new_page()
-            page.add_init_script(WATCH_PAINT)
-            page.goto(running.address, wait_until="load")
-            painted.append(page.wait_for_function("window.painted", timeout=20_000).json_value())
-            after_load.append(max(0.0, painted[-1] - page.evaluate(LOADED)))
-            context.close()
-        chromium.close()
+    try:
+        with chromium() as driven:
+            for _ in range(visits):
+                context = driven.new_context(viewport={"width": 1280, "height": 900})
+                page = context.new_page()
+                page.add_init_script(WATCH_PAINT)
+                page.goto(running.address, wait_until="load")
+                painted.append(page.wait_for_function("window.painted", timeout=20_000).json_value())
+                after_load.append(max(0.0, painted[-1] - page.evaluate(LOADED)))
+                context.close()
+    except LookupError as missing:
+        return [Row(name, None, "ms", None, str(missing)) for name in names]
     detail = f"median of {visits} visits with an empty cache"
     return [
         Row(names[0], statistics.median(painted), "ms", PAINT_BAR, detail),

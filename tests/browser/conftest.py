@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 
 import pytest
 
+from benchmarks.chromium import chromium
 from tests.app.conftest import clip_file, examples, picture_file, served, upload_folder  # noqa: F401
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SIZES = {
     "desktop": {"viewport": {"width": 1440, "height": 900}},
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
@@ -25,14 +17,12 @@ SIZES = {
 
 @pytest.fixture(scope="session")
 def browser():
-    program = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("no Chromium on this machine")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=program, args=FLAGS)
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(chromium())
+        except LookupError as missing:
+            pytest.skip(str(missing))
         yield found
-        found.close()
 
 
 @pytest.fixture
