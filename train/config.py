@@ -62,6 +62,7 @@ class OptimizerConfig:
         lr_mult: factor of `lr` for newly initialised parameters.
         vision_lr, text_lr, cross_lr: learning rates of the image tower, text encoder and fusion layers (default `text_lr`).
         clip: largest global norm of the gradient, None for no clipping.
+        muon: the matrices of the transformer layers learn by Muon: far fewer steps from scratch, a little more time for each.
     """
 
     lr: float
@@ -75,6 +76,7 @@ class OptimizerConfig:
     text_lr: float | None = None
     cross_lr: float | None = None
     clip: float | None = 1.0
+    muon: bool = False
 
     def __post_init__(self):
         for name in ("lr", "vision_lr", "text_lr", "cross_lr", "eps", "clip", "lr_mult"):
@@ -174,6 +176,8 @@ class RunConfig:
         _require(self.checkpoint.keep >= 1, "checkpoint.keep", self.checkpoint.keep, "a whole number, 1 or more")
         _require(self.evaluate.every >= 0, "evaluate.every", self.evaluate.every, "a whole number, 0 or more")
         _require(bool(self.tasks), "tasks", self.tasks, "at least one task")
+        whole = self.parallel == "ddp" or not self.optimizer.muon  # Muon looks at whole matrices, FSDP keeps shards
+        _require(whole, "parallel", self.parallel, "ddp when optimizer.muon is on")
 
     def build_tasks(self) -> dict[str, Task]:
         """The tasks of the run, checked but not prepared."""

@@ -1,4 +1,4 @@
-"""AdamW with X²-VLM's parameter groups, and the linear schedule (official `optim.py` and `scheduler.py`).
+"""AdamW with X²-VLM's parameter groups, and the linear schedule (official `optim.py` and `scheduler.py`); Muon on request.
 
 Departures: torch's AdamW (eps is not scaled by the bias correction, decay comes before the update: differences in the last
 digits); the schedule ends at `min_lr` exactly, where the official one ends slightly above it; which parameters are new is
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from train.config import OptimizerConfig
 
@@ -30,20 +30,73 @@ def no_decay_names(model: nn.Module) -> set[str]:
     return names
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig, new_parameters: Collection[str] = ()) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters, in groups by weight decay and learning rate; `base_lr` of a group is its peak.
+HIDDEN = (".blocks.", ".layers.")
+"""Parts of the names of the transformer layers, whose matrices Muon may move; embeddings and heads stay with AdamW."""
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic that drives all singular values towards 1 in few steps (Jordan et al., 2024, Muon)."""
+
+
+def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
+    """About `U V^T` of the singular value decomposition `U S V^T` of a matrix (M, N), by Newton-Schulz iteration in bf16."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix).bfloat16()
+    x = x / x.norm().clamp(min=1e-7)
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+class MuonAdamW(torch.optim.AdamW):
+    """AdamW, except for the groups marked `muon`: matrices that move along their orthogonalised momentum.
+
+    An update is scaled to the root mean square of AdamW's, so that both share a learning rate (Liu et al., arXiv 2502.16982).
+    """
+
+    momentum = 0.95
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        groups = self.param_groups
+        for group in groups:
+            for parameter in group["params"] if group["muon"] else ():
+                if parameter.grad is not None:
+                    self._move(parameter, group["lr"], group["weight_decay"])
+        self.param_groups = [group for group in groups if not group["muon"]]
+        try:
+            return super().step(closure)
+        finally:
+            self.param_groups = groups
+
+    def _move(self, matrix: Tensor, lr: float, weight_decay: float) -> None:
+        state = self.state[matrix]
+        if "exp_avg" not in state:
+            state["exp_avg"] = torch.zeros_like(matrix)
+        momentum = state["exp_avg"].lerp_(matrix.grad, 1 - self.momentum)
+        direction = orthogonalize(matrix.grad.lerp(momentum, self.momentum))
+        matrix.mul_(1 - lr * weight_decay).add_(direction, alpha=-0.2 * max(matrix.shape) ** 0.5 * lr)
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig, new_parameters: Collection[str] = ()) -> MuonAdamW:
+    """The optimizer of the trainable parameters, in groups by weight decay and learning rate; `base_lr` is a group's peak.
 
     Args:
         new_parameters: names that were initialised afresh; they learn `lr_mult` times faster.
     """
     no_decay = no_decay_names(model)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decay = 0.0 if name in no_decay else config.weight_decay
-            groups.setdefault((_peak_lr(name, config, new_parameters), decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": params, "base_lr": lr, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()],
+            muon = config.muon and parameter.ndim == 2 and any(part in name for part in HIDDEN)
+            groups.setdefault((_peak_lr(name, config, new_parameters), decay, muon), []).append(parameter)
+    return MuonAdamW(
+        [
+            {"params": params, "base_lr": lr, "lr": lr, "weight_decay": decay, "muon": muon}
+            for (lr, decay, muon), params in groups.items()
+        ],
         betas=config.betas,
         eps=config.eps,
         fused=True,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from train.config import OptimizerConfig
-from train.optim import build_optimizer, lr_factor, no_decay_names, set_learning_rate
+from train.optim import build_optimizer, lr_factor, no_decay_names, orthogonalize, set_learning_rate
 from x2vlm.build import build_model
 
 
@@ -111,3 +111,38 @@ def test_one_step_is_adamw():
     (layer.weight.sum() + layer.bias.sum()).backward()
     optimizer.step()
     torch.testing.assert_close(layer.weight.detach(), before * (1 - 0.1 * 0.01) - 0.1)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (16, 48), (48, 16)])
+def test_orthogonalized_matrices_keep_their_directions_and_lose_their_scale(shape):
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    found = orthogonalize(matrix)
+    assert found.dtype == matrix.dtype
+    assert torch.linalg.svdvals(found).min() > 0.5 and torch.linalg.svdvals(found).max() < 1.3
+    assert torch.nn.functional.cosine_similarity(found.flatten(), (left @ right).flatten(), dim=0) > 0.95
+    torch.testing.assert_close(orthogonalize(1000 * matrix), found, atol=0.02, rtol=0.02)
+
+
+def test_muon_moves_the_matrices_of_the_layers_and_adamw_the_rest(model):
+    config = OptimizerConfig(lr=1e-3, weight_decay=0.0, muon=True)
+    optimizer = build_optimizer(model, config)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    marked = {names[p] for group in optimizer.param_groups if group["muon"] for p in group["params"]}
+    assert {"vision.tower.blocks.0.attn.qkv.weight", "fusion_encoder.layers.0.fc1.weight"} <= marked
+    assert not [name for name in marked if "embed" in name or "head" in name or name.endswith("bias")]
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    change = {name: parameter.detach() - before[name] for name, parameter in model.named_parameters()}
+    for name in marked:
+        expected = orthogonalize(dict(model.named_parameters())[name].grad)
+        assert torch.nn.functional.cosine_similarity(change[name].flatten(), -expected.flatten(), dim=0) > 0.99, name
+        assert 0.5 * 0.2e-3 < change[name].square().mean().sqrt() < 1.5 * 0.2e-3, name
+    head = "matching_head.1.weight"
+    torch.testing.assert_close(change[head].abs(), torch.full_like(change[head], 1e-3), rtol=0.01, atol=0)
+    assert {group["muon"] for group in optimizer.param_groups} == {True, False}
+    model.zero_grad(set_to_none=True)
