@@ -11,7 +11,7 @@ from train.data.vocabulary import build_tokenizer, learn_vocabulary
 from x2vlm.build import build_model
 from x2vlm.checkpoint import save_model
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
-from x2vlm.losses import masked_lm_loss
+from x2vlm.losses import masked_lm_loss, matching_loss
 from x2vlm.modeling.captioning import X2VLMForCaptioning
 from x2vlm.modeling.grounding import X2VLMForGrounding
 from x2vlm.modeling.retrieval import X2VLMForRetrieval
@@ -95,7 +95,7 @@ def test_objects_are_named_from_their_own_patches_alone(task, model):
     batch = task.collate([task.sample(i, np.random.default_rng(i)) for i in range(4)])
     loss = task.training_step(model, batch)["object_loss"]
     embeds = model.encode_visual(normalize(batch["visual"])).repeat_interleave(task.objects, 0)
-    fields, visible = batch["naming"], region_context_mask(batch["object_patches"])
+    fields, visible = batch["naming"], region_context_mask(batch["object_patches"].flatten(0, 1))
     texts = model.encode_text(fields["input_ids"], fields["attention_mask"], fields["position_ids"])
     fused = model.fuse(texts, fields["attention_mask"], embeds, visible)
     expected = masked_lm_loss(model.masked_lm_logits(fused, fields["masked_positions"]), fields["masked_labels"])
@@ -103,3 +103,27 @@ def test_objects_are_named_from_their_own_patches_alone(task, model):
     whole = model.fuse(texts, fields["attention_mask"], embeds)
     seen = masked_lm_loss(model.masked_lm_logits(whole, fields["masked_positions"]), fields["masked_labels"])
     assert (seen - expected).abs() > 1e-5
+
+
+def test_a_phrase_matches_where_it_is_and_nowhere_else(processor, model):
+    """Its own region yes, the rest no, all but another's region yes, that region no."""
+    settings = {"type": "scene", "batch_size": 6, "phrases": 4, "data": {"stickers": {"kind": "scene"}}}
+    task = build_task("scenes", settings)
+    task.prepare(processor)
+    batch = task.collate([task.sample(i, np.random.default_rng(i)) for i in range(6)])
+    loss = task.training_step(model, batch)["region_matching_loss"]
+    embeds = model.encode_visual(normalize(batch["visual"]))
+    expected, left_out = {0: [], 1: []}, 0
+    for row, regions in enumerate(batch["patch_mask"].bool()):
+        cases = [(regions[0], 1), (~regions[1], 0), (~regions[3], 1), (regions[0], 0)]
+        for place, (visible, label) in enumerate(cases):
+            if place >= 2 and (regions[place] & regions[(place + 1) % 4]).any():
+                left_out += 1
+                continue
+            text = row * (task.phrases + task.absent) + place
+            ids, mask = (batch["phrases"][name][text : text + 1] for name in ("input_ids", "attention_mask"))
+            embedded = model.encode_text(ids, mask)
+            fused = model.fuse(embedded, mask, embeds[row : row + 1], region_context_mask(visible[None]))
+            expected[label].append(matching_loss(model.match_logits(fused), torch.tensor([label])))
+    assert left_out and min(map(len, expected.values())) > 5
+    torch.testing.assert_close(loss, torch.stack(expected[0] + expected[1]).mean())

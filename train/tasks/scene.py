@@ -44,6 +44,7 @@ class Scene(RecordTask):
         "contrastive_loss",
         "region_contrastive_loss",
         "matching_loss",
+        "region_matching_loss",
         "caption_matching_loss",
         "box_l1_loss",
         "box_giou_loss",
@@ -53,7 +54,7 @@ class Scene(RecordTask):
     )
 
     region_losses: ClassVar[frozenset[str]] = frozenset(
-        ("region_contrastive_loss", "box_l1_loss", "box_giou_loss", "object_loss")
+        ("region_contrastive_loss", "region_matching_loss", "box_l1_loss", "box_giou_loss", "object_loss")
     )
 
     phrases: int = 3
@@ -123,7 +124,7 @@ class Scene(RecordTask):
         objects = [item for sample in samples for item in sample["objects"]]
         if objects:
             batch["naming"] = self._collate_layouts([layout for layout, _ in objects])
-            batch["object_patches"] = self._patch_masks([box for _, box in objects])
+            batch["object_patches"] = self._patch_masks([box for _, box in objects]).unflatten(0, (len(samples), -1))
         return batch
 
     def training_step(self, model, batch):
@@ -136,9 +137,7 @@ class Scene(RecordTask):
         if "caption_loss" in wanted:
             losses["caption_loss"] = self._writing(model, contexts, batch["writing"])
         if "object_loss" in wanted:
-            length = batch["naming"]["input_ids"].shape[1]
-            visible = region_context_mask(batch["object_patches"])  # for all texts of a picture in a row: [B, N * T, P]
-            visible = visible.repeat_interleave(length, 0).unflatten(0, (len(embeds), -1))
+            visible = region_visibility(batch["object_patches"], batch["naming"]["input_ids"].shape[1])
             losses["object_loss"] = self._writing(model, contexts, batch["naming"], visible)
         if "answer_loss" in wanted:
             losses["answer_loss"] = self._answers(model, contexts, batch)
@@ -162,7 +161,28 @@ class Scene(RecordTask):
             losses["region_contrastive_loss"] = contrastive_loss(
                 model.image_features(regions), model.text_features(text_embeds[first]), model.temperature, batch["phrase_keys"]
             )
+            losses["region_matching_loss"] = self._region_matching(
+                model, text_embeds[first], mask[first], contexts, batch["patch_mask"].bool()
+            )
         return losses
+
+    def _region_matching(self, model, text_embeds: Tensor, mask: Tensor, contexts, patches: Tensor) -> Tensor:
+        """Phrases against parts of their picture, so that a match comes to rest on the patches that show what is named.
+
+        In turn they see their own region (a match), everything else (none), everything but their neighbour's region (a
+        match) and that region (none). Neighbours that have patches in common are left out.
+
+        Args:
+            patches: bool[B, K, P-1], the regions of the phrases.
+        """
+        phrase = torch.arange(patches.shape[1], device=patches.device)
+        turn = phrase % 4
+        region = torch.where(turn < 2, phrase, (phrase + 1) % len(phrase))
+        own, outside = region == phrase, (turn == 1) | (turn == 2)
+        common = (patches & patches[:, region]).any(dim=-1) & ~own
+        labels = torch.where(common, -100, (own ^ outside).long()).flatten()
+        visible = region_visibility(patches[:, region] ^ outside[:, None], mask.shape[1])
+        return matching_loss(model.match_logits(model.fusion_encoder(text_embeds, mask, contexts, visible)), labels)
 
     def _caption(self, model, embeds: Tensor, contexts, batch) -> dict[str, Tensor]:
         """The caption against those of other pictures: all of them by features, the most similar one by matching."""
@@ -193,3 +213,8 @@ class Scene(RecordTask):
         ones = torch.ones(len(mask), device=mask.device)
         task = X2VLMForQuestionAnswering(model)
         return task.answer_loss(states, mask, answers["input_ids"], answers["attention_mask"], ones, ones.long())
+
+
+def region_visibility(patches: Tensor, length: int) -> Tensor:
+    """Regions bool[B, N, P-1] of N texts a picture to the context mask bool[B, N * length, P] of their tokens in a row."""
+    return region_context_mask(patches.flatten(0, 1)).repeat_interleave(length, 0).unflatten(0, (len(patches), -1))
