@@ -1,5 +1,7 @@
 """The converters on tiny originals: what they write is what our formats read."""
 
+import base64
+import gzip
 import io
 import json
 import os
@@ -11,7 +13,22 @@ import pytest
 from PIL import Image
 
 from train.data.files import FileRecords
-from train.prepare import coco, msrvtt, nlvr2, refcoco, video_qa, visual_genome, vqa, web_pairs, xvnli
+from train.prepare import (
+    coco,
+    marvl,
+    msrvtt,
+    multi30k,
+    nlvr2,
+    refcoco,
+    video_qa,
+    visual_genome,
+    vqa,
+    web_pairs,
+    wit,
+    xflickrco,
+    xgqa,
+    xvnli,
+)
 from train.prepare.common import fetch, need, read_json, read_plain_pickle, stable_share, write_json_lines
 from x2vlm.errors import DataError
 
@@ -138,6 +155,64 @@ def test_videos_and_labels():
         {"gold_label": "-", "Flikr30kID": "1", "sentence2": "s"},
     ]
     assert list(xvnli.entries(lines)) == [{"image": "12.jpg", "sentence": "s", "label": 2}]
+
+
+def test_multi30k(tmp_path):
+    pictures, texts = multi30k.sources("test", "de")
+    assert pictures == "task2/image_splits/test_2016_images.txt" and texts[4] == "task2/raw/test_2016.5.de.gz"
+    assert multi30k.sources("test", "cs")[1] == ["task1/raw/test_2016_flickr.cs.gz"]
+    with gzip.open(tmp_path / "x.de.gz", "wt", encoding="utf-8") as file:
+        file.write("ein Hund \u2028im Gras\n\n")  # that character ends no line
+    first, second = multi30k.read_lines(tmp_path / "x.de.gz"), ["zwei", "drei"]
+    train = list(multi30k.entries(["1.jpg", "2.jpg"], [first, second], "train"))
+    assert [(entry["image"], entry["caption"]) for entry in train] == [
+        ("1.jpg", "ein Hund \u2028im Gras"),
+        ("1.jpg", "zwei"),
+        ("2.jpg", "drei"),
+    ]
+    assert [entry["captions"] for entry in multi30k.entries(["1.jpg", "2.jpg"], [first, second], "val")][1] == ["drei"]
+    with pytest.raises(ValueError, match="zip"):
+        list(multi30k.entries(["1.jpg"], [first], "val"))
+
+
+def test_questions_and_statements_in_other_languages(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "7.png")
+    questions = [
+        {"img_id": "7", "label": {"yes": 1.0}, "question_id": 1, "sent": "q?"},
+        {"img_id": "7", "label": {"blue": 0.3, "navy": 0.9}, "question_id": 2, "sent": "q?"},
+        {"img_id": "7", "label": {}, "question_id": 3, "sent": "q?"},
+    ]
+    found = [{**entry, "image": "7.png"} for entry in xgqa.english(questions)]
+    write_json_lines(tmp_path / "train.jsonl", found)
+    records = FileRecords([str(tmp_path / "train.jsonl")], format="question_answer")
+    assert [record["questions"][0]["answers"] for record in records] == [{"yes": 1.0}, {"blue": 0.5, "navy": 0.5}]
+    german = xgqa.translated({"9": {"imageId": "n1", "question": "wo?", "answer": "left", "isBalanced": True}})
+    assert list(german) == [{"image": "images/n1.jpg", "question_id": "9", "question": "wo?", "answer": "left"}]
+    line = {"concept": "3-A", "language": "id", "caption": "c", "left_img": "3-1.jpg", "right_img": "3-2.jpg", "label": True}
+    assert next(marvl.entries([line]))["images"] == [f"marvl-images/id/images/3-A/3-{side}.jpg" for side in (1, 2)]
+    lines = [
+        {"sentences": ["a", ""], "id": "1", "img_path": "1.jpg"},
+        {"sentences": ["b"], "id": "2", "img_path": "COCO_val2014_2.jpg"},
+        {"sentences": [" "], "id": "3", "img_path": "3.jpg"},
+    ]
+    assert [(entry["image"], entry["captions"]) for entry in xflickrco.entries(lines)] == [
+        ("flickr30k-images/1.jpg", ["a"]),
+        ("val2014/COCO_val2014_2.jpg", ["b"]),
+    ]
+
+
+def test_wit_finds_the_pictures_of_addresses(tmp_path):
+    pixels = io.BytesIO()
+    Image.effect_noise((40, 20), 99).convert("RGB").save(pixels, "PNG")
+    content = base64.b64encode(pixels.getvalue()).decode()
+    (tmp_path / "1.csv").write_text(f"http://a\tAAAA\nhttp://b\t{content}\n")
+    pictures = wit.places([tmp_path / "1.csv"])
+    texts = (("http://b", "first"), ("http://gone", "x"), ("http://b", "second"), ("http://b", "."), ("http://a", None))
+    lines = [{"image_url": address, "caption_reference_description": text} for address, text in texts]
+    assert write_json_lines(tmp_path / "test.jsonl", wit.entries(lines, pictures, "test_en")) == 1
+    record = FileRecords([str(tmp_path / "test.jsonl")])[0]
+    assert record["captions"] == ["first", "second"] and record["image"].size == (40, 20)
+    assert [entry["caption"] for entry in wit.entries(lines, pictures, "train")] == ["first", "second"]
 
 
 def test_files_that_are_missing_or_damaged(tmp_path):
