@@ -46,13 +46,14 @@ def smoke(folder: Path, steps: int, samples: int) -> dict[str, Any]:
     shards = write_shards(StickerData(count=64), TINY_MODEL["vision"]["image_size"], folder / "shards", per_shard=32)
 
     first = small(read_yaml(CONFIGS / "mini_pretrain.yaml"), folder / "pretrain", steps)
-    first["model"] |= {"tokenizer": str(folder / "tokenizer"), "overrides": TINY_MODEL}
+    first["model"]["tokenizer"] = str(folder / "tokenizer")
+    first["model"]["overrides"] |= TINY_MODEL
     name = next(iter(first["tasks"]))
     first["tasks"][name]["data"] = {"files": [str(path) for path in shards], "format": "record"}
     run(pretrain.main, ["--config", written(first, folder / "pretrain.yaml")])
 
     second = small(read_yaml(CONFIGS / "mini.yaml"), folder / "joint", steps)
-    second["model"] = {"init_from": str(folder / "pretrain" / "final")}
+    second["model"] |= {"init_from": str(folder / "pretrain" / "final"), "tokenizer": "", "overrides": TINY_MODEL}
     config = written(second, folder / "joint.yaml")
     run(finetune.main, ["--config", config])
     run(evaluate.main, ["--config", config, "--limit", str(samples), "--out", str(folder / "results.json")])

@@ -21,6 +21,7 @@ def folder(tmp_path_factory):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (out / "said.txt").write_text(done.stdout)
     return out
 
 
@@ -30,6 +31,11 @@ def test_pipeline_leaves_a_checkpoint_with_every_head(folder):
     loaded = load_model(folder / "joint" / "final")
     assert {"contrastive", "matching", "box", "masked_lm", "answer_decoder", "pair"} <= set(loaded.config.heads)
     assert loaded.tokenizer_dir is not None
+
+
+def test_the_joint_run_makes_the_heads_that_pretraining_has_not(folder):
+    """So that its answer decoder starts from the fusion layers."""
+    assert "heads without weights (fresh): answer_decoder, pair" in (folder / "said.txt").read_text()
 
 
 def test_results_say_what_was_measured_and_on_what(folder):
