@@ -33,10 +33,18 @@ from train.stop import StopSignal
 from train.tasks.base import Task
 from x2vlm.errors import CheckpointError, ConfigError, X2VLMError
 
+PATIENCE = timedelta(minutes=10)
+"""How long a process waits for the others."""
 MAX_SKIPPED = 3
 """Steps in a row that may be skipped for a non-finite loss or gradient."""
 BAD_SAMPLE_BASE = 1000
 """The part of unreadable samples is counted over at least so many."""
+WORKER_FAULTS = {
+    "DataLoader worker (pid": "A data worker died, often for want of memory. Lower num_workers or batch_size",
+    "DataLoader timed out": "The data workers gave no batch for nine minutes. See whether the disk of the data still answers; "
+    "if it is only slow, raise num_workers",
+}
+"""What torch says of its data workers -> what it means."""
 
 
 class TrainingError(X2VLMError):
@@ -69,10 +77,11 @@ def train(
         The number of steps taken so far, `max_steps` when the run is complete.
 
     Raises:
-        TrainingError: losses stay non-finite, too many samples are bad, memory is short or a data worker died.
+        TrainingError: losses stay non-finite, too many samples are bad, memory is short, a data worker died or hangs, or
+            another process of the run did (`train/process`).
         CheckpointError, ConfigError, DataError: see `train.state`, `train.config`, `train.loader`.
     """
-    with Trainer(run, model, tasks, processor, new_parameters, export, stop or StopSignal()) as trainer:
+    with lost_process(), Trainer(run, model, tasks, processor, new_parameters, export, stop or StopSignal()) as trainer:
         step = trainer.restore()
         trainer.announce(step)
         while step < run.max_steps and not trainer.stopping:
@@ -87,6 +96,21 @@ def train(
             step += 1
             trainer.after_step(step)
         return trainer.finish(step)
+
+
+@contextlib.contextmanager
+def lost_process() -> Iterator[None]:
+    """What the backend says of a process that died or hangs becomes a `TrainingError`; so all end, and none waits for ever."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo raises no kind of its own
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error).lower():
+            raise
+        raise TrainingError(
+            "Another process of this run has ended, or gave no sign for ten minutes; its own output says why. End what is left "
+            "of the run and start the same command again; it goes on from the last checkpoint.",
+            "train/process",
+        ) from error
 
 
 class JointStep(nn.Module):
@@ -115,6 +139,8 @@ class Trainer:
         self.main, self.rank = self.accelerator.is_main_process, self.accelerator.process_index
         self.world = self.accelerator.num_processes
         freeze(model, run.model.freeze)
+        if self.accelerator.device.type == "cpu":
+            explicit_attention(model)
         for task in tasks.values():
             task.prepare(processor)
         self.data = StepData(tasks, run.seed, run.max_steps, run.accumulation, self.rank, self.world)
@@ -192,13 +218,11 @@ class Trainer:
         try:
             yield from loader
         except RuntimeError as error:
-            if "DataLoader worker (pid" not in str(error):
+            said = next((said for sign, said in WORKER_FAULTS.items() if sign in str(error)), None)
+            if said is None:
                 raise
-            raise TrainingError(
-                "A data worker died, often for want of memory. Lower num_workers or batch_size and run the same command "
-                "again; it goes on from the last checkpoint.",
-                "train/worker",
-            ) from error
+            message = f"{said}, and run the same command again; it goes on from the last checkpoint."
+            raise TrainingError(message, "train/worker") from error
         finally:
             del loader  # ends the workers
 
@@ -411,7 +435,7 @@ def build_accelerator(run: RunConfig) -> Accelerator:
         mixed_precision="bf16" if run.precision == "bf16" else "no",
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True),
-            InitProcessGroupKwargs(timeout=timedelta(minutes=10)),
+            InitProcessGroupKwargs(timeout=PATIENCE),
         ],
     )
 
@@ -429,6 +453,13 @@ def freeze(model: nn.Module, prefixes: list[str]) -> None:
             raise ConfigError(f"model.freeze: no parameter begins with {prefix!r}. The model's parts: {parts}.", "config/value")
         for parameter in frozen:
             parameter.requires_grad_(False)
+
+
+def explicit_attention(model: nn.Module) -> None:
+    """Makes timm's attention layers plain products, whose backward pass is faster on a CPU than that of the fused kernel."""
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
 
 
 def seed_step(*numbers: int) -> None:

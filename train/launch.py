@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import torch
-from timm.layers import set_fused_attn
 
 from train import engine
 from train.config import ModelSource, load_run, usage
@@ -42,8 +41,6 @@ def launch(arguments: list[str], stop: StopSignal, needs_checkpoint: bool = Fals
         if stop.requested:
             return 0
         torch.manual_seed(run.seed)
-        # On a CPU the backward pass of the fused kernel takes twice the time of the plain products.
-        set_fused_attn(torch.cuda.is_available())
         model, tokenizer, new_parameters = load_source(run.model)
         engine.train(
             run,

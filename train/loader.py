@@ -21,6 +21,8 @@ from x2vlm.errors import ConfigError, DataError, X2VLMError
 
 ATTEMPTS = 20
 """Samples tried in the place of one that cannot be read."""
+BATCH_SECONDS = 540
+"""How long a batch may take to be read: less than the other processes wait for this one, so that the cause is told."""
 GRACE_SECONDS = 60
 """How long a data worker outlives SIGTERM, unless the training process ends it."""
 
@@ -147,6 +149,7 @@ def build_loader(data: StepData, first_step: int, num_workers: int, pin_memory: 
         sampler=range(first_step * data.accumulation, len(data)),
         num_workers=num_workers,
         prefetch_factor=2 if num_workers else None,
+        timeout=BATCH_SECONDS if num_workers else 0,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else it would draw from the one that the step uses

@@ -48,8 +48,11 @@ class _GatherLocalGradient(torch.autograd.Function):
 
 
 def gather_features(rows: Tensor) -> Tensor:
-    """float[B, ...] of every process in rank order float[G, ...]; unchanged without a process group. B may differ."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    """float[B, ...] of every process in rank order float[G, ...]; B may differ.
+
+    Unchanged without a process group, and where no gradient is wanted: processes evaluate by themselves.
+    """
+    if not torch.is_grad_enabled() or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return rows
     return _GatherLocalGradient.apply(rows) if rows.requires_grad else _gather(rows)[0]
 

@@ -96,6 +96,18 @@ def test_bad_shards(folder):
         FileRecords([str(folder / "cut.tar")])[0]
 
 
+def test_files_that_vanish_while_they_are_read(folder):
+    """T8: entries of a removed shard or file are unreadable samples, named as others are."""
+    tar, text = shard(folder, {"k.jpg": picture(), "k.txt": b"x"}), lines(folder, {"image": "a.png", "caption": "x"})
+    records = FileRecords([tar, text])
+    assert records[0]["captions"] == records[1]["captions"] == ["x"]
+    (folder / "s.tar").unlink()
+    (folder / "data.jsonl").unlink()
+    for index, name in enumerate(("s.tar, k", "data.jsonl, line 1")):
+        with pytest.raises(DataError, match=rf"{name}: the file cannot be read now \(No such file"):
+            records[index]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -1,5 +1,9 @@
 """Two processes (gloo) against one: the same samples, the same losses, the contrastive loss over all of them included."""
 
+import os
+import signal
+import time
+
 import pytest
 import torch
 
@@ -63,14 +67,31 @@ def test_shards_are_saved_whole_and_taken_up_again(runs, tmp_path):
 
 
 def test_a_signal_to_one_of_two_stops_both(runs, tmp_path):
-    import os
-    import signal
-
     pair = runs.pair(tmp_path, task={"delay": 0.05})
     while not (tmp_path / "log.jsonl").exists() or len(losses(tmp_path)) < 2:
         assert all(process.exitcode is None for process in pair)
     os.kill(pair[1].pid, signal.SIGTERM)
     assert runs.finish(*pair, timeout=30).count("Stopped after step") == 1
+
+
+@pytest.mark.parametrize(("rank", "number"), [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
+def test_no_process_outlives_one_that_dies_or_hangs(runs, tmp_path, rank, number):
+    """T3: the other one ends with a sentence, the data workers end as well, and the same command goes on."""
+    pair = runs.pair(tmp_path, task={"delay": 0.1}, num_workers=1, patience=10)
+    while not (tmp_path / "log.jsonl").exists() or len(losses(tmp_path)) < 4:
+        assert all(process.exitcode is None for process in pair)
+    workers = [int(child) for process in pair for child in os.popen(f"pgrep -P {process.pid}").read().split()]
+    os.kill(pair[rank].pid, number)
+    pair[1 - rank].join(60)
+    kill(pair[rank])
+    assert pair[1 - rank].exitcode == 1
+    assert "Another process of this run has ended, or gave no sign" in pair[1 - rank].output.read_text()
+    deadline = time.monotonic() + 30
+    while any(os.path.exists(f"/proc/{worker}") for worker in workers):
+        assert time.monotonic() < deadline, "a data worker was left"
+        time.sleep(0.1)
+    runs.finish(*runs.pair(tmp_path))
+    assert max(losses(tmp_path)) == 12
 
 
 def test_a_configuration_error_reaches_both(runs, tmp_path):

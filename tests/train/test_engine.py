@@ -9,9 +9,11 @@ import torch
 from accelerate.state import AcceleratorState
 
 from tests.train.toy import ToyModel, ToyTask, assert_same_state, losses, toy_run, train_toy
-from train import engine
+from train import engine, loader
 from train.engine import TrainingError, train
 from train.loader import StepData, active_steps, build_loader
+from train.stop import StopSignal
+from x2vlm.build import build_model
 from x2vlm.errors import CheckpointError, ConfigError, DataError
 
 
@@ -85,6 +87,17 @@ def test_frozen_and_idle_weights_stay(tmp_path):
     assert {name.split(".")[0] for name in same} == {"image_projection", "idle_head"}
     with pytest.raises(ConfigError, match=r"no parameter begins with 'imge'.*image_projection"):
         engine.freeze(model, ["imge"])
+
+
+def test_a_tower_trains_with_explicit_attention_on_a_cpu(tmp_path, tiny_config):
+    """The same numbers from plain products; models made elsewhere stay with the fused kernel."""
+    model, picture = build_model(tiny_config).eval(), torch.randn(2, 3, 64, 64)
+    before = model.encode_image(picture)
+    run, tasks = toy_run(tmp_path)
+    engine.Trainer(run, model, tasks, None, (), None, StopSignal())
+    fused = [[block.attn.fused_attn for block in m.vision.tower.blocks] for m in (model, build_model(tiny_config))]
+    assert fused == [[False, False], [True, True]]
+    torch.testing.assert_close(model.encode_image(picture), before, rtol=0, atol=1e-5)
 
 
 def test_accumulation_is_the_same_step(tmp_path):
@@ -269,3 +282,18 @@ def test_a_dead_data_worker_is_named(tmp_path):
     run, _ = toy_run(tmp_path, num_workers=1)
     with pytest.raises(TrainingError, match="data worker died"):
         train(run, ToyModel(), {"toy": Deadly(batch_size=8)})
+
+
+def test_a_slow_disk_changes_nothing(tmp_path):
+    """T8: the log says how long the steps waited for data."""
+    train_toy(tmp_path / "fast", steps=3, num_workers=1)
+    train_toy(tmp_path / "slow", steps=3, num_workers=1, task={"reading": 0.02})
+    assert_same_state(tmp_path / "fast", tmp_path / "slow")
+    assert sum(line["data_seconds"] for line in log(tmp_path / "slow", "train")) > 3 * 8 * 0.02 / 2
+
+
+def test_a_disk_that_does_not_answer_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(loader, "BATCH_SECONDS", 1)
+    monkeypatch.setattr(loader, "GRACE_SECONDS", 1)
+    with pytest.raises(TrainingError, match="gave no batch for nine minutes"):
+        train_toy(tmp_path, num_workers=1, task={"reading": 60.0})

@@ -103,9 +103,22 @@ def test_metrics(kind, processor, model):
     with torch.no_grad():
         scores, again = task.evaluate(model), task.evaluate(model)
     assert scores == again
-    assert {f"fresh_{name}" for name in SCORES[kind]} <= set(scores)
-    assert all(0 <= value <= 10 for value in scores.values())
+    assert {f"fresh_{name}" for name in {*SCORES[kind], *task.loss_weights}} <= set(scores)
+    assert all(0 <= value <= (1e3 if name.endswith("_loss") else 10) for name, value in scores.items())
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_validation_losses_are_means_over_whole_batches(processor, model):
+    """Of the validation records, unaltered, whatever the training data and their augmentation are."""
+    task = prepared("captioning", processor, data=SCENES, augmentation="train", label_smoothing=0.0)
+    task.batch_size = 2
+    records = StickerRecords(StickerData(split="test", count=5), 32)
+    with torch.no_grad():
+        found = task.validation_losses(model.eval(), records)
+        task.records, task.augmentation = records, "none"
+        batches = [task.collate([task.sample(i, np.random.default_rng(i)) for i in pair]) for pair in ((0, 1), (2, 3))]
+        losses = [task.training_step(model, batch)["caption_loss"] for batch in batches]
+    assert found == {"caption_loss": pytest.approx(float(sum(losses)) / 2)}
 
 
 def test_every_type_is_tested_or_reported():

@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,7 @@ class ToyTask(Task):
         bad: indices that cannot be read.
         nan_step: index of a sample that holds NaN.
         delay: seconds a training step sleeps.
+        reading: seconds it takes to read a sample.
         evaluation_seconds: how long an evaluation takes.
         uneven: process r leaves out r samples of its batch, as tasks do whose samples hold more or fewer texts.
     """
@@ -64,6 +66,7 @@ class ToyTask(Task):
     bad: tuple[int, ...] = ()
     nan: tuple[int, ...] = ()
     delay: float = 0.0
+    reading: float = 0.0
     dropout: bool = True
     evaluation_seconds: float = 0.0
     uneven: bool = False
@@ -72,6 +75,7 @@ class ToyTask(Task):
         return self.samples
 
     def sample(self, index, rng):
+        time.sleep(self.reading)
         if index in self.bad:
             raise DataError(f"toy.jsonl line {index}: cut off.", "data/line")
         point = np.random.default_rng(index).normal(size=SIZE)
@@ -154,12 +158,13 @@ def losses(folder: Path) -> dict[int, tuple[float, ...]]:
     return {line["step"]: tuple(v for k, v in sorted(line.items()) if k.endswith(("_loss", "grad_norm"))) for line in lines}
 
 
-def _child(folder: Path, output: Path, changes: dict, environment: dict, save_delay: float) -> None:
+def _child(folder: Path, output: Path, changes: dict, environment: dict, save_delay: float, patience: float) -> None:
     """Runs in a forked process: trains, and exits as `python -m train.pretrain` would."""
     stop = StopSignal().install()
     multiprocessing.set_start_method("fork", force=True)  # of data workers: as outside a fork server
     os.environ.update(environment)
     torch.set_num_threads(1)
+    engine.PATIENCE = timedelta(seconds=patience)
     if save_delay:
         _slow_writes(save_delay)
     with open(output, "w", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
@@ -191,11 +196,11 @@ class ToyRuns:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["tests.train.toy"])
 
-    def start(self, folder: Path, environment: dict | None = None, save_delay: float = 0.0, **changes):
+    def start(self, folder: Path, environment: dict | None = None, save_delay=0.0, patience=600.0, **changes):
         """The running process; `output` of it is the file with everything it prints."""
         output = self.folder / f"output-{next(self.count)}.txt"
         process = self.context.Process(
-            target=_child, args=(folder, output, changes, environment or {}, save_delay), daemon=False
+            target=_child, args=(folder, output, changes, environment or {}, save_delay, patience), daemon=False
         )
         process.start()
         process.output = output

@@ -61,9 +61,9 @@ class FileRecords(Sequence):
         except KeyError as error:
             raise DataError(f"{file.name(place)}: the entry has no {error.args[0]!r}.", "data/key") from None
         except (TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, DataError):
-                raise
             raise DataError(f"{file.name(place)}: the entry is not as the format wants it ({error}).", "data/entry") from None
+        except OSError as error:  # the file was there when the run began
+            raise DataError(f"{file.name(place)}: the file cannot be read now ({error.strerror}).", "data/missing") from None
         except DataError as error:
             raise DataError(f"{file.name(place)}: {error.message}", error.code) from None
 

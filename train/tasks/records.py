@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 
 from train.data.masking import MaskingConfig
@@ -18,6 +20,8 @@ from train.data.video import sample_frame_indices
 from train.tasks.base import Task
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import clean_caption
+
+VALIDATION_BATCH = 64
 
 
 @dataclass(kw_only=True)
@@ -90,8 +94,26 @@ class RecordTask(Task):
         return {
             f"{name}_{key}": value
             for name, records in self.validation_records.items()
-            for key, value in self.measure(model, records).items()
+            for key, value in (self.measure(model, records) | self.validation_losses(model, records)).items()
         }
+
+    def validation_losses(self, model: X2VLM, records: Sequence[dict[str, Any]]) -> dict[str, float]:
+        """Means of the training losses over whole batches of other records, not augmented; equal draws in every evaluation.
+
+        A contrastive loss depends on the size of its batch, here at most `VALIDATION_BATCH`.
+        """
+        reader = copy.copy(self)
+        reader.records, reader.augmentation = records, "none"
+        size = min(self.batch_size, VALIDATION_BATCH, len(records))
+        found: dict[str, list[float]] = {name: [] for name in self.loss_weights}
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # hard negatives are drawn
+            for start in range(0, len(records) - size + 1, size) if found else ():
+                batch = self.collate([reader.sample(i, np.random.default_rng(i)) for i in range(start, start + size)])
+                losses = self.training_step(model, send_to_device(batch, device_of(model)))
+                for name, values in found.items():
+                    values.append(losses[name].item())
+        return {name: sum(values) / len(values) for name, values in found.items()}
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """The task's metrics on some records; {} for a task that has none of its own."""
