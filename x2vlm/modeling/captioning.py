@@ -58,6 +58,9 @@ class X2VLMForCaptioning(TaskModel):
 class CaptionDecoder:
     """`x2vlm.generation.StepDecoder` over one batch of encoded pictures.
 
+    All beams of a picture are one sequence whose attention mask tells them apart: a beam sees its own ancestors among the
+    remembered tokens. Reordering beams changes the mask and moves no keys.
+
     Args:
         image_embeds: float[B, P, D]; context_mask: [B, P] for regions.
     """
@@ -68,24 +71,28 @@ class CaptionDecoder:
         self._contexts = model.fusion_encoder.project_context(image_embeds)
         self._text_cache = KeyValueCache(len(model.text_encoder.layers))
         self._fusion_cache = KeyValueCache(len(model.fusion_encoder.layers))
-        self._offset = model.config.text.pad_token_id + 1 if model.config.multilingual else 0
+        self._ancestors = torch.ones(len(image_embeds), 1, 0, dtype=torch.bool, device=image_embeds.device)
+        self._position = model.config.text.pad_token_id + 1 if model.config.multilingual else 0
 
     def step(self, token_ids: Tensor) -> Tensor:
         """int64[N, T] new tokens to float[N, V] logits of the next one."""
-        model, (rows, new) = self._model, token_ids.shape
-        past, device = self._text_cache.length, token_ids.device
-        masks = token_ids.new_full((rows, 1), self._mask_token_id)
-        positions = torch.arange(past, past + new + 1, device=device)
-        sees = torch.arange(past + new + 1, device=device)[None] <= positions[:, None]
-        text_embeds = model.text_encoder(
-            torch.cat([token_ids, masks], dim=1), sees[None], positions[None] + self._offset, self._text_cache, keep=new
-        )
-        fused = model.fusion_encoder(
-            text_embeds, sees[None], self._contexts, self._context_mask, cache=self._fusion_cache, keep=new
-        )
-        return model.masked_lm_head(fused[:, -1])
+        model, batch, (rows, new), device = self._model, len(self._ancestors), token_ids.shape, token_ids.device
+        beams = rows // batch
+        masks = token_ids.new_full((batch, beams), self._mask_token_id)
+        ids = torch.cat([token_ids.view(batch, -1), masks], dim=1)
+        beam = torch.arange(beams, device=device)
+        beam = torch.cat([beam.repeat_interleave(new), beam])
+        place = torch.cat([torch.arange(new, device=device).repeat(beams), torch.full((beams,), new, device=device)])
+        among_new = (beam[:, None] == beam) & (place[:, None] >= place)
+        sees = torch.cat([self._ancestors[:, beam], among_new.expand(batch, -1, -1)], dim=2)
+
+        positions, keep = self._position + place[None], beams * new
+        text_embeds = model.text_encoder(ids, sees, positions, self._text_cache, keep)
+        fused = model.fusion_encoder(text_embeds, sees, self._contexts, self._context_mask, cache=self._fusion_cache, keep=keep)
+        self._ancestors = sees[:, keep:, :-beams]  # what a [MASK] sees, itself left out, is what its beam has written
+        self._position += new
+        return model.masked_lm_head(fused[:, keep:].flatten(0, 1))
 
     def reorder(self, rows: Tensor) -> None:
         """See `x2vlm.generation.StepDecoder.reorder`."""
-        self._text_cache.reorder(rows)
-        self._fusion_cache.reorder(rows)
+        self._ancestors = self._ancestors.flatten(0, 1)[rows].unflatten(0, (len(self._ancestors), -1))

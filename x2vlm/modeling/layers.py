@@ -33,16 +33,19 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """float[..., in_features] to float[..., out_features]."""
         trains, few = torch.is_grad_enabled() and self.weight.requires_grad, x.numel() <= FEW_ROWS * self.in_features
-        whole = x.dtype != torch.float32 or self.out_features % BLOCK == 0
-        if trains or not (few and whole and x.is_cpu):
+        if trains or not (few and x.is_cpu) or self.out_features < BLOCK:
             return super().forward(x)
         weight, bias, rows = self.weight, self.bias, x.reshape(-1, self.in_features)
         if x.dtype == torch.float32:
-            blocks = weight.view(-1, BLOCK, self.in_features)
-            out = torch.baddbmm(bias.view(-1, 1, BLOCK), rows.expand(len(blocks), -1, -1), blocks.mT).transpose(0, 1)
+            count = self.out_features // BLOCK
+            whole, blocks = count * BLOCK, weight[: count * BLOCK].view(count, BLOCK, -1)
+            out = torch.baddbmm(bias[:whole].view(count, 1, BLOCK), rows.expand(count, -1, -1), blocks.mT)
+            out = out.transpose(0, 1).reshape(-1, whole)
+            if whole < self.out_features:
+                out = torch.cat([out, F.linear(rows, weight[whole:], bias[whole:])], dim=1)
         else:
-            out = torch.addmm(bias[:, None], weight, rows.T).T.contiguous()  # fused attention wants whole rows
-        return out.reshape(*x.shape[:-1], self.out_features)
+            out = (weight @ rows.T).T.contiguous() + bias  # fused attention wants whole rows
+        return out.view(*x.shape[:-1], self.out_features)
 
 
 def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
-from timm.models.beit import Beit
+from timm.models.beit import Attention, Beit
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -82,6 +82,14 @@ def pool_regions(image_embeds: Tensor, patch_mask: Tensor, image_index: Tensor) 
     return torch.cat([torch.einsum("rp,rpd->rd", weights, patches)[:, None], patches], dim=1)
 
 
+class RelativeAttention(Attention):
+    """BEiT's attention with its position bias gathered as attention wants it, head by head; timm's way turns it round first."""
+
+    def _get_rel_pos_bias(self) -> Tensor:
+        table, index = self.relative_position_bias_table.T.contiguous(), self.relative_position_index
+        return table.gather(1, index.flatten().expand(len(table), -1)).view(1, len(table), *index.shape)
+
+
 def sincos_positions(grid_size: int, width: int) -> Tensor:
     """Fixed two-dimensional positions, float[grid_size**2, width]: a quarter of the width each for sin and cos of x and y."""
     frequencies = torch.exp(torch.arange(width // 4) * (-math.log(1e4) / (width // 4)))
@@ -123,7 +131,9 @@ def build_tower(config: VisionConfig) -> nn.Module:
         **shared, init_values=config.layer_scale, use_abs_pos_emb=absolute, use_rel_pos_bias=not absolute, global_pool="avg"
     )
     if not absolute:
-        for block in tower.blocks:  # one index for all: at 768 px each copy is 42 MB
+        for block in tower.blocks:
+            block.attn.__class__ = RelativeAttention  # timm's block names its class of attention itself
+            # One index for all: at 768 px each copy is 42 MB.
             block.attn.relative_position_index = tower.blocks[0].attn.relative_position_index
     else:
         tower.pos_embed.requires_grad_(False)
