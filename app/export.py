@@ -113,6 +113,7 @@ def npz(shown: Shown) -> bytes:
     for k, layer in enumerate(shown.layers):
         if layer.explanation:
             arrays[f"maps_{k}"] = layer.explanation.maps
+            arrays[f"overall_{k}"] = layer.explanation.overall
             arrays[f"words_{k}"] = np.array([word.text for word in layer.explanation.words])
         if layer.grounding:
             arrays[f"box_{k}"] = np.array(layer.grounding.box_xyxy)

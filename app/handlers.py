@@ -196,7 +196,7 @@ def _overlay(shown: Shown, explanation: Explanation, look: Look) -> Image.Image:
         heat,
         look.opacity,
         look.colormap,
-        heat_range(explanation.maps),
+        heat_range(heat if word is None else explanation.maps),
         look.threshold,
         look.smooth,
     )

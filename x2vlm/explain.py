@@ -172,6 +172,16 @@ def merge_pieces(token_maps: Tensor, word_index: Sequence[int], num_words: int) 
     return maps.view(num_words, side, side).numpy()
 
 
+def overall_map(token_maps: Tensor) -> np.ndarray:
+    """Map of a whole text float32 (G, G) from those of all its tokens float[T, G*G]: their mean, `[CLS]` and `[SEP]` included.
+
+    The special tokens gather what the words found, so the mean over all points better than the words alone (the same
+    choice as ALBEF's for grounding, arXiv 2107.07651).
+    """
+    side = round(token_maps.shape[-1] ** 0.5)
+    return token_maps.float().mean(0).view(side, side).cpu().numpy()
+
+
 def left_to_right_layout(prompt_ids: Sequence[int], piece_ids: Sequence[int], mask_id: int) -> tuple[Tensor, Tensor, Tensor]:
     """A caption laid out so that one pass scores each of its tokens as generation would.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from x2vlm.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from x2vlm.explain import agreement, merge_pieces, relevance, trace_attention
+from x2vlm.explain import agreement, merge_pieces, overall_map, relevance, trace_attention
 from x2vlm.processing import TokenizedText
 from x2vlm.results import Explanation, Grounding, Verdict
 from x2vlm.suite import Member
@@ -40,6 +40,7 @@ def ground_phrases(
                 text=tokens.text,
                 words=tokens.words,
                 maps=merge_pieces(heat[i], tokens.word_index, len(tokens.words)),
+                overall=overall_map(heat[i, : len(tokens.ids)]),
                 target="match" if matching else "box",
                 method="gradient",
                 layer=member.settings.explain_layer,

@@ -284,11 +284,11 @@ class Predictor:
             explained = {"match": match_target, "caption": caption_target, "box": box_target}[target](member, text)
         embeds = scene.embeds(member, cancel).whole
         check_cancel(cancel)
-        words, maps, score = explain_text(
+        words, maps, overall, score = explain_text(
             member, embeds, explained, method, layer, head, check_number("seed", seed, 0, 2**63 - 1)
         )
         tokens = explained.tokens
-        return Explanation(tokens.text, words, maps, target, method, layer, score, tokens.truncated_at)
+        return Explanation(tokens.text, words, maps, overall, target, method, layer, score, tokens.truncated_at)
 
     def match(self, scene: Any, texts: str | Sequence[str], *, cancel: Cancel | None = None) -> tuple[Match, ...]:
         """Say how well texts fit a picture or clip; one Match per text, in their order."""
@@ -364,7 +364,7 @@ class Predictor:
         member, scene = self._member("match", "matching"), self.encode(scene, cancel=cancel)
         steps, draws = check_number("steps", steps, 1, 100), check_number("draws", draws, 1, 50)
         tokens, grid = member.processor.tokenize(explanation.text), member.model.config.vision.grid_size
-        if explanation.maps.shape[1:] != (grid, grid):
+        if explanation.overall.shape != (grid, grid):
             raise ParameterError(f"The map is not on this model's {grid} x {grid} patches. Explain again.", "param/range")
         visual = member.processor.images(scene.frames).to(member.device, member.dtype)
         visual = visual if scene.kind == "video" else visual[0]

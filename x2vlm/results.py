@@ -107,9 +107,10 @@ class Agreement(_Result):
 
 @dataclass(frozen=True)
 class Explanation(_Result):
-    """One map per word of `text`.
+    """One map per word of `text`, and one of the text as a whole.
 
-    `maps` is float32 (words, grid, grid), not normalised; for a clip it is the map of the temporal mean.
+    `maps` is float32 (words, grid, grid), `overall` float32 (grid, grid), the mean over all tokens, the special ones too; not
+    normalised. For a clip they are maps of the temporal mean.
     `score` is the explained quantity (match probability, token probability, or box coordinate sum).
     `truncated_at` is the character at which the text was cut, None if it was not.
     """
@@ -117,16 +118,12 @@ class Explanation(_Result):
     text: str
     words: tuple[Word, ...]
     maps: np.ndarray
+    overall: np.ndarray
     target: Target
     method: str
     layer: int | None
     score: float
     truncated_at: int | None = None
-
-    @property
-    def overall(self) -> np.ndarray:
-        """float32 (grid, grid): the mean over words."""
-        return self.maps.mean(axis=0)
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,8 @@ def explain_text(
     layer: int | None,
     head: int | str | None,
     seed: int,
-) -> tuple[tuple[Word, ...], np.ndarray, float]:
-    """Words, their maps float32 (words, G, G), and the score. `image-gradcam` gives one map for the text as a whole."""
+) -> tuple[tuple[Word, ...], np.ndarray, np.ndarray, float]:
+    """Words, their maps float32 (words, G, G), the whole text's (G, G), and the score; of `image-gradcam` both are one map."""
     seen: list[Tensor] = []
 
     def objective(fused: Tensor) -> Tensor:
@@ -126,19 +126,20 @@ def explain_text(
     inputs = (member.model, target.text_embeds, target.attention_mask, image_embeds, objective)
     words, text = target.tokens.words, target.tokens.text
     if method == "image-gradcam":
-        words = (Word(text, 0, len(text)),)
-        maps = explain.merge_pieces(explain.image_gradcam(*inputs)[None], [0], 1)
+        words, word_index = (Word(text, 0, len(text)),), (0,)
+        token_maps = explain.image_gradcam(*inputs)[None]
     elif method == "random":
         objective(member.model.fuse(target.text_embeds, target.attention_mask, image_embeds))
-        maps = explain.merge_pieces(explain.random_maps(image_embeds, len(words), seed), range(len(words)), len(words))
+        token_maps, word_index = explain.random_maps(image_embeds, len(words), seed), range(len(words))
     else:
         if method == "rollout":
-            token_maps = explain.rollout(*inputs)[0]
+            everything = explain.rollout(*inputs)[0]
         else:
-            token_maps = explain.relevance(explain.trace_attention(*inputs), method, layer, head)[0]
-        maps = explain.merge_pieces(token_maps[-len(target.word_index) :], target.word_index, len(words))
+            everything = explain.relevance(explain.trace_attention(*inputs), method, layer, head)[0]
+        token_maps, word_index = everything[-len(target.word_index) :], target.word_index
+    maps = explain.merge_pieces(token_maps, word_index, len(words))
     with torch.no_grad():
-        return words, maps, target.score(seen[0])
+        return words, maps, explain.overall_map(token_maps), target.score(seen[0])
 
 
 def _plain(

@@ -48,6 +48,11 @@ def unit(text: str) -> float:
     return int(hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8], 16) / 2**32
 
 
+def pixels_of(scene: Any) -> str:
+    """A name for what is in the picture, so that answers about different pictures differ."""
+    return hashlib.sha256(scene.image.tobytes()).hexdigest()[:12]
+
+
 def split_words(text: str, probable: bool = False) -> tuple[Word, ...]:
     return tuple(Word(m[0], m.start(), m.end(), unit(m[0]) if probable else None) for m in re.finditer(r"\S+", text))
 
@@ -77,7 +82,11 @@ class StubPredictor:
         note="A stand-in for tests.",
     )
 
-    def _work(self, name: str) -> None:
+    def work(self, text: str) -> None:
+        """What every call does, with what it is about."""
+        time.sleep(self.delay)
+
+    def _work(self, name: str, text: str = "") -> None:
         if name in self.missing:
             raise CheckpointError(self.missing[name], "ckpt/keys")
         with self._lock:
@@ -85,7 +94,7 @@ class StubPredictor:
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
         try:
-            time.sleep(self.delay)
+            self.work(text)
         finally:
             with self._lock:
                 self._now -= 1
@@ -104,9 +113,10 @@ class StubPredictor:
 
     def caption(self, scene: Scene, *, num_captions: int = 1, prefix: str | None = None, **_: Any) -> tuple[Caption, ...]:
         self._work("caption")
+        seen = pixels_of(scene)
         texts = [CAPTION, "a car", "a dog on grass", "grass", "a picture"][:num_captions]
         return tuple(
-            Caption(t, -1.0 - k, tuple(t.split()), (-0.1,) * len(t.split()), split_words(t, True), 0.9 - 0.1 * k)
+            Caption(t, -1.0 - k, tuple(t.split()), (-0.1,) * len(t.split()), split_words(t, True), 0.9 - 0.1 * (k + unit(seen)))
             for k, t in enumerate(texts)
         )
 
@@ -115,6 +125,7 @@ class StubPredictor:
         self._work("answer")
         texts = (choices or ["red", "blue", "two", "yes", "no"])[:top_k]
         weights = np.array([2.0**-k for k in range(len(texts))])
+        weights[0] += unit(pixels_of(scene) + question)
         found = tuple(Answer(t, float(p)) for t, p in zip(texts, weights / weights.sum()))
         return Answers(question, found, mode or "rank")
 
@@ -126,11 +137,12 @@ class StubPredictor:
 
     def _ground(self, scene: Scene, phrase: str, explain: bool, frame: int | None) -> Grounding:
         width, height = scene.size
-        x, y = 0.6 * unit(phrase), 0.6 * unit(phrase + "y")
+        seen = pixels_of(scene)
+        x, y = 0.6 * unit(phrase + seen), 0.6 * unit(phrase + "y" + seen)
         box = (x * width, y * height, (x + 0.3) * width, (y + 0.3) * height)
         match = 0.05 if "unicorn" in phrase else 0.5 + 0.49 * unit(phrase + "m")
         verdict = "absent" if match < 0.3 else "found" if match >= 0.7 else "unsure"
-        why = self._explanation(phrase, "match", "gradient", None) if explain else None
+        why = self._explanation(scene, phrase, "match", "gradient", None) if explain else None
         agreement = Agreement(True, 0.74, 0.09) if explain else None
         if frame is None and scene.kind == "video":
             frame = len(scene.frames) // 2
@@ -140,22 +152,25 @@ class StubPredictor:
         self, scene: Scene, text: str, *, target: str = "match", layer: int | None = None, method: str = "gradient", **_: Any
     ) -> Explanation:
         self._work("explain")
-        return self._explanation(text, target, method, layer)
+        return self._explanation(scene, text, target, method, layer)
 
-    def _explanation(self, text: str, target: str, method: str, layer: int | None) -> Explanation:
-        words = split_words(text)
+    def _explanation(self, scene: Scene, text: str, target: str, method: str, layer: int | None) -> Explanation:
+        words, seen = split_words(text), pixels_of(scene)
         rows, columns = np.mgrid[0:GRID, 0:GRID]
         maps = [
-            np.exp(-((rows - GRID * unit(w.text)) ** 2 + (columns - GRID * unit(w.text + "c")) ** 2) / 4) * unit(w.text + "h")
+            np.exp(-((rows - GRID * unit(w.text)) ** 2 + (columns - GRID * unit(w.text + "c")) ** 2) / 4)
+            * unit(w.text + "h" + seen)
             for w in words
         ]
         if "flat" in text:
             maps = [np.zeros((GRID, GRID)) for _ in words]
-        return Explanation(text, words, np.array(maps, np.float32), target, method, layer, 0.8)
+        stack = np.array(maps, np.float32)
+        return Explanation(text, words, stack, stack.mean(axis=0), target, method, layer, 0.8)
 
     def match(self, scene: Scene, texts: list[str], **_: Any) -> tuple[Match, ...]:
-        self._work("match")
-        return tuple(Match(text, unit(text), unit(text + "s") - 0.5) for text in texts)
+        self._work("match", texts[0] if texts else "")
+        seen = pixels_of(scene)
+        return tuple(Match(text, unit(text + seen), unit(text + "s" + seen) - 0.5) for text in texts)
 
     def match_over_time(self, scene: Scene, text: str, **_: Any) -> tuple[tuple[float, float], ...]:
         self._work("match_over_time")

@@ -249,15 +249,15 @@ def test_deletion_check_tells_a_map_that_matters(tiny_config, tiny_processor, sc
     model.fuse = lambda text, mask, image, context_mask=None: image[:, :1]
     model.match_logits = lambda fused: torch.stack([-fused[:, 0, 0], fused[:, 0, 0]], -1)
     explanation = predictor.explain(scene, "a red car", method="random")
-    maps = np.zeros((1, 4, 4), np.float32)
-    maps[0, 1, 1] = 1
-    right = predictor.deletion_check(scene, dataclasses.replace(explanation, maps=maps), steps=8, draws=3)
-    wrong = predictor.deletion_check(scene, dataclasses.replace(explanation, maps=1 - maps), steps=8, draws=3)
+    heat = np.zeros((4, 4), np.float32)
+    heat[1, 1] = 1
+    right = predictor.deletion_check(scene, dataclasses.replace(explanation, overall=heat), steps=8, draws=3)
+    wrong = predictor.deletion_check(scene, dataclasses.replace(explanation, overall=1 - heat), steps=8, draws=3)
     assert right.faithfulness > 0 > wrong.faithfulness
     assert len(right.fractions) == len(right.by_heat) == len(right.by_chance) == 9
     assert right.by_heat[0] == right.by_chance[0] > right.by_heat[1] == pytest.approx(0.5)
     assert right.by_heat[-1] == right.by_chance[-1]
-    other = dataclasses.replace(explanation, maps=np.zeros((1, 5, 5), np.float32))
+    other = dataclasses.replace(explanation, overall=np.zeros((5, 5), np.float32))
     with pytest.raises(ParameterError, match="param/range"):
         predictor.deletion_check(scene, other)
 
@@ -266,3 +266,22 @@ def test_writing_a_caption_between_changes_nothing(tiny_predictor, scene):
     first = tiny_predictor.explain(scene, TEXT).maps
     tiny_predictor.caption(scene, max_new_tokens=5)
     assert np.array_equal(first, tiny_predictor.explain(scene, TEXT).maps) and not is_flat(first[0])
+
+
+def test_the_map_of_a_whole_text_is_the_mean_over_all_its_tokens(tiny_config, tiny_processor, scene):
+    from x2vlm.build import build_model
+
+    torch.manual_seed(0)
+    predictor = Predictor.from_model(build_model(tiny_config), tiny_processor)
+    member, text = predictor._member("match"), "a red car"
+    ids = torch.tensor([tiny_processor.tokenize(text).ids])
+    embeds = predictor.encode(scene).embeds(member, None).whole
+    model = member.model
+    mask = torch.ones_like(ids)
+    trace = explain.trace_attention(
+        model, model.encode_text(ids, mask), mask, embeds, lambda fused: model.match_logits(fused)[:, 1]
+    )
+    expected = explain.relevance(trace)[0].mean(0).numpy()
+    for found in (predictor.explain(scene, text), predictor.ground(scene, [text, "a car"])[0].explanation):
+        np.testing.assert_allclose(found.overall.ravel(), expected, atol=1e-6)
+        assert not np.allclose(found.maps.mean(0).ravel(), expected)

@@ -82,14 +82,11 @@ class Grounding(RecordTask):
         return {"accuracy": accuracy} | ({"pointing": float(np.concatenate(hits).mean())} if hits else {})
 
     def _fuse(self, model, text_embeds, mask, embeds) -> tuple[Tensor, Tensor | None]:
-        """Fused phrases and their maps float (N, G, G), summed over words; None without a matching head."""
+        """Fused phrases and their maps float (N, G, G), `Explanation.overall`; None without a matching head."""
         if "matching" not in model.config.heads:
             return model.fuse(text_embeds, mask, embeds), None
         trace = trace_attention(model, text_embeds, mask, embeds, lambda fused: model.match_logits(fused)[:, 1])
-        words = mask.clone()
-        words[:, 0] = 0
-        words[torch.arange(len(words)), mask.sum(dim=1) - 1] = 0
-        heat = (relevance(trace, layer=self.explain_layer) * words[..., None]).sum(dim=1)
+        heat = (relevance(trace, layer=self.explain_layer) * mask[..., None]).sum(dim=1)
         side = model.config.vision.grid_size
         return trace.fused_embeds, heat.unflatten(1, (side, side))
 
