@@ -14,7 +14,7 @@ from x2vlm.errors import MediaError
 
 from . import limits, panels
 from .components import uploaded
-from .runtime import Media, Studio, friendly
+from .runtime import Media, Studio, served
 
 Method = Literal["gradient", "attention", "rollout", "image-gradcam", "random"]
 
@@ -149,5 +149,5 @@ def publish(studio: Studio) -> None:
     """Offer the endpoints inside the present `gr.Blocks`."""
     endpoints = Endpoints(studio)
     for name in ("caption", "ask", "ground", "explain", "match"):
-        endpoint = friendly(getattr(endpoints, name))
-        gr.api(endpoint, api_name=name, api_visibility="public", concurrency_id="model", concurrency_limit=limits.WORKERS)
+        endpoint = served(studio.gate, getattr(endpoints, name))
+        gr.api(endpoint, api_name=name, api_visibility="public", concurrency_id="model", concurrency_limit=limits.AT_ONCE)

@@ -1,6 +1,7 @@
 """The page's texts in English, Korean and Chinese. Results of the model are not translated.
 
-Labels go through `gr.I18n`; our own HTML carries all three languages and shows the page's (`theme.py` picks by `html[lang]`).
+Labels go through `gr.I18n`; our own HTML carries all three languages and shows the page's (`theme.py` picks by `html[lang]`);
+plain sentences of the moment, such as refusals and stages of work, are in the language that the browser asks for.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 
 LANGUAGES = ("en", "ko", "zh")
 
@@ -273,6 +275,11 @@ TEXT: dict[str, tuple[str, str, str]] = {
         "상자는 프레임마다 따로 찾으며 추적하지 않습니다.",
         "框逐帧查找，不做跟踪。",
     ),
+    "reading": ("Reading the file", "파일 읽는 중", "正在读取文件"),
+    "looking": ("Looking", "보는 중", "正在观察"),
+    "thinking": ("Thinking", "생각하는 중", "正在思考"),
+    "writing": ("Writing", "쓰는 중", "正在书写"),
+    "explaining": ("Drawing the map", "지도 그리는 중", "正在绘制热图"),
     "loading": ("Loading the model …", "모델을 불러오는 중 …", "正在加载模型…"),
     "ready": ("{name} · {device} · {hash}", "{name} · {device} · {hash}", "{name} · {device} · {hash}"),
     "model_note": ("{text}", "{text}", "{text}"),
@@ -324,6 +331,13 @@ I18N = gr.I18n(
         for locale in locales
     }
 )
+
+
+def language() -> int:
+    """Number of the language in which the present event's browser asks; English where nobody says."""
+    request = LocalContext.request.get(None)
+    wanted = request.headers.get("accept-language", "").lower() if request is not None else ""
+    return next((k for k, spoken in enumerate(LANGUAGES) if wanted.startswith(spoken)), 0)
 
 
 def t(key: str) -> Any:

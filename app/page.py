@@ -12,7 +12,8 @@ from x2vlm.errors import X2VLMError
 from . import limits
 from .examples import Example
 from .handlers import Handlers
-from .runtime import friendly
+from .refusals import told
+from .runtime import friendly, served
 from .view import Shown, loaded
 
 Rules = dict[Any, Callable[[Any], Any]]
@@ -46,15 +47,15 @@ class Page:
         """An event that calls the model: one queue for all of them, fields checked before a place in it is taken."""
         event = bind(
             triggers,
-            friendly(fn),
+            served(self.handlers.studio.gate, fn),
             inputs,
             outputs,
             api_name=f"on_{fn.__name__}",
             api_visibility="private",
             validator=checks(inputs, {self.shown: loaded} | rules) if rules is not None else None,
             concurrency_id="model",
-            concurrency_limit=limits.WORKERS,
-            **({"show_progress": "minimal"} | options),
+            concurrency_limit=limits.AT_ONCE,
+            **({"show_progress": "minimal", "show_progress_on": cards_of(outputs)} | options),
         )
         self.model_events.append(event)
         return event
@@ -69,6 +70,11 @@ class Page:
     def context(self) -> list[Any]:
         """The first inputs of every model event."""
         return [self.shown, self.look, self.model]
+
+
+def cards_of(outputs: list) -> list | None:
+    """Where stages of work are shown: the tab's card and the canvas, which are always in view."""
+    return [component for component in outputs if isinstance(component, gr.HTML)][:2] or None
 
 
 def initial(update: dict[str, Any] | None) -> dict[str, Any]:
@@ -103,5 +109,5 @@ def _problem(rule: Callable[[Any], Any] | None, value: Any) -> str:
         if rule is not None:
             rule(value)
     except X2VLMError as error:
-        return str(error)
+        return told(error)
     return ""

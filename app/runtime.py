@@ -5,24 +5,31 @@ Nothing of a visitor is kept here but encoded scenes, which are immutable and fe
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import logging
 import os
 import threading
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 from PIL import Image
 
 from x2vlm.errors import Cancelled, CheckpointError, MediaError, X2VLMError
 from x2vlm.media import open_media, shown_name
 
 from . import limits
+from .i18n import TEXT, language
+from .refusals import told
 
 try:
     import spaces
@@ -55,8 +62,20 @@ class Seen:
     notes: tuple[str, ...]
 
 
+PROGRESS = gr.Progress()
+
+
+def tell(share: float, stage: str) -> None:
+    """Show on the page what is being done for the present event; nothing where there is none."""
+    PROGRESS(share, desc=TEXT[stage][language()])
+
+
 class Busy(X2VLMError):
     """No place for another call now; codes `busy/*`."""
+
+
+STOPPED: ContextVar[threading.Event | None] = ContextVar("stopped", default=None)
+"""The stop flag of the present event."""
 
 
 class Gate:
@@ -64,33 +83,55 @@ class Gate:
 
     def __init__(self, workers: int = limits.WORKERS):
         self.workers = workers
+        self.draining = False
+        self.busy = 0  # events that have begun
         self._slots = threading.BoundedSemaphore(workers)
         self._flags: dict[str, set[threading.Event]] = defaultdict(set)
         self._lock = threading.Lock()
-        self.draining = False
+        self._changed = 0.0
+
+    @contextlib.contextmanager
+    def event(self, waited: float = 0.0) -> Iterator[None]:
+        """One event from its beginning to its end, which a drain waits for; `waited` is in seconds."""
+        with self._lock:
+            self._changed = time.monotonic()
+            if self.draining:
+                raise Busy("The server is restarting and nothing was started. Try again in a minute.", "busy/draining")
+            if waited > limits.WAIT_SECONDS:
+                raise Busy(f"This waited over {limits.WAIT_SECONDS} s and was not started. Try again later.", "busy/queue")
+            self.busy += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._changed = time.monotonic()
+                self.busy -= 1
 
     @contextlib.contextmanager
     def job(self, visitor: str) -> Iterator[threading.Event]:
-        """Hold one slot; yields the flag that `cancel` sets."""
-        if self.draining:
-            raise Busy("The server is restarting and nothing was started. Try again in a minute.", "busy/draining")
-        flag = threading.Event()
+        """Something done for a visitor; yields the flag that `cancel` sets."""
+        flag = STOPPED.get() or threading.Event()
         with self._lock:
             self._flags[visitor].add(flag)
         try:
-            if not self._slots.acquire(timeout=limits.SLOT_WAIT_SECONDS):
-                raise Busy(f"All workers were busy for {limits.SLOT_WAIT_SECONDS} s. Try again in a minute.", "busy/queue")
-            try:
-                if flag.is_set():
-                    raise Cancelled("Stopped before it began.", "job/cancelled")
-                yield flag
-            finally:
-                self._slots.release()
+            yield flag
         finally:
             with self._lock:
                 self._flags[visitor].discard(flag)
                 if not self._flags[visitor]:
                     del self._flags[visitor]
+
+    @contextlib.contextmanager
+    def slot(self, flag: threading.Event) -> Iterator[None]:
+        """Hold one of the workers, unless the job was stopped while it waited."""
+        if not self._slots.acquire(timeout=limits.WAIT_SECONDS):
+            raise Busy(f"All workers were busy for {limits.WAIT_SECONDS} s. Try again in a minute.", "busy/queue")
+        try:
+            if flag.is_set():
+                raise Cancelled("Stopped before it began.", "job/cancelled")
+            yield
+        finally:
+            self._slots.release()
 
     def cancel(self, visitor: str) -> None:
         """Stop what this visitor has at work or waiting."""
@@ -98,10 +139,20 @@ class Gate:
             for flag in self._flags.get(visitor, ()):
                 flag.set()
 
-    def drain(self, seconds: float = limits.DRAIN_SECONDS) -> bool:
-        """Take no new call and wait for those at work; False when time ran out."""
+    def drain(self, seconds: float = limits.DRAIN_SECONDS, quiet: float = 1.0) -> bool:
+        """Begin no event any more, and wait until those at work have ended and nobody came to be told so for `quiet` seconds.
+
+        Returns:
+            False when time ran out.
+        """
         self.draining = True
-        return all(self._slots.acquire(timeout=seconds) for _ in range(self.workers))
+        self._changed = time.monotonic()
+        deadline = self._changed + seconds
+        while self.busy or time.monotonic() - self._changed < quiet:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
 
 
 class Models:
@@ -121,6 +172,11 @@ class Models:
     @property
     def default(self) -> str:
         return self.names[0]
+
+    @property
+    def ready(self) -> bool:
+        """Whether the default model is loaded."""
+        return self.default in self._loaded
 
     def __getitem__(self, name: str | None) -> Any:
         name = name or self.default
@@ -166,32 +222,47 @@ class Studio:
             X2VLMError: media, text or option cannot be used, the model lacks the task, stopped, or no place.
         """
         with self.gate.job(visitor) as flag:
-            return self._run(task, media, model, args, options, None if ZERO_GPU else flag)
+            opened = self._opened(self.models[model], media, flag)
+            with self.gate.slot(flag):
+                return self._run(task, media, model, opened, args, options, None if ZERO_GPU else flag)
 
-    def _work(self, task: str, media: Media, model: str | None, args: tuple, options: dict, cancel: Any) -> Any:
+    def _work(self, task: str, media: Media, model: str | None, opened: Any, args: tuple, options: dict, cancel: Any) -> Any:
         predictor = self.models[model]
-        scene = self._scene(predictor, media, cancel)
+        scene = self._scene(predictor, media, opened, cancel)
         if task == "look":
             return look(scene, *args)
+        tell(0.6, STAGES.get(task, "thinking"))
         if task in OWN_TASKS:
             return OWN_TASKS[task](predictor, scene, *args, cancel=cancel, **options)
         return getattr(predictor, task)(scene, *args, cancel=cancel, **options)
 
-    def _scene(self, predictor: Any, media: Media, cancel: Any) -> Any:
-        key = (id(predictor), media)
+    def _kept(self, predictor: Any, media: Media) -> Any:
         with self._lock:
+            key = (id(predictor), media)
             if key in self._scenes:
                 self._scenes.move_to_end(key)
-                return self._scenes[key]
+            return self._scenes.get(key)
+
+    def _opened(self, predictor: Any, media: Media, cancel: Any) -> Any:
+        """The decoded file, or None where its scene is kept. Nobody waits for the model meanwhile."""
+        if self._kept(predictor, media) is not None:
+            return None
         if not Path(media.path).is_file():
             raise MediaError("The file is no longer on the server. Upload it again.", "image/empty")
+        tell(0.1, "reading")
         frames = media.num_frames or predictor.info.num_frames
-        opened = open_media(media.path, frames, indices=media.indices, limits=limits.MEDIA, cancel=cancel)
-        scene = predictor.encode(opened, cancel=cancel)
-        with self._lock:
-            self._scenes[key] = scene
-            while len(self._scenes) > limits.SCENES:
-                self._scenes.popitem(last=False)
+        return open_media(media.path, frames, indices=media.indices, limits=limits.MEDIA, cancel=cancel)
+
+    def _scene(self, predictor: Any, media: Media, opened: Any, cancel: Any) -> Any:
+        scene = self._kept(predictor, media)
+        if scene is None:
+            opened = opened or self._opened(predictor, media, cancel)  # the scene may have been dropped since it was looked up
+            tell(0.3, "looking")
+            scene = predictor.encode(opened, cancel=cancel)
+            with self._lock:
+                self._scenes[id(predictor), media] = scene
+                while len(self._scenes) > limits.SCENES:
+                    self._scenes.popitem(last=False)
         return scene
 
 
@@ -222,7 +293,38 @@ def _ground_frames(predictor: Any, scene: Any, phrases: list[str], cancel: Any) 
     return [predictor.ground(scene, phrases, frame=k, explain=False, cancel=cancel) for k in range(len(scene.frames))]
 
 
+CRASHED = X2VLMError("Something broke on the server and was logged; nothing of yours is lost. Try again.", "job/crashed")
+STAGES = {"caption": "writing", "describe_region": "writing", "explain": "explaining"}
 OWN_TASKS = {"answer_region": _answer_region, "ground_frames": _ground_frames}
+
+
+def served(gate: Gate, handler: Callable) -> Callable:
+    """A handler as an event of the server: counted, not begun when it waited too long, stopped when it is cancelled."""
+
+    @friendly
+    @functools.wraps(handler)
+    def begun(*args: Any, **kwargs: Any) -> Any:
+        with gate.event(waited()):
+            return handler(*args, **kwargs)
+
+    @functools.wraps(handler)
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        flag = threading.Event()
+        STOPPED.set(flag)
+        try:
+            return await asyncio.to_thread(begun, *args, **kwargs)
+        except asyncio.CancelledError:  # Gradio lets go of the event, but cannot end its thread
+            flag.set()
+            raise
+
+    return guarded
+
+
+def waited() -> float:
+    """Seconds since the present event was asked for, by the doorman's watch; 0 where it saw none."""
+    request = LocalContext.request.get(None)
+    asked = getattr(request.state, "asked", None) if request is not None else None
+    return 0.0 if asked is None else time.monotonic() - asked
 
 
 def friendly(handler: Callable) -> Callable:
@@ -233,17 +335,11 @@ def friendly(handler: Callable) -> Callable:
         try:
             return handler(*args, **kwargs)
         except X2VLMError as error:
-            raise gr.Error(gr_text(str(error)), print_exception=False) from None
+            raise gr.Error(escape(told(error), quote=False), print_exception=False) from None
         except gr.Error:
             raise
         except Exception:
             log.exception("%s failed", handler.__name__)
-            message = "Something broke on the server and was logged; nothing of yours is lost. Try again. [job/crashed]"
-            raise gr.Error(message, print_exception=False) from None
+            raise gr.Error(told(CRASHED), print_exception=False) from None
 
     return guarded
-
-
-def gr_text(text: str) -> str:
-    """Escaped for a toast, which shows HTML."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

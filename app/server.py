@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import gradio as gr
-from gradio.utils import get_upload_folder
+from gradio.utils import get_space, get_upload_folder
+from starlette.middleware import Middleware
 
 from . import limits
+from .doorman import Doorman
 from .i18n import I18N
 from .theme import CSS, THEME
 
@@ -43,14 +45,15 @@ def serve(demo: gr.Blocks, port: int | None = None, share: bool = False, mcp: bo
         time.sleep(0.2)
     log.warning("stopping: finishing what is at work")
     demo.studio.gate.drain()
-    time.sleep(0.5)  # the last answer's way out
     demo.close(verbose=False)
 
 
 def start(demo: gr.Blocks, **options) -> str:
     """Launch without blocking; returns the local address."""
-    demo.queue(max_size=limits.QUEUE, default_concurrency_limit=limits.WORKERS)
-    _, address, _ = demo.launch(prevent_thread_lock=True, **(SETTINGS | options))
+    demo.queue(max_size=limits.QUEUE, default_concurrency_limit=limits.AT_ONCE, api_open=False)
+    quota = limits.JOBS_A_MINUTE if get_space() else None
+    door = Middleware(Doorman, studio=demo.studio, quota=quota)
+    _, address, _ = demo.launch(prevent_thread_lock=True, app_kwargs={"middleware": [door]}, **(SETTINGS | options))
     return address
 
 

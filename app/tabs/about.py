@@ -47,7 +47,8 @@ client.predict(media=handle_file("picture.png"), phrases=["a dog"], api_name="/g
 | `/match` | media, texts | match and similarity of every text |
 
 Media is a picture or a clip as an upload; paths and addresses of yours are never opened. Boxes are `x1, y1, x2, y2` in pixels
-of the upright picture. Start the app with `--mcp` to offer the same endpoints as MCP tools.
+of the upright picture. Start the app with `--mcp` to offer the same endpoints as MCP tools, which take media as a
+`data:` address. `/healthz` and `/readyz` tell how the server is.
 
 ## From the command line
 ```bash

@@ -10,9 +10,10 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from app import build_demo
+from app import build_demo, limits
 from app.i18n import I18N, LANGUAGES, TEXT, say, t
 from app.page import checks
+from app.refusals import SENTENCES, told
 from app.server import SETTINGS
 from app.view import loaded
 from tests.app.stub import StubPredictor
@@ -50,7 +51,7 @@ def test_every_event_says_how_visible_it_is(demo):
 def test_model_events_share_one_queue_and_view_events_none(demo):
     queued = [fn for fn in demo.fns.values() if fn.queue and fn.fn]
     assert queued and {fn.concurrency_id for fn in queued} == {"model"}
-    assert all(fn.concurrency_limit == 1 for fn in queued)
+    assert all(fn.concurrency_limit == limits.AT_ONCE for fn in queued)
     assert [fn for fn in demo.fns.values() if not fn.queue]
 
 
@@ -106,6 +107,18 @@ def test_html_carries_all_languages_and_escapes_values():
     html = say("twin_plain", name="<b>", width=1, height=2)
     assert [f'lang="{language}"' in html for language in LANGUAGES] == [True] * 3
     assert "<b>" not in html
+
+
+def test_refusals_are_of_codes_that_exist_and_fall_back_to_english(monkeypatch):
+    source = "".join(path.read_text() for folder in (APP, APP.parent / "x2vlm") for path in folder.rglob("*.py"))
+    built = {f"{area}/{reason}" for area in ("image", "video") for reason in re.findall(r"\{(?:area|kind)\}/(\w+)", source)}
+    written = set(re.findall(r'"(\w+/\w+)"\)', source)) | set(re.findall(r'"(\w+/\w+)"$', source, re.M))
+    assert set(SENTENCES) <= built | written
+    known, unknown = TextError("The text.", "text/empty"), TextError("Some text.", "text/unheard-of")
+    assert told(known) == "The text. [text/empty]"
+    monkeypatch.setattr("app.refusals.language", lambda: LANGUAGES.index("ko"))
+    assert told(known) == f"{SENTENCES['text/empty'][0]} [text/empty]"
+    assert told(unknown) == "Some text. [text/unheard-of]"
 
 
 def literal_keys() -> set[str]:

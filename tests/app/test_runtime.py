@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -12,10 +14,11 @@ import pytest
 
 from app import limits
 from app.components import uploaded
-from app.runtime import Busy, Gate, Media, Models, Studio
+from app.runtime import Busy, Gate, Media, Models, Studio, served
 from app.server import tidy
 from tests.app.stub import StubPredictor
 from x2vlm.errors import Cancelled, CheckpointError, MediaError
+from x2vlm.media import open_media
 
 
 def test_never_more_at_work_than_workers(picture_file):
@@ -34,7 +37,7 @@ def test_cancel_stops_waiting_and_running_jobs_of_one_visitor():
 
     def work(visitor: str) -> None:
         try:
-            with gate.job(visitor) as flag:
+            with gate.job(visitor) as flag, gate.slot(flag):
                 inside.set()
                 leave.wait(5)
                 outcomes[visitor] = flag.is_set()
@@ -59,17 +62,56 @@ def test_cancel_stops_waiting_and_running_jobs_of_one_visitor():
 
 def test_cancelled_job_frees_its_slot_and_the_next_one_runs(picture_file):
     studio = Studio(Models(lambda name: StubPredictor(), ("stub",)))
-    with pytest.raises(ZeroDivisionError), studio.gate.job("a"):
+    with pytest.raises(ZeroDivisionError), studio.gate.job("a") as flag, studio.gate.slot(flag):
         raise ZeroDivisionError
     assert studio.look(Media(str(picture_file)), None, "a").size == (300, 200)
 
 
 def test_busy_is_said(monkeypatch):
-    monkeypatch.setattr(limits, "SLOT_WAIT_SECONDS", 0.05)
-    gate = Gate(1)
-    with gate.job("a"), pytest.raises(Busy) as refusal, gate.job("b"):
+    monkeypatch.setattr(limits, "WAIT_SECONDS", 0.05)
+    gate, flag = Gate(1), threading.Event()
+    with gate.slot(flag), pytest.raises(Busy) as refusal, gate.slot(flag):
         pass
     assert refusal.value.code == "busy/queue"
+
+
+def test_a_job_that_waited_too_long_is_not_begun():
+    gate = Gate(1)
+    with gate.event(limits.WAIT_SECONDS - 1):
+        assert gate.busy == 1
+    with pytest.raises(Busy) as refusal, gate.event(limits.WAIT_SECONDS + 1):
+        pass
+    assert refusal.value.code == "busy/queue" and gate.busy == 0
+
+
+def test_nobody_waits_while_a_file_is_decoded(picture_file, clip_file, monkeypatch):
+    """A slow clip holds no worker: another visitor is answered meanwhile."""
+    decoding, decoded = threading.Event(), threading.Event()
+
+    def slow(path, *args, **options):
+        if path == str(clip_file):
+            decoding.set()
+            assert decoded.wait(20)
+        return open_media(path, *args, **options)
+
+    monkeypatch.setattr("app.runtime.open_media", slow)
+    studio = Studio(Models(lambda name: StubPredictor(), ("stub",)), workers=1)
+    with ThreadPoolExecutor(1) as pool:
+        clip = pool.submit(studio.run, "match", Media(str(clip_file)), None, "a", ["a"])
+        assert decoding.wait(20)
+        assert studio.run("match", Media(str(picture_file)), None, "b", ["b"])[0].text == "b"
+        assert not clip.done()
+        decoded.set()
+        assert clip.result(20)[0].text == "a"
+
+
+def test_stages_of_work_are_told_in_order(studio, picture_file, clip_file, monkeypatch):
+    told = []
+    monkeypatch.setattr("app.runtime.PROGRESS", lambda share, desc: told.append((share, desc)))
+    for path in (picture_file, clip_file, clip_file):
+        studio.run("caption", Media(str(path)), None, "v")
+    assert [stage for _, stage in told] == 2 * ["Reading the file", "Looking", "Writing"] + ["Writing"]
+    assert [share for share, _ in told[:3]] == sorted(share for share, _ in told[:3])
 
 
 def test_drain_waits_for_what_runs_and_refuses_the_rest():
@@ -77,7 +119,7 @@ def test_drain_waits_for_what_runs_and_refuses_the_rest():
     inside, finished = threading.Event(), []
 
     def work() -> None:
-        with gate.job("a"):
+        with gate.event():
             inside.set()
             time.sleep(0.2)
             finished.append(True)
@@ -85,11 +127,43 @@ def test_drain_waits_for_what_runs_and_refuses_the_rest():
     thread = threading.Thread(target=work)
     thread.start()
     assert inside.wait(5)
-    assert gate.drain(5) and finished
-    with pytest.raises(Busy) as refusal, gate.job("b"):
+    assert gate.drain(5, quiet=0.05) and finished
+    with pytest.raises(Busy) as refusal, gate.event():
         pass
     assert refusal.value.code == "busy/draining"
     thread.join()
+
+
+def test_drain_gives_up_in_time():
+    gate = Gate(1)
+    with gate.event():
+        assert not gate.drain(0.1, quiet=0.05)
+
+
+def test_a_cancelled_event_stops_its_thread():
+    """Gradio lets go of a cancelled event; what still waits for a worker on its behalf never begins."""
+    gate, began, outcomes = Gate(1), threading.Event(), []
+
+    def handler():
+        with gate.job("a") as flag:
+            began.set()
+            try:
+                with gate.slot(flag):
+                    outcomes.append("begun")
+            except Cancelled:
+                outcomes.append("stopped")
+
+    async def leave() -> None:
+        with gate.slot(threading.Event()):
+            event = asyncio.ensure_future(served(gate, handler)())
+            while not began.is_set():
+                await asyncio.sleep(0.01)
+            event.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await event
+
+    asyncio.run(leave())  # waits for its threads
+    assert outcomes == ["stopped"]
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../weights", "https://example.org/model", "someone/else", "mini "])
