@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
+import io
 import json
+import pickle
+import sys
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from app import examples as app_examples
+from app import runtime
 from app.handlers import Handlers
 from app.runtime import Media, Models, Studio
 from app.view import Shown
@@ -65,3 +73,51 @@ def test_stored_results_of_the_real_predictor_survive(real_studio, tmp_path):
         assert set(example.results) == set(app_examples.RESULTS)
         fresh = predictor.explain(predictor.encode(str(example.path)), example.texts.text)
         np.testing.assert_allclose(example.results["explain"].maps, fresh.maps, rtol=1e-3, atol=1e-6)
+
+
+class NoTensors(pickle.Pickler):
+    """Refuses tensors: on ZeroGPU, arguments and results cross to another process, which a CUDA tensor cannot do."""
+
+    def reducer_override(self, value):
+        import torch
+
+        assert not isinstance(value, torch.Tensor)
+        return NotImplemented
+
+
+def sent(value: Any) -> Any:
+    stream = io.BytesIO()
+    NoTensors(stream).dump(value)
+    return pickle.loads(stream.getvalue())
+
+
+def test_on_zero_gpu_only_plain_values_cross_the_decorator(real_studio, picture_file, clip_file, monkeypatch):
+    crossed = []
+
+    def gpu(work):
+        assert not inspect.iscoroutinefunction(work)
+
+        def elsewhere(*args):
+            crossed.append(args[0])
+            return sent(work(*sent(args)))
+
+        return elsewhere
+
+    monkeypatch.setitem(sys.modules, "spaces", SimpleNamespace(GPU=gpu))
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    place = importlib.util.spec_from_file_location("app.runtime_on_zero_gpu", runtime.__file__)
+    monkeypatch.setitem(sys.modules, place.name, importlib.util.module_from_spec(place))
+    on_zero_gpu = sys.modules[place.name]
+    place.loader.exec_module(on_zero_gpu)
+    studio = on_zero_gpu.Studio(real_studio.models)
+    for path in (picture_file, clip_file):
+        media = on_zero_gpu.Media(str(path))
+        assert studio.look(media, None, "v").frames
+        explanation = studio.run("explain", media, None, "v", "a red car")
+        assert isinstance(explanation.maps, np.ndarray)
+        studio.run("ground", media, None, "v", ["a dog"], explain=True)
+        studio.run("caption", media, None, "v", max_new_tokens=3)
+        studio.run("answer_region", media, None, "v", (10, 10, 100, 100), "what color is it?")
+        studio.run("deletion_check", media, None, "v", explanation, steps=2, draws=1)
+    assert crossed == 2 * ["look", "explain", "ground", "caption", "answer_region", "deletion_check"]
+    assert not runtime.ZERO_GPU and runtime.Studio(real_studio.models)._run.__name__ == "_work"
