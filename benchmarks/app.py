@@ -252,10 +252,11 @@ def browser(running: SimpleNamespace, visits: int = 3) -> list[Row]:
         with chromium() as driven:
             for _ in range(visits):
                 context = driven.new_context(viewport={"width": 1280, "height": 900})
+                context.set_default_timeout(60_000)
                 page = context.new_page()
                 page.add_init_script(WATCH_PAINT)
                 page.goto(running.address, wait_until="load")
-                painted.append(page.wait_for_function("window.painted", timeout=20_000).json_value())
+                painted.append(page.wait_for_function("window.painted").json_value())
                 after_load.append(max(0.0, painted[-1] - page.evaluate(LOADED)))
                 context.close()
     except LookupError as missing:
@@ -272,18 +273,19 @@ def make_pictures(folder: Path) -> list[Path]:
     return [save_scene("image", fresh_scene("image", number)[0], folder / f"scene{number}") for number in range(PICTURES)]
 
 
-def measure(clients: int) -> list[Row]:
+def measure(clients: int) -> Iterator[Row]:
+    """The rows, as soon as each is known: a later part that fails loses none of them."""
     with tempfile.TemporaryDirectory() as folder, server() as running:
-        rows = starting(running, FOLDER / "scene.png")
-        before = memory(running)
+        yield from starting(running, FOLDER / "scene.png")
+        yield Row("memory after the first answer", memory(running), "MiB")
+        yield from browser(running)
         pictures = make_pictures(Path(folder))
-        rows += browser(running)
-        rows += endpoints(running, pictures, 1, 10)
-        rows += endpoints(running, pictures, clients, 2)
-        rows += [Row("memory after the first answer", before, "MiB"), Row("memory after the load", memory(running), "MiB")]
+        yield from endpoints(running, pictures, 1, 10)
+        yield from endpoints(running, pictures, clients, 2)
+        yield Row("memory after the load", memory(running), "MiB")
     from x2vlm.predictor import Predictor
 
-    return rows + view_changes(Studio(Models(Predictor.from_pretrained)), FOLDER / "scene.png")
+    yield from view_changes(Studio(Models(Predictor.from_pretrained)), FOLDER / "scene.png")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -298,7 +300,7 @@ def main(arguments: list[str] | None = None) -> int:
     for row in rows:
         value = "-" if row.value is None else f"{row.value:.1f}"
         bar = "" if row.bar is None else f"bar <= {row.bar:g}"
-        print(f"{row.name:48} {value:>9} {row.unit:5}  {bar:14} {row.verdict:8} {row.detail}".rstrip())
+        print(f"{row.name:48} {value:>9} {row.unit:5}  {bar:14} {row.verdict:8} {row.detail}".rstrip(), flush=True)
     return 0
 
 
