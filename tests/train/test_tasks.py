@@ -108,6 +108,22 @@ def test_metrics(kind, processor, model):
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, model.parameters(), strict=True))
 
 
+def test_retrieval_by_features_alone(processor, model):
+    """Without the matching loss the model needs no such head; re-ranking one candidate leaves the features' first choice."""
+    task = prepared("retrieval", processor, data=SCENES, losses={"matching_loss": 0}, reranked=0)
+    both = prepared("retrieval", processor, data=SCENES, reranked=1)
+    features = build_model(processor.config.replace(heads=("contrastive",))).eval()
+    features.load_state_dict(model.eval().state_dict(), strict=False)
+    batch = batch_of(task)
+    losses = task.training_step(features, batch)
+    assert losses.keys() == {"contrastive_loss"}
+    torch.testing.assert_close(losses["contrastive_loss"], both.training_step(model, batch)["contrastive_loss"])
+    records = TestRecords(StickerRecords(StickerData(split="test", count=4), 32))
+    with torch.no_grad():
+        alone, first = task.measure(features, records), both.measure(model, records)
+    assert [alone[f"{side}_r@1"] for side in ("text", "image")] == [first[f"{side}_r@1"] for side in ("text", "image")]
+
+
 def test_validation_losses_are_means_over_whole_batches(processor, model):
     """Of the validation records, unaltered, whatever the training data and their augmentation are."""
     task = prepared("captioning", processor, data=SCENES, augmentation="train", label_smoothing=0.0)

@@ -1,4 +1,4 @@
-"""Retrieval: contrastive features and the matching head on in-batch hard negatives."""
+"""Retrieval: contrastive features and, unless its loss is switched off, the matching head on in-batch hard negatives."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from train.data.text import text_key
 from train.data.transforms import normalize
 from train.metrics.scores import retrieval_recall
 from train.tasks.records import RecordTask, choose
+from x2vlm.losses import contrastive_loss
 from x2vlm.modeling.retrieval import X2VLMForRetrieval
 from x2vlm.modeling.x2vlm import X2VLM
 
@@ -22,7 +23,7 @@ class Retrieval(RecordTask):
     """One random caption of each picture or clip; pairs of one `image_id` (or, without ids, of equal words) are all positives.
 
     Attributes:
-        reranked: candidates by features that the matching head scores, in each direction.
+        reranked: candidates by features that the matching head scores, in each direction; 0 leaves their order to the features.
         first_caption: evaluation looks for the first caption of each record only.
     """
 
@@ -45,10 +46,15 @@ class Retrieval(RecordTask):
         }
 
     def training_step(self, model, batch):
-        return X2VLMForRetrieval(model)(**batch | {"visual": normalize(batch["visual"])}).losses
+        batch = batch | {"visual": normalize(batch["visual"])}
+        if "matching_loss" in self.loss_weights:
+            return X2VLMForRetrieval(model)(**batch).losses
+        images = model.image_features(model.encode_visual(batch["visual"]))
+        texts = model.text_features(model.encode_text(batch["input_ids"], batch["attention_mask"]))
+        return {"contrastive_loss": contrastive_loss(images, texts, model.temperature, batch["positives"])}
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
-        """Recall at 1, 5, 10 in both directions, the records being the gallery, after re-ranking."""
+        """Recall at 1, 5, 10 in both directions, the records being the gallery."""
         embeds, texts, owners = [], [], []
         for group in records.batches(32):
             owners += [len(embeds) + i for i, record in enumerate(group) for _ in self._captions(record)]
@@ -58,6 +64,8 @@ class Retrieval(RecordTask):
         text_features = torch.cat([model.text_features(text_embeds).float() for *_, text_embeds in read])
         image_features = torch.cat([model.image_features(e[None].to(text_features)).float() for e in embeds])
         similarity = image_features @ text_features.T
+        if not self.reranked:
+            return retrieval_recall(similarity.cpu().numpy(), similarity.T.cpu().numpy(), np.array(owners))
         to_text = self._rerank(model, similarity, embeds, texts, by_image=True)
         to_image = self._rerank(model, similarity, embeds, texts, by_image=False)
         return retrieval_recall(to_text, to_image, np.array(owners))
