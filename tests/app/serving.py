@@ -1,0 +1,145 @@
+"""The app over the stub in a process of its own, and calls by hand: cheap enough for a hundred visitors at once.
+
+`python -m tests.app.serving PORT DELAY` serves, tells every call that begins and how many are at work, and ends with a signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.app.stub import StubPredictor
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Running:
+    """A served app: `address`, `process`, upload `folder`, and the lines that it told."""
+
+    def __init__(self, process: subprocess.Popen, port: int, folder: Path):
+        self.process, self.folder, self.told = process, folder, []
+        self.address = f"http://127.0.0.1:{port}/"
+        threading.Thread(target=lambda: self.told.extend(process.stdout), daemon=True).start()
+
+    def wait_until(self, condition: Any, seconds: float = 300) -> None:
+        """Return when `condition()` holds; fails when the server ended or time ran out."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def answers(self) -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(self.address + "config", timeout=10) as page:
+            return page.status == 200
+        return False
+
+    def at_work(self, text: str = "") -> list[int]:
+        """For every call about a text with `text` in it: how many were at work as it began."""
+        lines = [re.fullmatch(r"at work (\d+): (.*)\n", line) for line in list(self.told)]
+        return [int(line[1]) for line in lines if line and text in line[2]]
+
+    @contextlib.contextmanager
+    def holding(self, text: str) -> Iterator[None]:
+        """Calls about this text, one with "held" in it, do not end meanwhile."""
+        (self.folder / text).touch()
+        yield
+        (self.folder / text).unlink()
+
+    @property
+    def memory(self) -> float:
+        """MiB of RAM of the server and its children (Linux)."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in (str(self.process.pid), *children)]
+        return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    @property
+    def files(self) -> int:
+        """Open file descriptors of the server (Linux)."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+
+@contextlib.contextmanager
+def stub_server(folder: Path, delay: float = 0.02) -> Iterator[Running]:
+    """The app over the stub, ready; killed at the end if it still runs."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.app.serving", str(port), str(delay)],
+        cwd=ROOT,
+        env=os.environ | {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        running = Running(process, port, folder)
+        running.wait_until(running.answers)
+        yield running
+    finally:
+        process.kill()
+        process.wait()
+
+
+def uploaded(path: Path) -> dict[str, Any]:
+    """A file in the upload folder, as a client names it."""
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+
+
+def post(address: str, route: str, body: Any, **headers: str) -> Any:
+    """The JSON answer to a JSON body."""
+    headers = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(f"{address}gradio_api/{route}", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+def join(address: str, endpoint: str, data: list | dict[str, Any], **headers: str) -> str:
+    """Ask for a call, with its values in order or by name; returns the event's id."""
+    if isinstance(data, dict):
+        return post(address, f"call/v2/{endpoint}", data, **headers)["event_id"]
+    return post(address, f"call/{endpoint}", {"data": data}, **headers)["event_id"]
+
+
+def result(address: str, endpoint: str, event: str) -> tuple[str, Any]:
+    """`complete` or `error` and what came with it, once the event has ended."""
+    with urllib.request.urlopen(f"{address}gradio_api/call/{endpoint}/{event}", timeout=120) as stream:
+        lines = [line.split(": ", 1)[1] for line in stream.read().decode().strip().split("\n") if ": " in line]
+    return lines[-2], json.loads(lines[-1])
+
+
+def call(address: str, endpoint: str, data: list | dict[str, Any], **headers: str) -> tuple[str, Any]:
+    return result(address, endpoint, join(address, endpoint, data, **headers))
+
+
+class Telling(StubPredictor):
+    """Says what it begins and how much is at work then; ends no call about a text while there is a file of that name."""
+
+    def work(self, text: str) -> None:
+        print(f"at work {self._now}: {text}", flush=True)
+        super().work(text)
+        while "held" in text and (Path(os.environ["GRADIO_TEMP_DIR"]) / text).exists():
+            time.sleep(0.01)
+
+
+def main() -> None:
+    from app import build_demo
+    from app.server import serve
+
+    port, delay = int(sys.argv[1]), float(sys.argv[2])
+    stub = Telling(delay=delay)
+    serve(build_demo(lambda name: stub, ("stub",), stored={}), port=port)
+
+
+if __name__ == "__main__":
+    main()
