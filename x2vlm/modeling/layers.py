@@ -36,16 +36,20 @@ class Linear(nn.Linear):
         if trains or not (few and x.is_cpu) or self.out_features < BLOCK:
             return super().forward(x)
         weight, bias, rows = self.weight, self.bias, x.reshape(-1, self.in_features)
-        if x.dtype == torch.float32:
-            count = self.out_features // BLOCK
-            whole, blocks = count * BLOCK, weight[: count * BLOCK].view(count, BLOCK, -1)
-            out = torch.baddbmm(bias[:whole].view(count, 1, BLOCK), rows.expand(count, -1, -1), blocks.mT)
-            out = out.transpose(0, 1).reshape(-1, whole)
-            if whole < self.out_features:
-                out = torch.cat([out, F.linear(rows, weight[whole:], bias[whole:])], dim=1)
-        else:
+        if x.dtype != torch.float32:
             out = (weight @ rows.T).T.contiguous() + bias  # fused attention wants whole rows
+        elif rest := self.out_features % BLOCK:
+            parts = _product_in_blocks(rows, weight[:-rest], bias[:-rest]), F.linear(rows, weight[-rest:], bias[-rest:])
+            out = torch.cat(parts, dim=1)
+        else:
+            out = _product_in_blocks(rows, weight, bias)
         return out.view(*x.shape[:-1], self.out_features)
+
+
+def _product_in_blocks(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    blocks = weight.view(-1, BLOCK, weight.shape[1])
+    out = torch.baddbmm(bias.view(-1, 1, BLOCK), rows.expand(len(blocks), -1, -1), blocks.mT)
+    return out.transpose(0, 1).reshape(len(rows), -1)
 
 
 def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -107,27 +111,32 @@ class AttentionRecord:
 
 
 class KeyValueCache:
-    """Keys and values of the tokens read so far, one pair a layer; made and owned by the caller."""
+    """Keys and values of the tokens read so far, written into one tensor that doubles when it is full.
+
+    Made and owned by the caller, for use without gradients.
+    """
 
     def __init__(self, num_layers: int):
-        self._pairs: list[KeysValues | None] = [None] * num_layers
+        self._num_layers = num_layers
+        self._store: Tensor | None = None  # (layers, 2, B, H, room, C/H)
+        self.length = 0
 
-    @property
-    def length(self) -> int:
-        return 0 if self._pairs[0] is None else self._pairs[0][0].shape[2]
-
-    def extend(self, layer: int, keys_values: KeysValues, keep: int) -> KeysValues:
-        """Everything so far plus the new tokens; of the new ones only the first `keep` are remembered."""
-        past = self._pairs[layer]
-        if past is not None:
-            keys_values = tuple(torch.cat(pair, dim=2) for pair in zip(past, keys_values))
-        kept = (0 if past is None else past[0].shape[2]) + keep
-        self._pairs[layer] = tuple(tensor[:, :, :kept] for tensor in keys_values)
-        return keys_values
+    def extend(self, layer: int, keys_values: KeysValues) -> KeysValues:
+        """Everything so far plus the new tokens, of which `LayerStack.run` remembers some by moving `length`."""
+        start, end = self.length, self.length + keys_values[0].shape[2]
+        if self._store is None or end > self._store.shape[4]:
+            batch, heads, _, width = keys_values[0].shape
+            store = keys_values[0].new_empty(self._num_layers, 2, batch, heads, 2 * end, width)
+            if self._store is not None:
+                store[..., :start, :] = self._store[..., :start, :]
+            self._store = store
+        keys, values = self._store[layer, ..., :end, :]
+        keys[:, :, start:], values[:, :, start:] = keys_values
+        return keys, values
 
     def reorder(self, rows: Tensor) -> None:
         """Row i continues what row `rows[i]` was, (N,) long."""
-        self._pairs = [tuple(tensor.index_select(0, rows) for tensor in pair) for pair in self._pairs]
+        self._store = self._store.index_select(2, rows)
 
 
 class DropPath(nn.Module):
@@ -248,11 +257,13 @@ class LayerStack(nn.Module):
         """(N, T, C) through all layers.
 
         Args:
-            cache, keep: earlier tokens, and how many of the T new ones join them (see `KeyValueCache.extend`).
+            cache, keep: earlier tokens, and how many of the T new ones join them: the first `keep`.
         """
         for index, layer in enumerate(self.layers):
             keys_values = layer.attention.keys_values(x)
             if cache is not None:
-                keys_values = cache.extend(index, keys_values, keep)
+                keys_values = cache.extend(index, keys_values)
             x = layer(x, keys_values, bias, contexts[index] if contexts else None, context_bias, attend)
+        if cache is not None:
+            cache.length += keep
         return x
