@@ -16,7 +16,7 @@ COLOURS = {
     "pink": (255, 128, 188),
     "brown": (126, 78, 42),
 }
-SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "ring", "cross", "arrow", "hexagon")
+SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "arrow")
 CONTAINERS = ("circle", "square", "ring")
 # Only families whose members nobody would dispute can be asked for by family name.
 FAMILIES = ("animal", "vehicle", "building", "shape")

@@ -53,7 +53,7 @@ def sample_look(rng: random.Random) -> Look:
 
 def sample_wish(rng: random.Random, kind: str = "") -> Wish:
     """One random item, of the given kind if named; never of a held-out colour."""
-    kind = kind or (rng.choice(SHAPES) if rng.random() < 0.3 else rng.choice(NAMES))
+    kind = kind or (rng.choice(SHAPES) if rng.random() < 0.2 else rng.choice(NAMES))
     colour = rng.choice([c for c in COLOURS if not held_out_colour(c, kind)]) if kind in SHAPES else ""
     return Wish(kind, colour, "small" if rng.random() < 0.55 else "large")
 

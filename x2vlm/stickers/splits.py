@@ -14,7 +14,7 @@ SPLITS = tuple(_SEEDS)
 HELD_OUT_COLOURS = frozenset(
     {
         ("red", "triangle"),
-        ("orange", "diamond"),
+        ("orange", "arrow"),
         ("yellow", "square"),
         ("green", "star"),
         ("blue", "heart"),
