@@ -39,6 +39,11 @@ class Result:
 
 def check_folder(folder: Path) -> Iterator[Result]:
     """Every recorded quantity of a folder; a folder that cannot be read or loaded is one failed line."""
+    if not folder.is_dir():
+        yield Result(
+            "folder", "This is a file. Name the folder it lies in." if folder.exists() else "There is no such folder.", False
+        )
+        return
     try:
         case = Case(folder)
     except Exception as error:

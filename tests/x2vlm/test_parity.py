@@ -50,6 +50,13 @@ def test_exit_codes(recorded, capsys):
     assert main([]) == 1 and main([str(recorded / "nowhere")]) == 1
 
 
+def test_what_is_no_folder_is_one_failed_line(tmp_path, capsys):
+    (tmp_path / "notes.md").touch()
+    assert main([str(tmp_path / "notes.md"), str(tmp_path / "nowhere")]) == 1
+    file, nowhere, count = capsys.readouterr().out.splitlines()
+    assert "This is a file." in file and "There is no such folder." in nowhere and count == "2 failed"
+
+
 def change(folder: Path, name: str, tensor: torch.Tensor) -> None:
     cases = load_file(folder / "cases.safetensors")
     cases[name] = tensor
