@@ -11,7 +11,7 @@ DEV_READY := .venv/.installed-dev
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench train-mini-smoke clean
+.PHONY: help install demo test load lint format bench train-mini-smoke clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-24s%s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ demo: $(DEMO_READY)  ## open the app on http://127.0.0.1:7860; flags in ARGS="--
 
 test: $(DEV_READY)  ## run the tests; a part of them with ARGS="tests/x2vlm -k caption"
 	$(PYTHON) -m pytest $(ARGS)
+
+load: $(DEV_READY)  ## run the app's load tests at full size, minutes on a quiet machine
+	$(PYTHON) -m pytest -m load tests/app $(ARGS)
 
 lint: $(DEV_READY)  ## check style and formatting
 	$(PYTHON) -m ruff check .

@@ -74,6 +74,7 @@ class Busy(X2VLMError):
     """No place for another call now; codes `busy/*`."""
 
 
+POLL_SECONDS = 0.1
 STOPPED: ContextVar[threading.Event | None] = ContextVar("stopped", default=None)
 """The stop flag of the present event."""
 
@@ -123,15 +124,22 @@ class Gate:
 
     @contextlib.contextmanager
     def slot(self, flag: threading.Event) -> Iterator[None]:
-        """Hold one of the workers, unless the job was stopped while it waited."""
-        if not self._slots.acquire(timeout=limits.WAIT_SECONDS):
-            raise Busy(f"All workers were busy for {limits.WAIT_SECONDS} s. Try again in a minute.", "busy/queue")
+        """Hold one of the workers, unless the job is stopped while it waits."""
+        deadline = time.monotonic() + limits.WAIT_SECONDS
+        while not self._slots.acquire(timeout=POLL_SECONDS):
+            if time.monotonic() > deadline:
+                raise Busy(f"All workers were busy for {limits.WAIT_SECONDS} s. Try again in a minute.", "busy/queue")
+            self._check(flag)
         try:
-            if flag.is_set():
-                raise Cancelled("Stopped before it began.", "job/cancelled")
+            self._check(flag)
             yield
         finally:
             self._slots.release()
+
+    @staticmethod
+    def _check(flag: threading.Event) -> None:
+        if flag.is_set():
+            raise Cancelled("Stopped before it began.", "job/cancelled")
 
     def cancel(self, visitor: str) -> None:
         """Stop what this visitor has at work or waiting."""

@@ -38,8 +38,8 @@ def serve(demo: gr.Blocks, port: int | None = None, share: bool = False, mcp: bo
     stop: list[int] = []  # a lock, such as an Event's, could be held by the very thread that the signal interrupts
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda number, _: stop.append(number))
-    demo.studio.models.warm()
     start(demo, server_port=port, share=share, mcp_server=mcp or None)
+    demo.studio.models.warm()  # now: the page is there before the model, and Gradio's own check of its address is not slowed
     threading.Thread(target=_tidy_for_ever, daemon=True).start()
     while not stop:
         time.sleep(0.2)
