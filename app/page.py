@@ -55,7 +55,7 @@ class Page:
             validator=checks(inputs, {self.shown: loaded} | rules) if rules is not None else None,
             concurrency_id="model",
             concurrency_limit=limits.AT_ONCE,
-            **({"show_progress": "minimal", "show_progress_on": cards_of(outputs)} | options),
+            **({"show_progress": "minimal", "show_progress_on": card_of(outputs)} | options),
         )
         self.model_events.append(event)
         return event
@@ -72,9 +72,9 @@ class Page:
         return [self.shown, self.look, self.model]
 
 
-def cards_of(outputs: list) -> list | None:
-    """Where stages of work are shown: the tab's card and the canvas, which are always in view."""
-    return [component for component in outputs if isinstance(component, gr.HTML)][:2] or None
+def card_of(outputs: list) -> Any:
+    """Where stages of work are shown: the tab's card, or the canvas for what puts media on the stage."""
+    return next((component for component in outputs if isinstance(component, gr.HTML)), None)
 
 
 def initial(update: dict[str, Any] | None) -> dict[str, Any]:

@@ -195,16 +195,18 @@ def test_caption_is_handed_to_find(open_page):
     page.wait_for_function("document.querySelector('#phrases textarea').value.includes('a small dog')")
 
 
-WORDS = (("ko-KR", "찾기", "영역", "있음"), ("zh-CN", "查找", "区域", "找到"))
+WORDS = (("ko-KR", "찾기", "영역", ("있음", "불확실", "없음")), ("zh-CN", "查找", "区域", ("找到", "不确定", "没有")))
 
 
-@pytest.mark.parametrize("locale, find, region, verdict", WORDS)
-def test_page_speaks_the_visitors_language(open_page, locale, find, region, verdict):
+@pytest.mark.parametrize("locale, find, region, verdicts", WORDS)
+def test_page_speaks_the_visitors_language(open_page, locale, find, region, verdicts):
     page = open_page(locale=locale)
     page.locator("#run-find", has_text=find).wait_for()
     assert region in page.locator("#region").inner_text()
-    assert verdict in page.locator("#twin").inner_text() or verdict in page.locator("#findings").inner_text()
-    assert "found" not in page.locator("#findings").inner_text()
+    for part in ("#twin", "#findings"):
+        said = page.locator(part).inner_text()
+        assert any(verdict in said for verdict in verdicts)
+        assert not any(verdict in said for verdict in ("found", "unsure", "probably"))
 
 
 def test_language_is_switched_on_the_page(open_page):
@@ -215,20 +217,35 @@ def test_language_is_switched_on_the_page(open_page):
     page.locator("#run-find", has_text="찾기").wait_for()
 
 
-def test_bad_input_gets_a_sentence(open_page, tmp_path):
-    page = open_page()
+@pytest.mark.parametrize("locale, sentence", [("en-US", "bad.png"), ("ko-KR", "읽을 수 없는"), ("zh-CN", "无法读取")])
+def test_bad_input_gets_a_sentence(open_page, tmp_path, locale, sentence):
+    page = open_page(locale=locale)
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"%PDF-1.4 not a picture")
-    page.locator("#upload-image button[aria-label='Remove Image']").click()
+    page.locator("#upload-image .icon-button-wrapper button").first.click()
     page.locator("#twin .empty").wait_for()
     page.locator("#upload-image input[type=file]").set_input_files(str(bad))
     toast = page.locator(".toast-body", has_text="[image/")
     toast.wait_for()
+    assert sentence in toast.inner_text()
     assert "Traceback" not in toast.inner_text() and str(tmp_path) not in toast.inner_text()
 
 
-def test_empty_field_is_marked(open_page):
-    page = open_page()
+@pytest.mark.parametrize("locale, sentence", [("en-US", "No phrase given"), ("ko-KR", "글이 비어 있습니다")])
+def test_empty_field_is_marked(open_page, locale, sentence):
+    page = open_page(locale=locale)
     page.locator("#phrases textarea").fill("")
     page.locator("#run-find").click()
     page.locator("#phrases", has_text="text/empty").wait_for()
+    assert sentence in page.locator("#phrases").inner_text()
+
+
+def test_stages_of_work_are_shown(open_page, served, monkeypatch):
+    page = open_page()
+    monkeypatch.setattr(served.stub, "delay", 1.0)
+    open_tab(page, "describe")
+    page.locator("#run-describe").click()
+    stage = page.locator("#captions .progress-level")
+    stage.filter(has_text="Writing").wait_for()
+    stage.wait_for(state="detached")
+    assert page.locator("#captions table").is_visible()
