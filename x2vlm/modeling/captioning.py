@@ -68,7 +68,8 @@ class CaptionDecoder:
     def __init__(self, model: X2VLM, image_embeds: Tensor, mask_token_id: int, context_mask: Tensor | None = None):
         model.require("masked_lm")
         self._model, self._mask_token_id, self._context_mask = model, mask_token_id, context_mask
-        self._contexts = model.fusion_encoder.project_context(image_embeds)
+        contexts = model.fusion_encoder.project_context(image_embeds)
+        self._contexts = [(keys.contiguous(), values.contiguous()) for keys, values in contexts]  # read at every token
         self._text_cache = KeyValueCache(len(model.text_encoder.layers))
         self._fusion_cache = KeyValueCache(len(model.fusion_encoder.layers))
         self._ancestors = torch.ones(len(image_embeds), 1, 0, dtype=torch.bool, device=image_embeds.device)

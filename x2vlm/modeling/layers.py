@@ -33,23 +33,16 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """float[..., in_features] to float[..., out_features]."""
         trains, few = torch.is_grad_enabled() and self.weight.requires_grad, x.numel() <= FEW_ROWS * self.in_features
-        if trains or not (few and x.is_cpu) or self.out_features < BLOCK:
+        whole = x.dtype != torch.float32 or self.out_features % BLOCK == 0
+        if trains or not (few and whole and x.is_cpu):
             return super().forward(x)
         weight, bias, rows = self.weight, self.bias, x.reshape(-1, self.in_features)
-        if x.dtype != torch.float32:
-            out = (weight @ rows.T).T.contiguous() + bias  # fused attention wants whole rows
-        elif rest := self.out_features % BLOCK:
-            parts = _product_in_blocks(rows, weight[:-rest], bias[:-rest]), F.linear(rows, weight[-rest:], bias[-rest:])
-            out = torch.cat(parts, dim=1)
+        if x.dtype == torch.float32:
+            blocks = weight.view(-1, BLOCK, self.in_features)
+            out = torch.baddbmm(bias.view(-1, 1, BLOCK), rows.expand(len(blocks), -1, -1), blocks.mT).transpose(0, 1)
         else:
-            out = _product_in_blocks(rows, weight, bias)
-        return out.view(*x.shape[:-1], self.out_features)
-
-
-def _product_in_blocks(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    blocks = weight.view(-1, BLOCK, weight.shape[1])
-    out = torch.baddbmm(bias.view(-1, 1, BLOCK), rows.expand(len(blocks), -1, -1), blocks.mT)
-    return out.transpose(0, 1).reshape(len(rows), -1)
+            out = (weight @ rows.T).T.contiguous() + bias  # fused attention wants whole rows
+        return out.reshape(*x.shape[:-1], self.out_features)
 
 
 def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
