@@ -102,6 +102,8 @@ def test_metrics(kind, processor, model):
     before = [parameter.clone() for parameter in model.parameters()]
     with torch.no_grad():
         scores, again = task.evaluate(model), task.evaluate(model)
+        with torch.autocast("cpu", torch.bfloat16):  # as in a run with bf16
+            assert task.evaluate(model).keys() == scores.keys()
     assert scores == again
     assert {f"fresh_{name}" for name in {*SCORES[kind], *task.loss_weights}} <= set(scores)
     assert all(0 <= value <= (1e3 if name.endswith("_loss") else 10) for name, value in scores.items())
@@ -121,6 +123,8 @@ def test_retrieval_by_features_alone(processor, model):
     records = TestRecords(StickerRecords(StickerData(split="test", count=4), 32))
     with torch.no_grad():
         alone, first = task.measure(features, records), both.measure(model, records)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert task.measure(features, records).keys() == alone.keys()
     assert [alone[f"{side}_r@1"] for side in ("text", "image")] == [first[f"{side}_r@1"] for side in ("text", "image")]
 
 

@@ -63,7 +63,8 @@ class Retrieval(RecordTask):
         read = [self.read(model, texts[start : start + 256]) for start in range(0, len(texts), 256)]
         text_features = torch.cat([model.text_features(text_embeds).float() for *_, text_embeds in read])
         image_features = torch.cat([model.image_features(e[None].to(text_features)).float() for e in embeds])
-        similarity = image_features @ text_features.T
+        with torch.autocast(image_features.device.type, enabled=False):  # bf16 would call near neighbours equal
+            similarity = image_features @ text_features.T
         if not self.reranked:
             return retrieval_recall(similarity.cpu().numpy(), similarity.T.cpu().numpy(), np.array(owners))
         to_text = self._rerank(model, similarity, embeds, texts, by_image=True)
