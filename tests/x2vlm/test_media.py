@@ -18,9 +18,9 @@ from x2vlm.media import (
     open_media,
     open_video,
     sample_frame_indices,
+    shown_name,
     write_video,
 )
-from x2vlm.media.opening import shown_name
 
 
 @pytest.mark.parametrize(
