@@ -20,6 +20,7 @@ from x2vlm.media import (
     sample_frame_indices,
     shown_name,
     write_video,
+    shown_name,
 )
 
 
