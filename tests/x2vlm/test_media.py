@@ -20,7 +20,6 @@ from x2vlm.media import (
     sample_frame_indices,
     shown_name,
     write_video,
-    shown_name,
 )
 
 
