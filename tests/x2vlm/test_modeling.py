@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from timm.models.beit import Attention
 
 from x2vlm.build import build_model
 from x2vlm.config import TextConfig, VisionConfig
@@ -100,6 +101,15 @@ def test_one_frame_and_many(model, batch):
     frames = torch.stack([model.encode_image(frame) for frame in clip[0].split(1)], dim=1)
     places = torch.tensor([0, 2])  # two frames read the positions of a model with four at even distances
     close(model.encode_video(clip), (frames + model.frame_positions[:, places]).mean(1))
+
+
+@torch.no_grad()
+def test_position_bias_is_that_of_timm(model):
+    attention = model.vision.tower.blocks[0].attn
+    table, index = attention.relative_position_bias_table, attention.relative_position_index
+    assert table.std() > 0
+    assert torch.equal(attention._get_rel_pos_bias(), table[index].permute(2, 0, 1)[None])
+    assert torch.equal(attention._get_rel_pos_bias(), Attention._get_rel_pos_bias(attention))
 
 
 def test_region_pooling_is_a_masked_mean():
