@@ -32,7 +32,7 @@ RESULTS = {
 SCENE_SIZE = 448
 CLIP_FPS = 4.0
 # name, kind and number of the scene
-BUNDLED = (("scene", "image", 313), ("scene-2", "image", 347), ("scene-3", "image", 41), ("clip", "video", 23))
+BUNDLED = (("scene", "image", 59), ("scene-2", "image", 116), ("scene-3", "image", 88), ("clip", "video", 54))
 SCENES = 100_000  # fresh scenes to draw from, numbered from the end of the test split's seeds: evaluation takes its beginning
 
 
