@@ -28,8 +28,8 @@ def picture(tmp_path, monkeypatch):
 
 def test_a_server_is_started_called_and_stopped(picture):
     with bench.server((sys.executable, "-c", SERVER)) as running:
-        ready, answered = bench.starting(running, picture)
-        assert 0 < ready.value < answered.value
+        ready, loaded, answered = bench.starting(running, picture)
+        assert 0 < ready.value <= loaded.value < answered.value
         rows = {row.name: row for row in bench.endpoints(running, [picture], 3, 1)}
         assert bench.memory(running) > 1
     assert running.process.returncode == 0
@@ -53,7 +53,7 @@ def test_refusals_and_failures_are_told_apart(picture):
 
 def test_a_server_that_does_not_start_is_told():
     with bench.server((sys.executable, "-c", "raise SystemExit(3)")) as running, pytest.raises(RuntimeError, match="not start"):
-        bench.wait_until_ready(running)
+        bench.wait_until(running)
 
 
 def test_view_changes_are_timed_without_a_model_call(picture):
