@@ -62,7 +62,7 @@ class OptimizerConfig:
         lr_mult: factor of `lr` for newly initialised parameters.
         vision_lr, text_lr, cross_lr: learning rates of the image tower, text encoder and fusion layers (default `text_lr`).
         clip: largest global norm of the gradient, None for no clipping.
-        muon: the matrices of the transformer layers learn by Muon: far fewer steps from scratch, a little more time for each.
+        muon: the matrices of the transformer layers learn by Muon, meant for training from scratch; a step takes longer.
     """
 
     lr: float

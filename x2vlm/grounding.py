@@ -7,6 +7,7 @@ from torch import Tensor
 
 from x2vlm.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from x2vlm.explain import agreement, merge_pieces, overall_map, relevance, trace_attention
+from x2vlm.modeling.x2vlm import region_context_mask
 from x2vlm.processing import TokenizedText
 from x2vlm.results import Explanation, Grounding, Verdict
 from x2vlm.suite import Member
@@ -63,7 +64,7 @@ def match_texts(
     text_embeds, mask = encode_texts(member, texts)
     probabilities, similarities = none, none
     if "matching" in model.config.heads:
-        context_mask = None if patch_mask is None else torch.cat([torch.ones_like(patch_mask[:, :1]), patch_mask], dim=1)
+        context_mask = None if patch_mask is None else region_context_mask(patch_mask)
         fused = model.fuse(text_embeds, mask, image_embeds, context_mask)
         probabilities = model.match_logits(fused.float()).softmax(-1)[:, 1].tolist()
     if "contrastive" in model.config.heads:

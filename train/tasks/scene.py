@@ -2,8 +2,8 @@
 
 The other tasks encode the picture once each. Here phrases, caption and questions share one pass of the tower and one projection
 of its keys and values, which is most of the work of a small model. The losses are those of the paper's pre-training and
-fine-tuning: contrastive (picture and caption, region and phrase), matching with hard negatives (absent phrases, captions of
-similar pictures), boxes, left-to-right captions, answers.
+fine-tuning: contrastive (picture and caption, region and phrase), matching with hard negatives (absent phrases, other regions,
+captions of similar pictures), boxes, left-to-right captions and names of objects, answers.
 
 Shapes: B pictures, N texts a picture, T tokens, P image tokens, K phrases with a box.
 """
@@ -161,9 +161,10 @@ class Scene(RecordTask):
             losses["region_contrastive_loss"] = contrastive_loss(
                 model.image_features(regions), model.text_features(text_embeds[first]), model.temperature, batch["phrase_keys"]
             )
-            losses["region_matching_loss"] = self._region_matching(
-                model, text_embeds[first], mask[first], contexts, batch["patch_mask"].bool()
-            )
+            if "region_matching_loss" in self.loss_weights:
+                losses["region_matching_loss"] = self._region_matching(
+                    model, text_embeds[first], mask[first], contexts, batch["patch_mask"].bool()
+                )
         return losses
 
     def _region_matching(self, model, text_embeds: Tensor, mask: Tensor, contexts, patches: Tensor) -> Tensor:
