@@ -1,8 +1,11 @@
 """One encoding for everything gives the losses that each task gives by itself; and what a bundle says about its use."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from train import bundle
 from train.config import build_task
@@ -19,7 +22,7 @@ from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
 from x2vlm.modeling.x2vlm import region_context_mask
 from x2vlm.predictor import Predictor
 from x2vlm.processing import Processor
-from x2vlm.stickers import ANSWERS, corpus, make_record
+from x2vlm.stickers import ANSWERS, OBJECT_NAMES, corpus, make_record
 
 CONFIG = X2VLMConfig(
     vision=VisionConfig(image_size=32, hidden_size=16, num_layers=1, num_heads=2, layer_scale=None, position="sincos"),
@@ -69,8 +72,8 @@ def test_shared_encoding_gives_the_losses_of_the_single_tasks(task, model):
     boxes = X2VLMForGrounding(model)(visual, ids, mask, batch["boxes"].flatten(0, 1))
     torch.testing.assert_close(losses["box_l1_loss"], boxes.losses["box_l1_loss"])
     torch.testing.assert_close(losses["box_giou_loss"], boxes.losses["box_giou_loss"])
-    caption = batch["caption"]
-    retrieval = X2VLMForRetrieval(model)(visual, caption["input_ids"], caption["attention_mask"], batch["caption_keys"])
+    ids, mask = (batch["caption"][key][:4] for key in ("input_ids", "attention_mask"))
+    retrieval = X2VLMForRetrieval(model)(visual, ids, mask, batch["caption_keys"])
     torch.testing.assert_close(losses["contrastive_loss"], retrieval.losses["contrastive_loss"])
 
 
@@ -103,6 +106,41 @@ def test_objects_are_named_from_their_own_patches_alone(task, model):
     whole = model.fuse(texts, fields["attention_mask"], embeds)
     seen = masked_lm_loss(model.masked_lm_logits(whole, fields["masked_positions"]), fields["masked_labels"])
     assert (seen - expected).abs() > 1e-5
+
+
+def test_objects_and_their_names_are_contrasted_by_their_patches(task, model):
+    batch = task.collate([task.sample(i, np.random.default_rng(i)) for i in range(4)])
+    loss = task.training_step(model, batch)["object_contrastive_loss"]
+    embeds = model.encode_visual(normalize(batch["visual"]))
+    seen = batch["object_patches"].bool().flatten(0, 1)
+    means = torch.stack([embeds[i // task.objects, 1:][patches].mean(0) for i, patches in enumerate(seen)])
+    names = [task.encode(name) for name in OBJECT_NAMES]
+    texts = model.encode_text(*(task.texts.collate(names)[key] for key in ("input_ids", "attention_mask")))
+    logits = model.image_features(means[:, None]) @ model.text_features(texts).T / model.temperature
+    torch.testing.assert_close(loss, F.cross_entropy(logits, batch["object_names"]), atol=2e-6, rtol=0)
+
+
+def test_a_caption_with_one_error_is_no_match(task, model):
+    """Of three captions a picture, its own matches, the most similar other and the false one do not."""
+    batch = task.collate([task.sample(i, np.random.default_rng(i)) for i in range(4)])
+    torch.manual_seed(0)
+    loss = task.training_step(model, batch)["caption_matching_loss"]
+    embeds = model.encode_visual(normalize(batch["visual"]))
+    mask = batch["caption"]["attention_mask"]
+    texts = model.encode_text(batch["caption"]["input_ids"], mask)
+    own = torch.arange(4)
+    scores = torch.stack([model.match_logits(model.fuse(texts[own + at], mask[own + at], embeds)) for at in (0, 4)])
+    by_other = [
+        matching_loss(
+            torch.stack(
+                [*scores.flatten(0, 1), *model.match_logits(model.fuse(texts[list(other)], mask[list(other)], embeds))]
+            ),
+            torch.tensor([1] * 4 + [0] * 8),
+        )
+        for other in product(range(4), repeat=4)
+        if all(a != b for a, b in enumerate(other))
+    ]
+    assert min((loss - expected).abs() for expected in by_other) < 1e-5
 
 
 def test_a_phrase_matches_where_it_is_and_nowhere_else(processor, model):

@@ -28,6 +28,7 @@ from x2vlm.stickers import (
 from x2vlm.stickers.clips import frame_items
 from x2vlm.stickers.concepts import BACKGROUNDS, CONCEPTS, PLURAL, SHAPES, SINGULAR
 from x2vlm.stickers.render import paste_item
+from x2vlm.stickers.scene import CONTAINER, LARGE, SMALL
 from x2vlm.stickers.splits import held_out_items
 from x2vlm.stickers.sprites import extent, sprite
 
@@ -88,7 +89,8 @@ def test_boxes_lie_in_the_picture_and_fit_the_pixels():
         for item in sample_scene(seed).items:
             cx, cy, w, h = item.box
             assert 0 <= cx - w / 2 < cx + w / 2 <= 1 and 0 <= cy - h / 2 < cy + h / 2 <= 1
-            assert (0.2 < max(w, h) < 0.26) if item.size == "small" else (0.33 < max(w, h) < 0.5)
+            least, most = SMALL if item.size == "small" else (LARGE[0], CONTAINER[1])
+            assert least <= max(w, h) + 1e-9 and max(w, h) - 1e-9 <= most
             canvas = Image.new("RGBA", (size, size))
             paste_item(canvas, item)
             drawn = canvas.getchannel("A").point(lambda a: 255 * (a > 40)).getbbox()

@@ -293,3 +293,22 @@ def test_statements_about_two_pictures_have_the_right_label():
             shown = {"left": record["scenes"][:1], "right": record["scenes"][1:]}
             true = all(scene.background == name for scene in shown.get(text.split()[1], record["scenes"]))
         assert true == record["label"], record
+
+
+def test_false_captions_are_wrong_in_one_thing():
+    """Pictures and clips: each parses, is false, and beside it the claims that are not about the altered thing hold."""
+    wrong = set()
+    for seed in split_seeds("test")[:150]:
+        for scene, texts in (
+            (record["scene"], record["false_captions"])
+            if "scene" in record
+            else (record["clip"].summary, record["false_captions"])
+            for record in (make_record(seed, "test", 24), make_clip_record(seed, "test", 24))
+        ):
+            for text in texts:
+                check = check_caption(scene, text)
+                assert check.parsed and not check.true, text
+                false = {claim.text: claim.kind for claim in check.claims if not claim.true}
+                assert len(false) == 1, text
+                wrong |= set(false.values())
+    assert {"count", "background"} <= wrong

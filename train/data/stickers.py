@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from x2vlm import stickers
 from x2vlm.errors import ConfigError
+from x2vlm.stickers.scene import MAX_ITEMS
 
 REMEMBERED = 2048
 """Scenes kept in memory per worker process: about 0.11 MB each at 192 px."""
@@ -28,6 +29,7 @@ class StickerData:
         split: of the world; `train` never holds the held-out combinations.
         first, count: seeds `first .. first + count - 1` of the split.
         curriculum: (sample, most items) pairs: from that sample on, scenes have at most so many items.
+        min_items: scenes have at least so many; a crowd shows the tower more objects a picture.
         echo: how often a scene is used before it is forgotten, when drawing is slower than the step.
         echo_window: samples between two uses of a scene; a multiple of workers x batch size lets each worker draw it once.
     """
@@ -37,12 +39,18 @@ class StickerData:
     first: int = 0
     count: int = 1_000_000
     curriculum: list[tuple[int, int]] = field(default_factory=list)
+    min_items: int = 1
     echo: int = 1
     echo_window: int = 4096
 
     def __post_init__(self):
         if self.count < 1 or self.echo < 1 or self.echo_window < 1:
             raise ConfigError("count, echo and echo_window of sticker data must be at least 1.", "config/value")
+        if not all(1 <= self.min_items <= most <= MAX_ITEMS for _, most in [*self.curriculum, (0, MAX_ITEMS)]):
+            raise ConfigError(
+                f"Scenes have 1 to {MAX_ITEMS} items: choose min_items, and most items of the curriculum that are not fewer.",
+                "config/value",
+            )
 
 
 class StickerRecords(Sequence):
@@ -62,24 +70,26 @@ class StickerRecords(Sequence):
         config = self.config
         block, place = divmod(index, config.echo_window)
         seed = config.first + (block // config.echo * config.echo_window + place) % config.count
-        max_items = 0
+        max_items = MAX_ITEMS
         for start, limit in config.curriculum:
             if index >= start:
                 max_items = limit
-        return sticker_record(config.kind, seed, config.split, self.image_size, max_items)
+        return sticker_record(config.kind, seed, config.split, self.image_size, config.min_items, max_items)
 
     def name(self, index: int) -> str:
         return f"sticker {self.config.kind} {index}"
 
 
 @lru_cache(maxsize=REMEMBERED)
-def sticker_record(kind: str, seed: int, split: str, size: int, max_items: int = 0) -> dict[str, Any]:
-    """One record; `seed` counts from the start of the split, `max_items` 0 means no limit."""
+def sticker_record(
+    kind: str, seed: int, split: str, size: int, min_items: int = 1, max_items: int = MAX_ITEMS
+) -> dict[str, Any]:
+    """One record; `seed` counts from the start of the split."""
     make = {
         "scene": stickers.make_record,
         "clip": stickers.make_clip_record,
         "order": stickers.make_order_record,
         "pair": stickers.make_pair_record,
     }[kind]
-    options = {"max_items": max_items} if max_items and kind == "scene" else {}
+    options = {"min_items": min_items, "max_items": max_items} if kind == "scene" else {}
     return make(stickers.split_seeds(split).start + seed, split=split, size=size, **options)

@@ -3,7 +3,7 @@
 The other tasks encode the picture once each. Here phrases, caption and questions share one pass of the tower and one projection
 of its keys and values, which is most of the work of a small model. The losses are those of the paper's pre-training and
 fine-tuning: contrastive (picture and caption, region and phrase), matching with hard negatives (absent phrases, other regions,
-captions of similar pictures), boxes, left-to-right captions and names of objects, answers.
+captions of similar pictures, captions with one error), boxes, left-to-right captions and names of objects, answers.
 
 Shapes: B pictures, N texts a picture, T tokens, P image tokens, K phrases with a box.
 """
@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from train.data.captioning import CaptionLayout, caption_layout, collate_captions
@@ -27,6 +28,7 @@ from x2vlm.losses import box_losses, contrastive_loss, masked_lm_loss, matching_
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
 from x2vlm.modeling.x2vlm import region_context_mask
 from x2vlm.processing import clean_question, patch_mask
+from x2vlm.stickers import OBJECT_NAMES
 
 
 @dataclass(kw_only=True)
@@ -42,6 +44,7 @@ class Scene(RecordTask):
 
     all_losses: ClassVar[tuple[str, ...]] = (
         "contrastive_loss",
+        "object_contrastive_loss",
         "region_contrastive_loss",
         "matching_loss",
         "region_matching_loss",
@@ -54,8 +57,9 @@ class Scene(RecordTask):
     )
 
     region_losses: ClassVar[frozenset[str]] = frozenset(
-        ("region_contrastive_loss", "region_matching_loss", "box_l1_loss", "box_giou_loss", "object_loss")
+        ("region_contrastive_loss", "region_matching_loss", "box_l1_loss", "box_giou_loss")
     )
+    object_losses: ClassVar[frozenset[str]] = frozenset(("object_contrastive_loss", "object_loss"))
 
     phrases: int = 3
     absent: int = 3
@@ -69,12 +73,14 @@ class Scene(RecordTask):
     def loss_weights(self) -> dict[str, float]:
         """As for every task; clips have no regions."""
         clips = self.data.stickers is not None and self.data.stickers.kind == "clip"
-        return {name: weight for name, weight in super().loss_weights.items() if not (clips and name in self.region_losses)}
+        left_out = self.region_losses | self.object_losses if clips else frozenset()
+        return {name: weight for name, weight in super().loss_weights.items() if name not in left_out}
 
     def prepare(self, processor: Any) -> None:
         super().prepare(processor)
         self.masker = TokenMasker.from_tokenizer(self.masking, processor.tokenizer)
         self.grid_size = processor.config.vision.grid_size
+        self.names = self.texts.collate([self.encode(name) for name in OBJECT_NAMES])
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records[index]
@@ -87,8 +93,9 @@ class Scene(RecordTask):
         return {
             "visual": self.pixels(record, rng),
             "caption": self.encode(caption),
+            "false_caption": self.encode(choose_exactly(record["false_captions"], 1, rng)[0]),
             "layout": self._layout(caption, rng),
-            "objects": [(self._layout(item["text"], rng), item["box"]) for item in objects],
+            "objects": [(self._layout(item["text"], rng), OBJECT_NAMES.index(item["name"]), item["box"]) for item in objects],
             "phrases": [self.encode(region["text"]) for region in regions],
             "boxes": [region["box"] for region in regions],
             "absent": [self.encode(text) for text in choose_exactly(record["absent"], self.absent, rng)],
@@ -115,7 +122,7 @@ class Scene(RecordTask):
             "patch_mask": self._patch_masks(boxes.flatten(0, 1).tolist()).unflatten(0, boxes.shape[:2]),
             "phrase_keys": text_keys(phrases),
             "caption_keys": text_keys([sample["caption"] for sample in samples]),
-            "caption": self.texts.collate([sample["caption"] for sample in samples]),
+            "caption": self.texts.collate([sample[name] for name in ("caption", "false_caption") for sample in samples]),
             "phrases": self.texts.collate([text for sample in samples for text in (*sample["phrases"], *sample["absent"])]),
             "questions": self.texts.collate([text for sample in samples for text in sample["questions"]]),
             "answers": self.texts.collate([text for sample in samples for text in sample["answers"]]),
@@ -123,25 +130,37 @@ class Scene(RecordTask):
         }
         objects = [item for sample in samples for item in sample["objects"]]
         if objects:
-            batch["naming"] = self._collate_layouts([layout for layout, _ in objects])
-            batch["object_patches"] = self._patch_masks([box for _, box in objects]).unflatten(0, (len(samples), -1))
+            layouts, names, places = zip(*objects, strict=True)
+            batch["names"], batch["object_names"] = self.names, torch.tensor(names)
+            batch["naming"] = self._collate_layouts(layouts)
+            batch["object_patches"] = self._patch_masks(places).unflatten(0, (len(samples), -1))
         return batch
 
     def training_step(self, model, batch):
         embeds = model.encode_visual(normalize(batch["visual"]))
         contexts = model.fusion_encoder.project_context(embeds)
         wanted = self.loss_weights
-        losses = self._phrases(model, embeds, contexts, batch)
+        losses = {}
+        if "matching_loss" in wanted or not self.region_losses.isdisjoint(wanted):
+            losses |= self._phrases(model, embeds, contexts, batch)
         if "contrastive_loss" in wanted or "caption_matching_loss" in wanted:
             losses |= self._caption(model, embeds, contexts, batch)
         if "caption_loss" in wanted:
             losses["caption_loss"] = self._writing(model, contexts, batch["writing"])
+        if "object_contrastive_loss" in wanted:
+            losses["object_contrastive_loss"] = self._objects(model, embeds, batch)
         if "object_loss" in wanted:
             visible = region_visibility(batch["object_patches"], batch["naming"]["input_ids"].shape[1])
             losses["object_loss"] = self._writing(model, contexts, batch["naming"], visible)
         if "answer_loss" in wanted:
             losses["answer_loss"] = self._answers(model, contexts, batch)
         return losses
+
+    def _objects(self, model, embeds: Tensor, batch) -> Tensor:
+        """Objects against the names of all objects there are: other pictures of a batch rarely hold a look-alike."""
+        names = model.text_features(model.encode_text(batch["names"]["input_ids"], batch["names"]["attention_mask"]))
+        features = region_features(model, embeds, batch["object_patches"])
+        return F.cross_entropy(features @ names.T / model.temperature, batch["object_names"])
 
     def _phrases(self, model, embeds: Tensor, contexts, batch) -> dict[str, Tensor]:
         """Phrases that are there, with their boxes, beside phrases that are not."""
@@ -152,18 +171,14 @@ class Scene(RecordTask):
         present = torch.arange(len(mask) // pictures, device=mask.device) < there
         losses = {"matching_loss": matching_loss(model.match_logits(fused), present.long().repeat(pictures))}
         if not self.region_losses.isdisjoint(self.loss_weights):
-            first = present.repeat(pictures)
+            first, patches = present.repeat(pictures), batch["patch_mask"]
             boxes = model.predict_boxes(fused[first])
             losses["box_l1_loss"], losses["box_giou_loss"] = box_losses(boxes, batch["boxes"].flatten(0, 1))
-            weights = batch["patch_mask"].to(embeds.dtype)
-            weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1)
-            regions = (weights @ embeds[:, 1:]).flatten(0, 1)[:, None]
-            losses["region_contrastive_loss"] = contrastive_loss(
-                model.image_features(regions), model.text_features(text_embeds[first]), model.temperature, batch["phrase_keys"]
-            )
+            features = region_features(model, embeds, patches), model.text_features(text_embeds[first])
+            losses["region_contrastive_loss"] = contrastive_loss(*features, model.temperature, batch["phrase_keys"])
             if "region_matching_loss" in self.loss_weights:
                 losses["region_matching_loss"] = self._region_matching(
-                    model, text_embeds[first], mask[first], contexts, batch["patch_mask"].bool()
+                    model, text_embeds[first], mask[first], contexts, patches.bool()
                 )
         return losses
 
@@ -186,14 +201,15 @@ class Scene(RecordTask):
         return matching_loss(model.match_logits(model.fusion_encoder(text_embeds, mask, contexts, visible)), labels)
 
     def _caption(self, model, embeds: Tensor, contexts, batch) -> dict[str, Tensor]:
-        """The caption against those of other pictures: all of them by features, the most similar one by matching."""
+        """The caption against those of other pictures, all of them by features; by matching, the most similar one of them and a
+        caption that is wrong in one thing: what is generated is ranked by its match."""
         mask, keys = batch["caption"]["attention_mask"], batch["caption_keys"]
         text_embeds = model.encode_text(batch["caption"]["input_ids"], mask)
-        features, text_features = model.image_features(embeds), model.text_features(text_embeds)
+        features, text_features = model.image_features(embeds), model.text_features(text_embeds[: len(keys)])
         other = sample_hard_negatives(features.detach() @ text_features.detach().T / model.temperature.detach(), keys)
-        own = torch.arange(len(mask), device=mask.device)
-        rows = torch.stack([own, other], dim=1).flatten()
-        labels = torch.stack([torch.ones_like(own), (keys[other] == keys).long()], dim=1).flatten()
+        own = torch.arange(len(keys), device=mask.device)
+        rows = torch.stack([own, other, own + len(keys)], dim=1).flatten()
+        labels = torch.stack([torch.ones_like(own), (keys[other] == keys).long(), torch.zeros_like(own)], dim=1).flatten()
         fused = model.fusion_encoder(text_embeds[rows], mask[rows], contexts)
         return {
             "contrastive_loss": contrastive_loss(features, text_features, model.temperature, keys),
@@ -214,6 +230,13 @@ class Scene(RecordTask):
         ones = torch.ones(len(mask), device=mask.device)
         task = X2VLMForQuestionAnswering(model)
         return task.answer_loss(states, mask, answers["input_ids"], answers["attention_mask"], ones, ones.long())
+
+
+def region_features(model, embeds: Tensor, patches: Tensor) -> Tensor:
+    """Features float[B * N, E] of regions bool[B, N, P-1], each the mean of its patches."""
+    weights = patches.to(embeds.dtype)
+    weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1)
+    return model.image_features((weights @ embeds[:, 1:]).flatten(0, 1)[:, None])
 
 
 def region_visibility(patches: Tensor, length: int) -> Tensor:

@@ -8,6 +8,7 @@ from x2vlm.stickers.checker import Claim, ClaimCheck, check_caption
 from x2vlm.stickers.clips import Clip, render_clip, sample_clip
 from x2vlm.stickers.concepts import ANSWERS
 from x2vlm.stickers.geometry import Item, Scene
+from x2vlm.stickers.language import OBJECT_NAMES
 from x2vlm.stickers.records import corpus, make_clip_record, make_order_record, make_pair_record, make_record
 from x2vlm.stickers.render import render
 from x2vlm.stickers.scene import WORLD_VERSION, sample_scene
@@ -17,6 +18,7 @@ __all__ = [
     "ANSWERS",
     "HELD_OUT_COLOURS",
     "HELD_OUT_RELATIONS",
+    "OBJECT_NAMES",
     "SPLITS",
     "WORLD_VERSION",
     "Claim",

@@ -14,7 +14,7 @@ from x2vlm.stickers.geometry import Item, Scene, contains
 from x2vlm.stickers.language import list_caption
 from x2vlm.stickers.questions import CONTENT_MAKERS, held_out_questions, questions
 from x2vlm.stickers.render import disturb, paint_background, paste_item
-from x2vlm.stickers.scene import compose, random_source, sample_wish
+from x2vlm.stickers.scene import SMALL, compose, random_source, sample_wish
 from x2vlm.stickers.splits import check_seed, held_out_items
 from x2vlm.stickers.sprites import box_size
 
@@ -67,8 +67,10 @@ def sample_clip(seed: int, split: str = "train") -> Clip:
     while True:
         scene = compose(rng, split, max_items=5)
         frames = rng.randint(6, 16)
-        free = [i for i, a in enumerate(scene.items) if not any(contains(a, b) for b in scene.items if b is not a)]
-        swapped = rng.choice(free) if rng.random() < 0.5 else -1
+        # What takes the place of a narrow item would be too small to see.
+        wide = [i for i, item in enumerate(scene.items) if min(item.box[2:]) >= 0.8 * SMALL[0]]
+        free = [i for i in wide if not any(contains(scene.items[i], b) for b in scene.items if b is not scene.items[i])]
+        swapped = rng.choice(free) if free and rng.random() < 0.5 else -1
         taken = {item.kind for item in scene.items}
         tracks = [
             track

@@ -9,7 +9,7 @@ follow one grammar, which `checker` parses:
 
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from x2vlm.stickers.concepts import (
     BACKGROUNDS,
@@ -151,9 +151,13 @@ def _position_phrases(item: Item, items: tuple[Item, ...], rng: random.Random) -
     return phrases
 
 
-def object_labels(scene: Scene, rng: random.Random) -> list[tuple[str, Box]]:
-    """Every item with its full name, "a small red star", whatever else is in the picture: the paper's object annotations."""
-    return [(Description(i.kind, i.colour, i.size).say(Voice(rng)), i.box) for i in scene.items]
+def object_labels(scene: Scene, rng: random.Random) -> list[tuple[str, str, Box]]:
+    """Every item, whatever else is in the picture: its full description, "a small red star", and its name, "a red star"."""
+    return [(Description(i.kind, i.colour, i.size).say(Voice(rng)), _object_name(i.kind, i.colour), i.box) for i in scene.items]
+
+
+def _object_name(kind: str, colour: str = "") -> str:
+    return Description(kind, colour).say(Voice())
 
 
 def region_phrases(scene: Scene, rng: random.Random) -> list[tuple[str, Box]]:
@@ -251,6 +255,13 @@ def absent_phrases(scene: Scene, rng: random.Random) -> list[str]:
     return [phrase for phrase in phrases if phrase]
 
 
+OBJECT_NAMES = tuple(
+    [_object_name(kind) for kind in NAMES]
+    + [_object_name(shape, colour) for shape in SHAPES for colour in COLOURS if not held_out_colour(colour, shape)]
+)
+"""The names that `object_labels` gives to the items of all splits but `unseen`."""
+
+
 # ---------------------------------------------------------------------------------------------------- captions
 
 
@@ -263,15 +274,38 @@ def list_caption(scene: Scene, rng: random.Random, detail: int, background: bool
     """Everything in the picture, from left to right unless shuffled, at most `MAX_WORDS` words: details give way."""
     voice = Voice(rng)
     while True:
-        parts = groups(scene.items, detail)
+        parts = [description for description, _ in groups(scene.items, detail)]
         if shuffle:
             rng.shuffle(parts)
-        text = join([d.say(voice) for d, _ in parts])
-        if background:
-            text += f" {BACKGROUNDS[scene.background]}"
+        text = _list(parts, voice, scene.background if background else "")
         if len(text.split()) <= MAX_WORDS:
             return text
         detail, background = max(0, detail - 1), background and detail > 0
+
+
+def _list(parts: list[Description], voice: Voice, background: str) -> str:
+    return " ".join(part for part in (join([part.say(voice) for part in parts]), BACKGROUNDS.get(background, "")) if part)
+
+
+def false_caption(scene: Scene, rng: random.Random) -> str:
+    """A caption like the first of `captions` that is wrong in one thing: a kind, a colour, a number or the background."""
+    parts, background = [description for description, _ in groups(scene.items, 1)], scene.background
+    wrong = rng.choice(("kind", "kind", "kind", "number", "number", "colour", "background"))
+    at = rng.randrange(len(parts))
+    said = parts[at]
+    if wrong == "background":
+        background = rng.choice([name for name in BACKGROUNDS if name != background])
+    elif wrong == "number":
+        parts[at] = replace(said, count=rng.choice([n for n in range(1, 6) if abs(n - said.count) == 1]))
+    elif wrong == "colour" and said.colour:
+        colours = [colour for colour in COLOURS if allowed(d := replace(said, colour=colour)) and not d.select(scene.items)]
+        parts[at] = replace(said, colour=rng.choice(colours))
+    else:
+        present = {item.kind for item in scene.items}
+        kinds = [kind for kind in (SHAPES if said.colour else NAMES) if kind not in present]
+        parts[at] = replace(said, noun=rng.choice([kind for kind in kinds if not held_out_colour(said.colour, kind)]))
+    text = _list(parts, Voice(rng), background)
+    return text if len(text.split()) <= MAX_WORDS else _list([parts[at]], Voice(rng), background)
 
 
 def _relation_clauses(items: tuple[Item, ...], rng: random.Random) -> list[tuple[str, set[int]]]:

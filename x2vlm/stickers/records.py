@@ -12,6 +12,7 @@ from x2vlm.stickers.language import (
     absent_description,
     absent_phrases,
     captions,
+    false_caption,
     held_out_regions,
     object_labels,
     region_phrases,
@@ -28,8 +29,8 @@ def _rounded(box: Box) -> list[float]:
 
 
 def describe_scene(scene: Scene, split: str, rng: random.Random) -> dict:
-    """All texts about a scene: `captions`, `objects`, `regions`, `questions`, `absent`. In `unseen`, regions and questions
-    are only those about the held-out combination."""
+    """All texts about a scene, as `make_record` lists them. In `unseen`, regions and questions are only those about the
+    held-out combination."""
     if split == "unseen":
         combinations = held_out_items(scene.items)
         regions = [region for found in combinations for region in held_out_regions(scene, found, rng)]
@@ -41,38 +42,41 @@ def describe_scene(scene: Scene, split: str, rng: random.Random) -> dict:
         "regions": [{"text": text, "box": _rounded(box)} for text, box in regions],
         "questions": asked,
         "absent": absent_phrases(scene, rng),
-        "objects": [{"text": text, "box": _rounded(box)} for text, box in object_labels(scene, rng)],
+        "objects": [{"text": text, "name": name, "box": _rounded(box)} for text, name, box in object_labels(scene, rng)],
+        "false_captions": [false_caption(scene, rng) for _ in range(2)],
     }
 
 
-def make_record(seed: int, split: str = "train", size: int = 192, max_items: int = MAX_ITEMS) -> dict:
+def make_record(seed: int, split: str = "train", size: int = 192, max_items: int = MAX_ITEMS, min_items: int = 1) -> dict:
     """One picture and what is said of it.
 
     Args:
         seed: one of `split_seeds(split)`.
         size: side of the picture in pixels.
-        max_items: at most so many stickers (1-6), for a curriculum.
+        max_items, min_items: how many stickers (1-6), for a curriculum or a crowd.
 
     Returns:
         image: RGB picture.
         captions: true captions; the first tells kinds, numbers, colours and background.
-        objects: {"text", "box"}: each item's own name with size and colour.
+        objects: {"text", "name", "box"}: each item described by size, colour and kind; `name` leaves out the size and is
+            one of `OBJECT_NAMES`.
         regions: {"text", "box"}: phrases for one item or group, box (cx, cy, w, h) in [0, 1].
         questions: {"question", "answer", "kind"}, answers from `ANSWERS`.
         absent: phrases for what is not in the picture.
+        false_captions: captions like the first, wrong in one thing.
         scene: the `Scene`.
 
     Raises:
         ParameterError: unknown split (param/split) or seed outside it (param/seed).
     """
-    scene = sample_scene(seed, split, max_items)
+    scene = sample_scene(seed, split, max_items, min_items)
     texts = describe_scene(scene, split, random_source("texts", seed))
     return {"image": render(scene, size), **texts, "scene": scene}
 
 
 def make_clip_record(seed: int, split: str = "train", size: int = 192) -> dict:
-    """One clip: `frames` (6-16 RGB pictures), `captions`, `questions`, `absent`, `clip`; texts as in `make_record`, about
-    all that appears. Raises as `make_record`."""
+    """One clip: `frames` (6-16 RGB pictures), `captions`, `false_captions`, `questions`, `absent`, `clip`; texts as in
+    `make_record`, about all that appears. Raises as `make_record`."""
     clip = sample_clip(seed, split)
     rng = random_source("clip texts", seed)
     absent = [absent_description(clip.summary.items, rng, hard) for hard in (False, False, True)]
@@ -81,6 +85,7 @@ def make_clip_record(seed: int, split: str = "train", size: int = 192) -> dict:
         "captions": clip_captions(clip, rng),
         "questions": clip_questions(clip, split, rng),
         "absent": [description.say(Voice(rng)) for description in absent],
+        "false_captions": [false_caption(clip.summary, rng) for _ in range(2)],
         "clip": clip,
     }
 

@@ -8,11 +8,11 @@ from x2vlm.stickers.geometry import RELATIONS, Item, Look, Scene, contains, hold
 from x2vlm.stickers.splits import HELD_OUT_COLOURS, HELD_OUT_RELATIONS, check_seed, held_out_colour, held_out_items
 from x2vlm.stickers.sprites import box_size
 
-WORLD_VERSION = 2
+WORLD_VERSION = 3
 MAX_ITEMS = 6
 ITEM_COUNT_WEIGHTS = (18, 26, 24, 16, 10, 6)
 GROUP_WEIGHTS = (72, 14, 7, 4, 3)
-SMALL, LARGE, CONTAINER = (0.21, 0.25), (0.34, 0.40), (0.43, 0.49)  # longer side of the box, in picture sides
+SMALL, LARGE, CONTAINER = (0.24, 0.28), (0.36, 0.42), (0.44, 0.50)  # longer side of the box, in picture sides
 ANGLES = range(-20, 21, 5)
 EDGE, GAP = 0.012, 0.015
 
@@ -170,13 +170,14 @@ def compose(
     wishes: tuple[Wish, ...] = (),
     bond: Bond | None = None,
     background: str = "",
+    min_items: int = 1,
 ) -> Scene:
     """Sample one scene that fulfils the given wishes and their bond, and respects the split's combinations: `unseen`
     holds one unless wishes are given, all other splits none."""
     unseen = split == "unseen" and not wishes
     for attempt in range(1000):
         given, tie = _held_out_wishes(rng) if unseen else (wishes, bond)
-        count = rng.choices(range(1, max_items + 1), ITEM_COUNT_WEIGHTS[:max_items])[0]
+        count = rng.choices(range(min_items, max_items + 1), ITEM_COUNT_WEIGHTS[min_items - 1 : max_items])[0]
         plan = sample_wishes(rng, count, given)
         tie = tie or (None if given else _inside_bond(rng, plan))
         if attempt % 4 == 3:  # crowded: make what nobody asked for small
@@ -193,10 +194,10 @@ def compose(
     raise RuntimeError("no scene fulfils these wishes")
 
 
-def sample_scene(seed: int, split: str = "train", max_items: int = MAX_ITEMS) -> Scene:
-    """The scene of a seed of `split_seeds(split)`, with at most `max_items` (1-6) stickers.
+def sample_scene(seed: int, split: str = "train", max_items: int = MAX_ITEMS, min_items: int = 1) -> Scene:
+    """The scene of a seed of `split_seeds(split)`, with `min_items` to `max_items` (1-6) stickers.
 
     Raises `ParameterError` for an unknown split or a seed outside it.
     """
     check_seed(seed, split)
-    return compose(random_source("scene", seed), split, max_items)
+    return compose(random_source("scene", seed), split, max_items, min_items=min_items)

@@ -10,6 +10,7 @@ from x2vlm.stickers.concepts import COLOURS, DATA, NAMES, SHAPES
 
 TILE, COLUMNS = 96, 14
 VISIBLE_ALPHA = 64
+INK, RIM = (34, 32, 52), 24  # outline of shapes and its width, four times finer than the tile
 _DIRECTIONS = np.radians(np.arange(0, 360, 5))
 
 
@@ -31,11 +32,11 @@ def _heart() -> list[tuple[float, float]]:
     steps = np.linspace(0, 2 * math.pi, 90, endpoint=False)
     x = 16 * np.sin(steps) ** 3
     y = -(13 * np.cos(steps) - 5 * np.cos(2 * steps) - 2 * np.cos(3 * steps) - np.cos(4 * steps))
-    return [(0.5 + u / 34, 0.46 + v / 34) for u, v in zip(x, y)]
+    return [(0.5 + u / 32, 0.46 + v / 32) for u, v in zip(x, y)]
 
 
 POLYGONS = {
-    "square": [(0.07, 0.07), (0.93, 0.07), (0.93, 0.93), (0.07, 0.93)],
+    "square": [(0.04, 0.04), (0.96, 0.04), (0.96, 0.96), (0.04, 0.96)],
     "triangle": [(0.5, 0.06), (0.97, 0.9), (0.03, 0.9)],
     "star": _polar(10, -90, 0.5, 0.21),
     "heart": _heart(),
@@ -48,24 +49,21 @@ POLYGONS = {
 
 
 def _draw_shape(shape: str, colour: str) -> Image.Image:
-    big = 4 * TILE
+    """Inked like a cartoon: an outline that no colour or background changes is what shapes are told apart by."""
+    big, rim = 4 * TILE, RIM
     picture = Image.new("RGBA", (big, big))
     draw = ImageDraw.Draw(picture)
     fill = COLOURS[colour]
-    edge = tuple(int(0.72 * channel) for channel in fill)
-    frame = (8, 8, big - 8, big - 8)
-    if shape == "circle":
-        draw.ellipse(frame, fill=fill, outline=edge, width=8)
-    elif shape == "ring":
-        draw.ellipse(frame, fill=edge)
-        draw.ellipse([16, 16, big - 16, big - 16], fill=fill)
-        hole = 70
-        draw.ellipse([hole - 8, hole - 8, big - hole + 8, big - hole + 8], fill=edge)
-        draw.ellipse([hole, hole, big - hole, big - hole], fill=(0, 0, 0, 0))
+    if shape in ("circle", "ring"):
+        draw.ellipse((8, 8, big - 8, big - 8), fill=fill, outline=INK, width=rim)
+        if shape == "ring":
+            hole = (104, 104, big - 104, big - 104)
+            draw.ellipse(hole, fill=(0, 0, 0, 0), outline=INK, width=rim)
     else:
-        corners = [(x * (big - 16) + 8, y * (big - 16) + 8) for x, y in POLYGONS[shape]]
+        inset = 8 + rim / 2
+        corners = [(x * (big - 2 * inset) + inset, y * (big - 2 * inset) + inset) for x, y in POLYGONS[shape]]
         draw.polygon(corners, fill=fill)
-        draw.line([*corners, corners[0], corners[1]], fill=edge, width=8, joint="curve")
+        draw.line([*corners, corners[0], corners[1]], fill=INK, width=rim, joint="curve")
     return picture.resize((TILE, TILE), Image.Resampling.LANCZOS)
 
 
