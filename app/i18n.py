@@ -1,7 +1,8 @@
 """The page's texts in English, Korean and Chinese. Results of the model are not translated.
 
 Labels go through `gr.I18n`; our own HTML carries all three languages and shows the page's (`theme.py` picks by `html[lang]`);
-plain sentences of the moment, such as refusals and stages of work, are in the language that the browser asks for.
+plain sentences of the moment, such as refusals and stages of work, are in the language that the request asks for: on the
+page its own, which its visitor may switch in the settings.
 """
 
 from __future__ import annotations
@@ -332,9 +333,19 @@ I18N = gr.I18n(
     }
 )
 
+# What the page asks, it asks in its own language, not in the browser's.
+ASK_IN_OWN_LANGUAGE = """<script>{
+  const send = window.fetch;
+  window.fetch = (...what) => {
+    const request = new Request(...what);
+    request.headers.set('Accept-Language', document.documentElement.lang);
+    return send(request);
+  };
+}</script>"""
+
 
 def language() -> int:
-    """Number of the language in which the present event's browser asks; English where nobody says."""
+    """Number of the language in which the present event was asked for; English where nobody says."""
     request = LocalContext.request.get(None)
     wanted = request.headers.get("accept-language", "").lower() if request is not None else ""
     return next((k for k, spoken in enumerate(LANGUAGES) if wanted.startswith(spoken)), 0)

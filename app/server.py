@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 
 from . import limits
 from .doorman import Doorman
-from .i18n import I18N
+from .i18n import ASK_IN_OWN_LANGUAGE, I18N
 from .theme import CSS, THEME
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ SETTINGS = {
     "theme": THEME,
     "css": CSS,
     "i18n": I18N,
+    "head": ASK_IN_OWN_LANGUAGE,
     "max_file_size": f"{limits.UPLOAD_MEGABYTES}mb",
     "enable_monitoring": False,
     "run_history": False,

@@ -177,9 +177,10 @@ def test_error_text_is_ours(served, upload_folder):
 
 
 @pytest.mark.parametrize(
-    "spoken, sentence", [("ko-KR,ko;q=0.9", "글이 비어 있습니다"), ("zh-CN", "文字为空"), ("de", "Write it")]
+    "spoken, sentence",
+    [("ko", "글이 비어 있습니다"), ("ko-KR,ko;q=0.9", "글이 비어 있습니다"), ("zh-CN", "文字为空"), ("de", "Write it")],
 )
-def test_refusals_are_in_the_browsers_language(served, picture_file, spoken, sentence):
+def test_refusals_are_in_the_language_of_the_request(served, picture_file, spoken, sentence):
     name, data = call(served.address, "ask", [uploaded(picture_file), "", None, 5, "auto"], Accept_Language=spoken)
     assert name == "error" and sentence in data["error"] and data["error"].endswith("[text/empty]")
 

@@ -215,6 +215,10 @@ def test_language_is_switched_on_the_page(open_page):
     page.get_by_role("combobox", name="Language").click()
     page.get_by_role("option", name="한국어").click()
     page.locator("#run-find", has_text="찾기").wait_for()
+    page.mouse.click(5, 5)  # beside the settings, which closes them
+    page.locator("#region button").first.click()
+    page.locator("#describe-region").click()
+    page.locator(".toast-body", has_text="영역이 없거나 잘못되었습니다").wait_for()
 
 
 @pytest.mark.parametrize("locale, sentence", [("en-US", "bad.png"), ("ko-KR", "읽을 수 없는"), ("zh-CN", "无法读取")])
