@@ -38,6 +38,7 @@ class Scene(RecordTask):
     Attributes:
         batch_size: pictures.
         phrases, absent, objects, questions: how many of each a picture is asked about at once.
+        captions: how many are written; one of them, the first, is also told apart from those of other pictures.
         first_share: how often the first, fullest caption is taken, and not any.
         masking: which tokens of the caption are predicted.
     """
@@ -65,6 +66,7 @@ class Scene(RecordTask):
     absent: int = 3
     objects: int = 3
     questions: int = 3
+    captions: int = 1
     first_share: float = 0.7
     masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(0.6, 18))
     prompt: str = "a picture of"
@@ -94,7 +96,7 @@ class Scene(RecordTask):
             "visual": self.pixels(record, rng),
             "caption": self.encode(caption),
             "false_caption": self.encode(choose_exactly(record["false_captions"], 1, rng)[0]),
-            "layout": self._layout(caption, rng),
+            "layouts": [self._layout(text, rng) for text in (caption, *choose_exactly(captions, self.captions - 1, rng))],
             "objects": [(self._layout(item["text"], rng), OBJECT_NAMES.index(item["name"]), item["box"]) for item in objects],
             "phrases": [self.encode(region["text"]) for region in regions],
             "boxes": [region["box"] for region in regions],
@@ -126,7 +128,7 @@ class Scene(RecordTask):
             "phrases": self.texts.collate([text for sample in samples for text in (*sample["phrases"], *sample["absent"])]),
             "questions": self.texts.collate([text for sample in samples for text in sample["questions"]]),
             "answers": self.texts.collate([text for sample in samples for text in sample["answers"]]),
-            "writing": self._collate_layouts([sample["layout"] for sample in samples]),
+            "writing": self._collate_layouts([layout for sample in samples for layout in sample["layouts"]]),
         }
         objects = [item for sample in samples for item in sample["objects"]]
         if objects:
