@@ -1,4 +1,4 @@
-"""At the server's door: when a job was asked for, how often one address may ask, and whether the server is well."""
+"""At the server's door: when a job was asked for, who may ask for how many, and whether the server is well."""
 
 from __future__ import annotations
 
@@ -6,14 +6,23 @@ import time
 from collections import defaultdict, deque
 from typing import Any
 
+from gradio.queueing import Queue
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .runtime import Studio
+from . import limits
+from .refusals import told
+from .runtime import Busy, Studio
 
-MINUTE = 60.0
+MINUTE = 60
+LATER = {"Retry-After": str(MINUTE)}
 ADDRESSES = 10_000  # kept at most; then those that were quiet for a minute are forgotten
-TOO_OFTEN = "{count} jobs within a minute came from your address, which is the limit. Wait a minute. [busy/quota]"
+TOO_OFTEN = "{} jobs within a minute came from your address, which is the limit. Wait a minute."
+TOO_MANY = "{} of your jobs wait or run already, which is the limit. Wait until one has ended, or stop one."
+FULL = "{} jobs are waiting, as many as may, and yours was not started. Try again in a minute."
 
 
 class Doorman:
@@ -43,7 +52,8 @@ class Doorman:
             now = time.monotonic()
             scope.setdefault("state", {})["asked"] = now
             if self.quota is not None and self._too_often(address(scope), now):
-                return JSONResponse({"detail": TOO_OFTEN.format(count=self.quota)}, 429, {"Retry-After": f"{MINUTE:.0f}"})
+                said = told(Busy(TOO_OFTEN.format(self.quota), "busy/quota"), Headers(scope=scope))
+                return JSONResponse({"detail": said}, 429, LATER)
         return None
 
     def health(self) -> dict[str, Any]:
@@ -67,3 +77,27 @@ def address(scope: Scope) -> str:
     """Who asks: the first address of `X-Forwarded-For`, which a public host's proxy writes, else the peer's."""
     forwarded = dict(scope["headers"]).get(b"x-forwarded-for", b"").decode("latin-1").split(",")[0].strip()
     return forwarded or (scope["client"] or ("",))[0]
+
+
+def admit(queue: Queue) -> None:
+    """From now on refuse, in words, a job for which there is no place and one over its session's quota.
+
+    A call without a session is one of its own.
+    """
+    push, joining = queue.push, []
+
+    async def admitted(body: Any, request: Request, username: str | None) -> Any:
+        session = body.session_hash
+        jobs = [*joining, *(event.session_hash for event in queue.event_ids_to_events.values())]
+        if session and jobs.count(session) >= limits.JOBS_A_SESSION:
+            error = Busy(TOO_MANY.format(limits.JOBS_A_SESSION), "busy/quota")
+            raise HTTPException(429, told(error, request.headers), LATER)
+        if len(queue) >= queue.max_size:
+            raise HTTPException(503, told(Busy(FULL.format(len(queue)), "busy/queue"), request.headers), LATER)
+        joining.append(session)  # its fields are checked before it counts as an event
+        try:
+            return await push(body, request, username)
+        finally:
+            joining.remove(session)
+
+    queue.push = admitted

@@ -7,6 +7,7 @@ page its own, which its visitor may switch in the settings.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -333,21 +334,23 @@ I18N = gr.I18n(
     }
 )
 
-# What the page asks, it asks in its own language, not in the browser's.
-ASK_IN_OWN_LANGUAGE = """<script>{
+# The page asks in its own language, not in the browser's, and shows what it is told: for the text of a 503 Gradio's page would
+# put an English one of its own.
+IN_OWN_LANGUAGE = """<script>{
   const send = window.fetch;
-  window.fetch = (...what) => {
+  window.fetch = async (...what) => {
     const request = new Request(...what);
     request.headers.set('Accept-Language', document.documentElement.lang);
-    return send(request);
+    const answer = await send(request);
+    return answer.status === 503 ? new Response(answer.body, {status: 429, headers: answer.headers}) : answer;
   };
 }</script>"""
 
 
-def language() -> int:
-    """Number of the language in which the present event was asked for; English where nobody says."""
+def language(headers: Mapping[str, str] | None = None) -> int:
+    """Number of the language that a request's headers ask for, by default the present event's; English where nobody says."""
     request = LocalContext.request.get(None)
-    wanted = request.headers.get("accept-language", "").lower() if request is not None else ""
+    wanted = (headers or getattr(request, "headers", {})).get("accept-language", "").lower()
     return next((k for k, spoken in enumerate(LANGUAGES) if wanted.startswith(spoken)), 0)
 
 

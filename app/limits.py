@@ -35,6 +35,7 @@ WORKERS = 1  # model calls at a time
 AT_ONCE = WORKERS + 2  # events let in at a time: while some are at the model, others have their files decoded
 WAIT_SECONDS = 120  # a job that waited longer is not begun: its visitor has left or asked again
 DRAIN_SECONDS = 25
+JOBS_A_SESSION = 5  # waiting and at work
 JOBS_A_MINUTE = 20  # of one address, on a public host
 SESSIONS = 200  # visitors whose results are kept
 SCENES = 8  # encoded pictures kept for the next question

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from x2vlm.errors import X2VLMError
 
 from .i18n import LANGUAGES, language
@@ -53,6 +55,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "지금은 붐빕니다. 아무것도 시작하지 않았으니 잠시 뒤 다시 누르세요.",
         "现在很繁忙，任务未开始。请稍后再试。",
     ),
+    "busy/quota": (
+        "동시에, 또는 1분 동안 맡길 수 있는 작업 수를 넘었습니다. 앞의 작업이 끝나기를 기다리거나 중지한 뒤 다시 누르세요.",
+        "同时或一分钟内的任务数已达上限。请等前面的任务结束，或先停止，再试一次。",
+    ),
     "busy/draining": ("서버가 다시 시작하는 중입니다. 1분 뒤 다시 누르세요.", "服务器正在重启。请一分钟后再试。"),
     "job/cancelled": ("요청대로 멈췄습니다.", "已按要求停止。"),
     "job/crashed": ("서버에서 문제가 생겨 기록했습니다. 다시 시도하세요.", "服务器出错并已记录。请再试一次。"),
@@ -61,8 +67,8 @@ SENTENCES: dict[str, tuple[str, str]] = {
 }
 
 
-def told(error: X2VLMError) -> str:
-    """What the visitor reads: the sentence, then the code in brackets."""
+def told(error: X2VLMError, headers: Mapping[str, str] | None = None) -> str:
+    """What the visitor reads, in the language of the request (`language`): the sentence, then the code in brackets."""
     known = SENTENCES.get(error.code)
-    k = language()
+    k = language(headers)
     return str(error) if known is None or LANGUAGES[k] == "en" else f"{known[k - 1]} [{error.code}]"

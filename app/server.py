@@ -13,8 +13,8 @@ from gradio.utils import get_space, get_upload_folder
 from starlette.middleware import Middleware
 
 from . import limits
-from .doorman import Doorman
-from .i18n import ASK_IN_OWN_LANGUAGE, I18N
+from .doorman import Doorman, admit
+from .i18n import I18N, IN_OWN_LANGUAGE
 from .theme import CSS, THEME
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ SETTINGS = {
     "theme": THEME,
     "css": CSS,
     "i18n": I18N,
-    "head": ASK_IN_OWN_LANGUAGE,
+    "head": IN_OWN_LANGUAGE,
     "max_file_size": f"{limits.UPLOAD_MEGABYTES}mb",
     "enable_monitoring": False,
     "run_history": False,
@@ -52,6 +52,7 @@ def serve(demo: gr.Blocks, port: int | None = None, share: bool = False, mcp: bo
 def start(demo: gr.Blocks, **options) -> str:
     """Launch without blocking; returns the local address."""
     demo.queue(max_size=limits.QUEUE, default_concurrency_limit=limits.AT_ONCE, api_open=False)
+    admit(demo._queue)
     quota = limits.JOBS_A_MINUTE if get_space() else None
     door = Middleware(Doorman, studio=demo.studio, quota=quota)
     _, address, _ = demo.launch(prevent_thread_lock=True, app_kwargs={"middleware": [door]}, **(SETTINGS | options))

@@ -49,7 +49,8 @@ def test_jobs_are_stamped_and_counted(path, door, clock):
     assert [client.post(path).json() for _ in range(3)] == [{"stamped": True}] * 3
     refusal = client.post(path)
     assert refusal.status_code == 429 and refusal.headers["retry-after"] == "60"
-    assert "[busy/quota]" in refusal.json()["detail"]
+    assert refusal.json()["detail"].endswith("[busy/quota]")
+    assert "작업" in client.post(path, headers={"Accept-Language": "ko"}).json()["detail"]
     assert client.post(path, headers={"X-Forwarded-For": "10.0.0.1, 10.0.0.2"}).status_code == 200
     clock[0] += 61
     assert client.post(path).status_code == 200

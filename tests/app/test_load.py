@@ -69,7 +69,7 @@ class Tally:
         try:
             event = join(running.address, "match", [uploaded(picture), [text]])
         except urllib.error.HTTPError as refusal:
-            assert refusal.code == 503 and "Queue is full" in refusal.read().decode()
+            assert refusal.code == 503 and "[busy/queue]" in refusal.read().decode()
             self.refused.append(time.perf_counter() - start)
             return
         name, data = result(running.address, "match", event)
@@ -122,6 +122,25 @@ def test_l3_more_than_the_queue_holds_are_answered_or_refused_and_none_is_lost(r
     assert running.memory - before < 200
     if full:
         assert max(tally.refused) < 1
+
+
+def test_one_session_may_have_five_jobs_and_leaves_the_rest_of_the_queue_to_others(running, pictures):
+    match = next(fn["id"] for fn in config(running)["dependencies"] if fn["api_name"] == "match")
+
+    def ask(session: str) -> str:
+        try:
+            data = [uploaded(pictures[0]), ["held by one"]]
+            post(running.address, "queue/join", {"data": data, "fn_index": match, "session_hash": session})
+        except urllib.error.HTTPError as refusal:
+            return f"{refusal.code} {json.loads(refusal.read())['detail'][-12:]}"
+        return "accepted"
+
+    with running.holding("held by one"), ThreadPoolExecutor(8) as pool:
+        told = sorted(pool.map(ask, ["one"] * 8))
+        assert told == ["429 [busy/quota]"] * (8 - limits.JOBS_A_SESSION) + ["accepted"] * limits.JOBS_A_SESSION
+        assert ask("another") == "accepted"
+        assert ask("one") != "accepted"
+    running.wait_until(lambda: ask("one") == "accepted")
 
 
 @at_both_sizes

@@ -116,7 +116,7 @@ def test_refusals_are_of_codes_that_exist_and_fall_back_to_english(monkeypatch):
     assert set(SENTENCES) <= built | written
     known, unknown = TextError("The text.", "text/empty"), TextError("Some text.", "text/unheard-of")
     assert told(known) == "The text. [text/empty]"
-    monkeypatch.setattr("app.refusals.language", lambda: LANGUAGES.index("ko"))
+    monkeypatch.setattr("app.refusals.language", lambda headers: LANGUAGES.index("ko"))
     assert told(known) == f"{SENTENCES['text/empty'][0]} [text/empty]"
     assert told(unknown) == "Some text. [text/unheard-of]"
 

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from app import limits
+
 pytestmark = pytest.mark.browser
 SIZES = ("desktop", "phone")
 
@@ -253,3 +255,13 @@ def test_stages_of_work_are_shown(open_page, served, monkeypatch):
     stage.filter(has_text="Writing").wait_for()
     stage.wait_for(state="detached")
     assert page.locator("#captions table").is_visible()
+
+
+@pytest.mark.parametrize(
+    "where, what, sentence", [("limits", "JOBS_A_SESSION", "작업 수를 넘었습니다"), ("queue", "max_size", "붐빕니다")]
+)
+def test_busy_is_told_in_the_visitors_language(open_page, served, monkeypatch, where, what, sentence):
+    page = open_page(locale="ko-KR")
+    monkeypatch.setattr(limits if where == "limits" else served.demo._queue, what, 0)
+    page.locator("#run-find").click()
+    page.locator(".toast-body", has_text=sentence).filter(has_text="[busy/").wait_for()
