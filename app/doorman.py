@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import defaultdict, deque
 from typing import Any
@@ -26,7 +27,7 @@ FULL = "{} jobs are waiting, as many as may, and yours was not started. Try agai
 
 
 class Doorman:
-    """ASGI middleware: `/healthz` (the server lives), `/readyz` (the model is loaded), and a stamp and a quota for jobs.
+    """ASGI middleware: `/healthz` (the server lives), `/readyz` (the model answers), and a stamp and a quota for jobs.
 
     Args:
         quota: jobs that one address may ask for in a minute; None where addresses say nothing, as on one's own machine.
@@ -39,15 +40,18 @@ class Doorman:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         respond: Any = self.app
         if scope["type"] == "http":
-            respond = self._answer(scope) or self.app
+            respond = await self._answer(scope) or self.app
         await respond(scope, receive, send)
 
-    def _answer(self, scope: Scope) -> JSONResponse | None:
+    async def _answer(self, scope: Scope) -> JSONResponse | None:
         """What is answered here; None for all else."""
         path = scope["path"]
-        if path in ("/healthz", "/readyz"):
-            health = self.health()
-            return JSONResponse(health, 200 if path == "/healthz" or health["ready"] else 503)
+        health = {"model": self.studio.models.default, "busy": self.studio.gate.busy}
+        if path == "/healthz":
+            return JSONResponse(health)
+        if path == "/readyz":
+            trouble = await asyncio.to_thread(self.studio.trouble)
+            return JSONResponse(health | {"trouble": trouble}, 503 if trouble else 200)
         if scope["method"] == "POST" and (path.endswith("/queue/join") or "/gradio_api/call/" in path):
             now = time.monotonic()
             scope.setdefault("state", {})["asked"] = now
@@ -55,10 +59,6 @@ class Doorman:
                 said = told(Busy(TOO_OFTEN.format(self.quota), "busy/quota"), Headers(scope=scope))
                 return JSONResponse({"detail": said}, 429, LATER)
         return None
-
-    def health(self) -> dict[str, Any]:
-        gate, models = self.studio.gate, self.studio.models
-        return {"ready": models.ready and not gate.draining, "model": models.default, "busy": gate.busy}
 
     def _too_often(self, who: str, now: float) -> bool:
         times = self._asked[who]

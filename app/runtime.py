@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import os
 import threading
 import time
@@ -87,6 +88,7 @@ class Gate:
         self.draining = False
         self.busy = 0  # events that have begun
         self._slots = threading.BoundedSemaphore(workers)
+        self._at_work: set[float] = set()  # when the calls at work began
         self._flags: dict[str, set[threading.Event]] = defaultdict(set)
         self._lock = threading.Lock()
         self._changed = 0.0
@@ -122,18 +124,26 @@ class Gate:
                 if not self._flags[visitor]:
                     del self._flags[visitor]
 
+    @property
+    def hangs(self) -> bool:
+        """A call has been at work for longer than any should."""
+        return time.monotonic() - min(self._at_work, default=math.inf) > limits.MODEL_SECONDS
+
     @contextlib.contextmanager
-    def slot(self, flag: threading.Event) -> Iterator[None]:
-        """Hold one of the workers, unless the job is stopped while it waits."""
-        deadline = time.monotonic() + limits.WAIT_SECONDS
+    def slot(self, flag: threading.Event, seconds: float | None = None) -> Iterator[None]:
+        """Hold one of the workers, unless the job is stopped while it waits, for `WAIT_SECONDS` if nothing else is said."""
+        deadline = time.monotonic() + (limits.WAIT_SECONDS if seconds is None else seconds)
         while not self._slots.acquire(timeout=POLL_SECONDS):
-            if time.monotonic() > deadline:
+            if time.monotonic() >= deadline:
                 raise Busy(f"All workers were busy for {limits.WAIT_SECONDS} s. Try again in a minute.", "busy/queue")
             self._check(flag)
+        began = time.monotonic()
+        self._at_work.add(began)
         try:
             self._check(flag)
             yield
         finally:
+            self._at_work.discard(began)
             self._slots.release()
 
     @staticmethod
@@ -217,7 +227,8 @@ class Studio:
         self.gate = Gate(workers)
         self._scenes: OrderedDict[tuple, Any] = OrderedDict()
         self._lock = threading.Lock()
-        self._run = spaces.GPU(self._work) if ZERO_GPU else self._work
+        self._run, self._control = (spaces.GPU(fn) if ZERO_GPU else fn for fn in (self._work, self._ask_control))
+        self._controlled, self._failure = -math.inf, ""
 
     def look(self, media: Media, model: str | None, visitor: str) -> Seen:
         """What the page shows of a file."""
@@ -233,6 +244,32 @@ class Studio:
             opened = self._opened(self.models[model], media, flag)
             with self.gate.slot(flag):
                 return self._run(task, media, model, opened, args, options, None if ZERO_GPU else flag)
+
+    def trouble(self) -> str:
+        """Why the server is not ready; "" if it is: its default model answered a control of late, or is answering someone."""
+        if self.gate.draining:
+            return "The server is restarting."
+        if not self.models.ready:
+            return "The model is not loaded yet."
+        if self.gate.hangs:
+            return f"A call has been at work for over {limits.MODEL_SECONDS} s."
+        if time.monotonic() - self._controlled > limits.CONTROL_SECONDS:
+            with contextlib.suppress(Busy), self.gate.slot(threading.Event(), seconds=0):
+                self._failure = self._control()
+                self._controlled = time.monotonic()
+        return self._failure
+
+    def _ask_control(self) -> str:
+        """Why the default model does not answer about a picture of one pixel; "" if it does."""
+        try:
+            predictor = self.models[None]
+            scene = predictor.encode(Image.new("RGB", (1, 1)))
+            if "match" not in predictor.missing:
+                predictor.match(scene, ["a pixel"])
+        except Exception:
+            log.exception("the control failed")
+            return "The model did not answer a control."
+        return ""
 
     def _work(self, task: str, media: Media, model: str | None, opened: Any, args: tuple, options: dict, cancel: Any) -> Any:
         predictor = self.models[model]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
-from app import doorman
+from app import doorman, limits
 from app.doorman import Doorman
 from app.runtime import Models, Studio
 from tests.app.stub import StubPredictor
@@ -34,13 +36,45 @@ def door() -> Doorman:
 
 def test_health_tells_the_truth(door):
     client = TestClient(door)
-    assert client.get("/healthz").json() == {"ready": False, "model": "stub", "busy": 0}
-    assert client.get("/healthz").status_code == 200 and client.get("/readyz").status_code == 503
+    assert client.get("/healthz").json() == {"model": "stub", "busy": 0}
+    assert unready(client) == "The model is not loaded yet."
     door.studio.models["stub"]
     with door.studio.gate.event():
-        assert client.get("/readyz").json() == {"ready": True, "model": "stub", "busy": 1}
+        assert client.get("/readyz").json() == {"model": "stub", "busy": 1, "trouble": ""}
     door.studio.gate.draining = True
-    assert client.get("/readyz").status_code == 503 and client.get("/healthz").status_code == 200
+    assert unready(client) == "The server is restarting."
+
+
+def unready(client: TestClient) -> str:
+    """Why the server is not ready, while it lives."""
+    assert client.get("/healthz").status_code == 200
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    return answer.json()["trouble"]
+
+
+def test_the_default_model_is_asked_once_a_minute_whether_it_answers(door, clock):
+    client, stub = TestClient(door), door.studio.models["stub"]
+    assert [client.get("/readyz").status_code for _ in range(3)] == [200] * 3
+    assert stub.calls == ["encode", "match"]
+    stub.work = lambda text: 1 / 0
+    assert client.get("/readyz").status_code == 200  # by the control of this minute
+    clock[0] += limits.CONTROL_SECONDS + 1
+    assert [unready(client) for _ in range(3)] == ["The model did not answer a control."] * 3
+    assert stub.calls == ["encode", "match", "encode"]
+    del stub.work
+    clock[0] += limits.CONTROL_SECONDS + 1
+    assert client.get("/readyz").status_code == 200
+
+
+def test_a_server_at_work_is_ready_until_a_call_hangs(door, clock):
+    client, stub = TestClient(door), door.studio.models["stub"]
+    with door.studio.gate.slot(threading.Event()):
+        clock[0] += limits.MODEL_SECONDS - 1
+        assert client.get("/readyz").status_code == 200 and stub.calls == []
+        clock[0] += 2
+        assert unready(client) == f"A call has been at work for over {limits.MODEL_SECONDS} s."
+    assert client.get("/readyz").status_code == 200 and stub.calls == ["encode", "match"]
 
 
 @pytest.mark.parametrize("path", [JOIN, "/gradio_api/call/match", "/gradio_api/call/v2/match"])
