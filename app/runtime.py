@@ -174,7 +174,7 @@ class Gate:
 
 
 class Models:
-    """The models that visitors may choose, loaded on first use, at most two at a time.
+    """The models that visitors may choose, loaded on first use; the default stays, with one other at a time.
 
     Args:
         load: name or path -> Predictor.
@@ -184,7 +184,7 @@ class Models:
 
     def __init__(self, load: Callable[[str], Any], names: tuple[str, ...] = ("mini",), *, open_choice: bool = False):
         self.load, self.names, self.open_choice = load, names, open_choice
-        self._loaded: OrderedDict[str, Any] = OrderedDict()
+        self._loaded: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     @property
@@ -203,9 +203,8 @@ class Models:
         with self._lock:
             if name not in self._loaded:
                 self._loaded[name] = self.load(name)
-                if len(self._loaded) > 2:
-                    self._loaded.popitem(last=False)
-            self._loaded.move_to_end(name)
+                for other in set(self._loaded) - {self.default, name}:
+                    del self._loaded[other]
             return self._loaded[name]
 
     def warm(self) -> None:

@@ -178,12 +178,12 @@ def test_public_host_offers_only_its_list(name):
     assert models[None] is models["mini"] and loaded == ["mini"]
 
 
-def test_own_machine_may_load_any_model_but_keeps_two():
+def test_own_machine_may_load_any_model_but_keeps_the_default_and_one_more():
     loaded = []
     models = Models(lambda name: loaded.append(name) or StubPredictor(), ("mini",), open_choice=True)
-    for name in ("mini", "/a", "/b", "mini"):
+    for name in ("mini", "/a", "/b", "mini", "/b", "/a"):
         models[name]
-    assert loaded == ["mini", "/a", "/b", "mini"]
+    assert loaded == ["mini", "/a", "/b", "/a"] and models.ready
 
 
 def test_only_a_few_scenes_are_kept_and_each_is_encoded_once(upload_folder, picture_file):
