@@ -19,7 +19,7 @@ from typing import Any
 
 from train.data.stickers import StickerData, StickerRecords
 
-TEXTS = ("captions", "regions", "questions", "absent", "statement", "label")
+TEXTS = ("captions", "false_captions", "objects", "regions", "questions", "absent", "statement", "label")
 
 
 def write_shard(number: int, data: StickerData, size: int, per_shard: int, folder: Path) -> Path:
