@@ -20,6 +20,7 @@ from .view import Look, present
 
 LENSES = (("describe", describe), ("ask", ask), ("find", find), ("inspect", inspect), ("match", match))
 SOURCE_HEIGHT = 150
+CAMERA = gr.WebcamOptions(mirror=False, constraints={"video": {"facingMode": "environment"}})  # a phone's rear camera
 COLORMAPS = ["viridis", "cividis", "magma", "gray"]
 
 
@@ -102,7 +103,8 @@ def _source(page: Page, stored: dict[str, Example]) -> None:
             page.image = RawImage(
                 path,
                 label=t("upload_image"),
-                sources=["upload", "clipboard"],
+                sources=["upload", "clipboard", "webcam"],
+                webcam_options=CAMERA,
                 height=SOURCE_HEIGHT,
                 format="png",
                 buttons=[],
@@ -111,7 +113,9 @@ def _source(page: Page, stored: dict[str, Example]) -> None:
             )
             page.video = RawVideo(
                 label=t("upload_video"),
-                sources=["upload"],
+                sources=["upload", "webcam"],
+                webcam_options=CAMERA,
+                include_audio=False,  # a recording asks for the camera alone, not for the microphone
                 height=SOURCE_HEIGHT,
                 buttons=[],
                 visible=False,
@@ -280,8 +284,8 @@ def _wire_arrivals(demo: gr.Blocks, page: Page, arrivals: Arrivals) -> None:
         page.inspect.text,
         page.match.texts,
     ]
-    for uploader in (page.image, page.video):
-        page.on_model(uploader.upload, arrivals.upload, [uploader, page.look, page.model], arrived)
+    for uploader, arrives in ((page.image, page.image.upload), (page.video, [page.video.upload, page.video.stop_recording])):
+        page.on_model(arrives, arrivals.upload, [uploader, page.look, page.model], arrived)
         page.on_model(uploader.clear, arrivals.clear, [page.look], arrived)
     frames = [page.shown, page.look, page.model, page.frame_count, page.frame_numbers]
     page.on_model(page.use_frames.click, arrivals.use_frames, frames, arrived, rules={page.frame_numbers: limits.frame_numbers})

@@ -75,6 +75,10 @@ main.contain { padding-left: 18px; max-width: 1440px; margin: 0 auto; width: 100
 .captions .bar, .matches .bar { width: 60px; }
 .captions td:nth-child(4), .matches td:nth-child(3) { white-space: nowrap; }
 #source .form { border: 0; background: none; }
+/* an open camera takes the whole row */
+#source:has([title="grant webcam access"], [title="capture photo"], [title$=" recording"]) { flex-wrap: wrap; }
+#source:has([title="grant webcam access"], [title="capture photo"], [title$=" recording"]) > .column { flex: 1 0 100%; }
+#source .block:has([title="grant webcam access"], [title="capture photo"], [title$=" recording"]) { height: 340px !important; }
 .card small { color: var(--body-text-color-subdued); }
 .chips { gap: 6px !important; }
 .chips button { flex: 0 1 auto !important; border-radius: 99px !important; font-weight: 400 !important; }

@@ -105,6 +105,36 @@ def test_a_clip_shows_its_frames_and_its_curve(open_page, size, clip_file):
     wait_for_change(page, before)
 
 
+CAMERA = """() => {
+  const canvas = Object.assign(document.createElement('canvas'), {width: 320, height: 240});
+  const paint = () => {
+    canvas.getContext('2d').fillStyle = `hsl(${performance.now() % 360} 80% 50%)`;
+    canvas.getContext('2d').fillRect(0, 0, 320, 240);
+  };
+  setInterval(paint, 40);
+  window.asked = [];
+  navigator.mediaDevices.getUserMedia = async (wanted) => (window.asked.push(wanted), canvas.captureStream(25));
+  navigator.mediaDevices.enumerateDevices = async () => [{kind: 'videoinput', deviceId: 'one', label: 'camera'}];
+}"""
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind, presses", [("image", ["capture photo"]), ("video", ["start recording", "stop recording"])])
+def test_a_camera_gives_a_picture_or_a_clip(open_page, size, kind, presses):
+    page = open_page(size)
+    page.evaluate(CAMERA)
+    page.locator(f"#kind input[value={kind}]").check()
+    uploader = page.locator(f"#upload-{kind}")
+    uploader.get_by_role("button", name="Capture from camera").click()
+    for title in ("grant webcam access", *presses):
+        uploader.get_by_title(title).locator("visible=true").last.click()
+        page.wait_for_timeout(1000)  # of live picture
+    page.locator("#twin", has_text="320 × 240").wait_for()
+    assert page.evaluate("window.asked") == [{"video": {"facingMode": "environment"}, "audio": False}]
+    if kind == "video":
+        page.locator("#strip .thumbnail-item").nth(1).wait_for()
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_a_word_shows_its_map_without_the_model(open_page, size, served):
     page = open_page(size)
