@@ -70,6 +70,24 @@ def picture_file(upload_folder):
     return path
 
 
+TURNS = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+
+
+@pytest.fixture(scope="session")
+def phone_photos(upload_folder):
+    """A picture of 200 x 300 by EXIF orientation: upright in 1, stored turned in the others, as phones do."""
+    pixels = np.random.default_rng(1).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+    upright = Image.fromarray(pixels).resize((200, 300), Image.Resampling.NEAREST)
+    photos = {}
+    for orientation in (1, *TURNS):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        photos[orientation] = upload_folder / f"phone{orientation}.png"
+        stored = upright.transpose(TURNS[orientation]) if orientation in TURNS else upright
+        stored.save(photos[orientation], exif=exif)
+    return photos
+
+
 @pytest.fixture(scope="session")
 def clip_file(upload_folder):
     """A clip of 8 frames, 160 x 120, at 4 frames per second."""

@@ -12,6 +12,7 @@ from PIL import Image
 
 from app import examples as app_examples
 from app.arrivals import FILLED, stored_shown
+from tests.app.conftest import TURNS
 from x2vlm.errors import MediaError, ParameterError, X2VLMError
 
 
@@ -35,22 +36,14 @@ def test_hostile_upload_gets_a_sentence(content, arrivals, visitor, look, upload
     assert str(upload_folder) not in str(refusal.value) and refusal.value.code.startswith("image/")
 
 
-@pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_phone_photo_equals_its_upright_twin(orientation, arrivals, handlers, visitor, look, upload_folder):
+@pytest.mark.parametrize("orientation", TURNS)
+def test_phone_photo_equals_its_upright_twin(orientation, arrivals, handlers, visitor, look, phone_photos):
     """The same boxes, in upright pixels, as the twin that was stored upright."""
-    upright = Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 20, 3), dtype=np.uint8)).resize((200, 300), 0)
-    turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}[orientation]
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    stored = upload_folder / f"phone{orientation}.png"
-    upright.transpose(turn).save(stored, exif=exif)
-    twin = upload_folder / "upright.png"
-    upright.save(twin)
     boxes = []
-    for path in (stored, twin):
+    for path in (phone_photos[orientation], phone_photos[1]):
         shown = arrivals.upload(visitor, str(path), look, "stub")[0]
         assert shown.seen.size == (200, 300)
-        assert np.array_equal(np.asarray(shown.seen.frames[0]), np.asarray(upright))
+        assert np.array_equal(np.asarray(shown.seen.frames[0]), np.asarray(Image.open(phone_photos[1])))
         data = handlers.find(visitor, shown, look, "stub", "a dog", 0.3, 0.7, None, None, None, None)[-1]
         boxes.append(data["results"][0]["box_xyxy"])
     assert boxes[0] == boxes[1]

@@ -19,6 +19,7 @@ from app import runtime
 from app.handlers import Handlers
 from app.runtime import Media, Models, Studio
 from app.view import Shown
+from x2vlm.cli import main
 
 NO_REGION = (None, None, None, None)
 
@@ -64,6 +65,18 @@ def test_every_tab_works_with_the_real_predictor(real_studio, on_stage, visitor,
     if on_stage.seen.kind == "video":
         assert "<svg" in handlers.over_time(visitor, on_stage, "tiny", "a red car")
         assert handlers.annotate(visitor, on_stage, "tiny", "a red car")["value"].endswith(".mp4")
+
+
+def test_phone_photos_through_the_command_line(tiny_folder, phone_photos, capsys):
+    found = []
+    for path in phone_photos.values():
+        assert main(["ground", str(path), "a red car", "a dog", "--json", "--model", str(tiny_folder)]) == 0
+        found.append(json.loads(capsys.readouterr().out)["groundings"])
+    assert found == found[:1] * 4
+
+
+def test_the_control_is_answered(real_studio):
+    assert real_studio.models["tiny"] and real_studio.trouble() == ""
 
 
 def test_stored_results_of_the_real_predictor_survive(real_studio, tmp_path):

@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from benchmarks.chromium import chromium
-from tests.app.conftest import clip_file, examples, picture_file, served, upload_folder  # noqa: F401
+from tests.app.conftest import clip_file, examples, phone_photos, picture_file, served, upload_folder  # noqa: F401
 
 SIZES = {
     "desktop": {"viewport": {"width": 1440, "height": 900}},

@@ -105,6 +105,22 @@ def test_a_clip_shows_its_frames_and_its_curve(open_page, size, clip_file):
     wait_for_change(page, before)
 
 
+def test_phone_photos_get_the_boxes_of_their_upright_twin(open_page, phone_photos):
+    page = open_page()
+    page.locator("#phrases textarea").fill("a red car")
+    found = []
+    for path in phone_photos.values():
+        upload(page, "image", path)
+        page.locator("#findings .empty").wait_for()
+        assert "200 × 300" in page.locator("#twin").inner_text()
+        page.locator("#run-find").click()
+        page.locator("#findings tbody tr").wait_for()
+        found.append(page.locator("#findings tbody").inner_text())
+        page.locator("#upload-image .icon-button-wrapper button").first.click()
+        page.locator("#twin .empty").wait_for()
+    assert found == found[:1] * 4
+
+
 CAMERA = """() => {
   const canvas = Object.assign(document.createElement('canvas'), {width: 320, height: 240});
   const paint = () => {
