@@ -11,15 +11,16 @@ import numpy as np
 from x2vlm.results import Caption, Explanation, Grounding, Match
 from x2vlm.visualize import PALETTE
 
-from .i18n import say
+from .i18n import LANGUAGES, language, say
 
 if TYPE_CHECKING:
     from .view import Look, Shown
 
 
 def plain(html: str) -> str:
-    """The English text of a card."""
-    without = re.sub(r'<span lang="(?:ko|zh)">.*?</span>', "", html, flags=re.S)
+    """The text of a card in the language of the present event."""
+    others = "|".join(other for other in LANGUAGES if other != LANGUAGES[language()])
+    without = re.sub(rf'<span lang="(?:{others})">.*?</span>', "", html, flags=re.S)
     return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", without))).strip()
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
-from .i18n import TEXT, say
+from .i18n import say
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 560, 200, 44, 34, 12, 12
 COLORS = ("#0f766e", "#b45309")
@@ -56,7 +55,7 @@ def _grid(low: float, high: float, at) -> str:
 
 def _twin(x: Sequence[float], lines: dict[str, Sequence[float]]) -> str:
     said = "; ".join(
-        f"{escape(TEXT[key][0])}: " + ", ".join(f"{value:.2f} ({place:.2f})" for place, value in zip(x, values))
+        f"{say(key)}: " + ", ".join(f"{value:.2f} ({place:.2f})" for place, value in zip(x, values))
         for key, values in lines.items()
     )
     return f'<p class="hidden-text">{said}</p>'

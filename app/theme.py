@@ -130,6 +130,8 @@ main.contain { padding-left: 18px; max-width: 1440px; margin: 0 auto; width: 100
 [lang] .l [lang] { display: none; }
 html[lang^="ko"] .l [lang="ko"], html[lang^="zh"] .l [lang="zh"] { display: inline; }
 html:not([lang^="ko"]):not([lang^="zh"]) .l [lang="en"] { display: inline; }
+html:not([lang^="ko"]) .only-ko, html:not([lang^="zh"]) .only-zh { display: none; }
+html:is([lang^="ko"], [lang^="zh"]) .only-en { display: none; }
 :focus-visible { outline: 3px solid var(--primary-600) !important; outline-offset: 2px; }
 #canvas:has(img[hidden]) { display: none; }
 @media (max-width: 720px) {

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from app import cards, export, panels, viewing
+from app.curve import curve
 from app.view import Look, canvas_value, draw, present, words
 from x2vlm.results import Answer, Answers, Grounding
 
@@ -191,3 +192,8 @@ def test_history_keeps_ten_newest_first(handlers, visitor, shown, look):
 def test_present_hides_what_a_result_lacks(shown, look):
     _, _, layers, strip, _, _ = present(shown, look)
     assert layers["visible"] is False and strip["visible"] is False
+
+
+def test_the_curve_is_told_in_words_of_all_languages():
+    html = curve((0.0, 0.5), {"match": (0.2, 0.9)}, "seconds")
+    assert all(word in html for word in ("match", "일치", "匹配")) and "0.20 (0.00), 0.90 (0.50)" in html

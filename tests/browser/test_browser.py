@@ -251,6 +251,10 @@ def test_page_speaks_the_visitors_language(open_page, locale, find, region, verd
     page = open_page(locale=locale)
     page.locator("#run-find", has_text=find).wait_for()
     assert region in page.locator("#region").inner_text()
+    open_tab(page, "about")
+    about = page.locator("#about").inner_text()
+    assert "gradio_client" in about and "What it cannot do" not in about and any(verdict in about for verdict in verdicts)
+    open_tab(page, "find")
     for part in ("#twin", "#findings"):
         said = page.locator(part).inner_text()
         assert any(verdict in said for verdict in verdicts)
@@ -259,6 +263,7 @@ def test_page_speaks_the_visitors_language(open_page, locale, find, region, verd
 
 def test_language_is_switched_on_the_page(open_page):
     page = open_page()
+    assert "found" in page.locator("#canvas img").get_attribute("alt")
     page.locator("footer button", has_text="Settings").click()
     page.get_by_role("combobox", name="Language").click()
     page.get_by_role("option", name="한국어").click()
@@ -267,6 +272,10 @@ def test_language_is_switched_on_the_page(open_page):
     page.locator("#region button").first.click()
     page.locator("#describe-region").click()
     page.locator(".toast-body", has_text="영역이 없거나 잘못되었습니다").wait_for()
+    before = source(page)
+    page.locator("#words .token").nth(2).click()
+    wait_for_change(page, before)
+    assert "있음" in page.locator("#canvas img").get_attribute("alt")
 
 
 @pytest.mark.parametrize("locale, sentence", [("en-US", "bad.png"), ("ko-KR", "읽을 수 없는"), ("zh-CN", "无法读取")])
