@@ -72,10 +72,11 @@ def tell(share: float, stage: str) -> None:
 
 
 class Busy(X2VLMError):
-    """No place for another call now; codes `busy/*`."""
+    """No place for another call, or for a long one; codes `busy/*` and `job/timeout`."""
 
 
 POLL_SECONDS = 0.1
+TOO_LONG = "This took over {} s and was stopped. Ask for less at a time: fewer phrases, frames or beams."
 STOPPED: ContextVar[threading.Event | None] = ContextVar("stopped", default=None)
 """The stop flag of the present event."""
 
@@ -131,7 +132,16 @@ class Gate:
 
     @contextlib.contextmanager
     def slot(self, flag: threading.Event, seconds: float | None = None) -> Iterator[None]:
-        """Hold one of the workers, unless the job is stopped while it waits, for `WAIT_SECONDS` if nothing else is said."""
+        """Hold one of the workers and ring the flag when that takes too long.
+
+        Args:
+            flag: of the job; stops it while it waits and while it is at work.
+            seconds: to wait, `WAIT_SECONDS` by default.
+
+        Raises:
+            Busy: no worker came free in time (`busy/queue`), or the call was stopped for its length (`job/timeout`).
+            Cancelled: the visitor stopped it.
+        """
         deadline = time.monotonic() + (limits.WAIT_SECONDS if seconds is None else seconds)
         while not self._slots.acquire(timeout=POLL_SECONDS):
             if time.monotonic() >= deadline:
@@ -139,10 +149,17 @@ class Gate:
             self._check(flag)
         began = time.monotonic()
         self._at_work.add(began)
+        bell = threading.Timer(limits.MODEL_SECONDS, flag.set)
+        bell.start()
         try:
             self._check(flag)
             yield
+        except Cancelled:
+            if time.monotonic() - began < limits.MODEL_SECONDS:
+                raise
+            raise Busy(TOO_LONG.format(limits.MODEL_SECONDS), "job/timeout") from None
         finally:
+            bell.cancel()
             self._at_work.discard(began)
             self._slots.release()
 

@@ -75,6 +75,19 @@ def test_busy_is_said(monkeypatch):
     assert refusal.value.code == "busy/queue"
 
 
+def test_a_call_that_takes_too_long_is_stopped_and_frees_its_worker(monkeypatch):
+    gate, flag = Gate(1), threading.Event()
+    with pytest.raises(Cancelled), gate.slot(flag):
+        raise Cancelled("Stopped.", "job/cancelled")  # by its visitor
+    monkeypatch.setattr(limits, "MODEL_SECONDS", 0.05)
+    with pytest.raises(Busy) as refusal, gate.slot(flag):
+        assert flag.wait(20)
+        raise Cancelled("Stopped.", "job/cancelled")
+    assert refusal.value.code == "job/timeout"
+    with gate.slot(threading.Event()):
+        pass
+
+
 def test_a_job_that_waited_too_long_is_not_begun():
     gate = Gate(1)
     with gate.event(limits.WAIT_SECONDS - 1):

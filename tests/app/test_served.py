@@ -108,8 +108,8 @@ def test_client_named_addresses_are_never_fetched(served, listener, host):
 
 @pytest.mark.parametrize("media", [None, "x.png", [], {"no": "path"}])
 def test_missing_media_is_told(served, media):
-    name, _ = call(served.address, "match", [media, ["a"]])
-    assert name == "error"
+    name, data = call(served.address, "match", [media, ["a"]])
+    assert name == "error" and data["error"].endswith("[image/empty]")
 
 
 def test_phone_photos_through_the_client(client, phone_photos):
