@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 from PIL import Image
 
 from x2vlm.errors import CheckpointError
@@ -167,12 +168,14 @@ class Handlers:
         lines = {"by_heat": check.by_heat, "by_chance": check.by_chance}
         return cards.note("faithful", value=f"{check.faithfulness:+.2f}") + curve(check.fractions, lines, "fraction")
 
-    def compare(self, request: gr.Request, shown: Shown | None, look: Look, model: str, text: str, method: str) -> Any:
-        """The map in view beside that of another method, for the same text and word."""
+    def compare(self, request: gr.Request, shown: Shown | None, look: Look, model: str, text: str, method: str) -> list[Any]:
+        """The map in view beside that of another method, for the same text and word, and where each is hottest."""
         first = limits.needed_map(loaded(shown).explanation)
         second = self.run(request, shown, model, "explain", limits.text(text), method=method)
-        pair = tuple(_overlay(shown, e, look) for e in (first, second))
-        return gr.update(value=pair, visible=True)
+        pair = [(e, *_in_view(shown, e)) for e in (first, second)]
+        pictures = tuple(_overlay(shown, heat, scale, look) for _, heat, scale in pair)
+        told = "".join(cards.note("compared_peak", method=e.method, **cards.peak(heat)) for e, heat, _ in pair)
+        return [gr.update(value=pictures, visible=True), told]
 
 
 def result(
@@ -188,15 +191,13 @@ def _scaled(found: Any, scale: tuple[float, float]) -> Any:
     return dataclasses.replace(found, box_xyxy=tuple(side * scale[k % 2] for k, side in enumerate(found.box_xyxy)))
 
 
-def _overlay(shown: Shown, explanation: Explanation, look: Look) -> Image.Image:
+def _in_view(shown: Shown, explanation: Explanation) -> tuple[np.ndarray, tuple[float, float]]:
+    """Another explanation's map of what is in view, and its scale."""
     word = shown.word if shown.word is not None and shown.word < len(explanation.maps) else None
     heat = explanation.overall if word is None else explanation.maps[word]
-    return overlay_heatmap(
-        shown.seen.frames[shown.frame],
-        heat,
-        look.opacity,
-        look.colormap,
-        heat_range(heat if word is None else explanation.maps),
-        look.threshold,
-        look.smooth,
-    )
+    return heat, heat_range(heat if word is None else explanation.maps)
+
+
+def _overlay(shown: Shown, heat: np.ndarray, scale: tuple[float, float], look: Look) -> Image.Image:
+    picture = shown.seen.frames[shown.frame]
+    return overlay_heatmap(picture, heat, look.opacity, look.colormap, scale, look.threshold, look.smooth)

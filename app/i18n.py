@@ -160,6 +160,11 @@ TEXT: dict[str, tuple[str, str, str]] = {
         "왼쪽: 선택한 방법. 오른쪽: 비교 방법.",
         "左：所选方法。右：对比方法。",
     ),
+    "compared_peak": (
+        "{method}: hottest at {x} from the left, {y} from the top.",
+        "{method}: 왼쪽에서 {x}, 위에서 {y} 지점이 가장 뜨겁습니다.",
+        "{method}：距左 {x}、距上 {y} 处最热。",
+    ),
     "deletion": ("Check faithfulness", "충실도 검사", "检验忠实度"),
     "texts": ("Texts, one per line", "문장, 한 줄에 하나", "文本，每行一个"),
     "template": ("Template, {} is the text", "틀, {} 자리에 문장", "模板，{} 处为文本"),

@@ -53,7 +53,8 @@ def build(page: Page) -> SimpleNamespace:
         compare = gr.Button(t("compare_run"), scale=1, elem_id="compare")
         deletion = gr.Button(t("deletion"), scale=1, elem_id="deletion")
     slider = gr.ImageSlider(visible=False, label=t("compared"), interactive=False, format="png")
-    check = gr.HTML(visible=True, elem_id="faithfulness")
+    compared = gr.HTML(elem_id="compared")
+    check = gr.HTML(elem_id="faithfulness")
     return SimpleNamespace(
         text=text,
         target=target,
@@ -64,6 +65,7 @@ def build(page: Page) -> SimpleNamespace:
         other=other,
         compare=compare,
         slider=slider,
+        compared=compared,
         deletion=deletion,
         check=check,
         outputs=[numbers, gallery],
@@ -75,6 +77,7 @@ def wire(page: Page) -> None:
     rules = {tab.text: limits.text}
     inputs = [*page.context, tab.text, *tab.controls]
     page.on_model([tab.run.click, tab.text.submit], page.handlers.inspect, inputs, [*tab.outputs, *page.stage], rules=rules)
-    page.on_model(tab.compare.click, page.handlers.compare, [*page.context, tab.text, tab.other], [tab.slider], rules=rules)
+    compared = [tab.slider, tab.compared]
+    page.on_model(tab.compare.click, page.handlers.compare, [*page.context, tab.text, tab.other], compared, rules=rules)
     page.on_model(tab.deletion.click, page.handlers.deletion, [page.shown, page.model], [tab.check], rules={})
     page.on_view(tab.gallery.select, viewing.choose_own_word, [page.shown, page.look], page.redraw)

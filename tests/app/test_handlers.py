@@ -164,7 +164,8 @@ def test_deletion_and_comparison_need_a_map(handlers, visitor, shown, look):
             call(shown)
     kept = handlers.inspect(visitor, shown, look, "stub", "a dog", "match", "default", "default", "gradient")[2]
     assert "+0.20" in handlers.deletion(visitor, kept, "stub")
-    assert len(handlers.compare(visitor, kept, look, "stub", "a dog", "random")["value"]) == 2
+    slider, told = handlers.compare(visitor, kept, look, "stub", "a dog", "random")
+    assert len(slider["value"]) == 2 and told.count("hottest at") == 2 and "gradient" in told and "random" in told
 
 
 def test_refusals_become_one_sentence_and_crashes_tell_nothing():

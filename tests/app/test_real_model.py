@@ -61,7 +61,7 @@ def test_every_tab_works_with_the_real_predictor(real_studio, on_stage, visitor,
     kept = handlers.inspect(visitor, on_stage, look, "tiny", "a red car", "box", "default", "default", "gradient")[2]
     assert np.isfinite(kept.explanation.maps).all()
     assert "<svg" in handlers.deletion(visitor, kept, "tiny")
-    assert handlers.compare(visitor, kept, look, "tiny", "a red car", "random")["value"]
+    assert handlers.compare(visitor, kept, look, "tiny", "a red car", "random")[0]["value"]
     if on_stage.seen.kind == "video":
         assert "<svg" in handlers.over_time(visitor, on_stage, "tiny", "a red car")
         assert handlers.annotate(visitor, on_stage, "tiny", "a red car")["value"].endswith(".mp4")

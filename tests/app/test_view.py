@@ -11,6 +11,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from app import cards, export, panels, viewing
@@ -97,6 +99,21 @@ def test_display_boxes_follow_the_display_copy(found):
     changed = np.argwhere((picture != np.asarray(small.frames[0])).any(axis=2))
     right = max(layer.grounding.box_xyxy[2] for layer in found.layers)
     assert changed[:, 1].max() == pytest.approx(right / 2, abs=4)
+
+
+SIDE = st.floats(-1e4, 1e4)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(x=st.tuples(SIDE, SIDE).map(sorted), y=st.tuples(SIDE, SIDE).map(sorted))
+def test_any_box_is_drawn_told_and_kept_as_it_is(found, look, x, y):
+    """Also one outside the picture or without area."""
+    box = (x[0], y[0], x[1], y[1])
+    layer = dataclasses.replace(found.layers[0], grounding=dataclasses.replace(found.layers[0].grounding, box_xyxy=box))
+    kept = dataclasses.replace(found, layers=(layer,), results=(layer.grounding,))
+    assert draw(kept, look).size == (300, 200)
+    assert "a red car" in cards.plain(cards.twin(kept)) and "a red car" in cards.findings(kept.results, (300, 200))
+    assert kept.to_dict()["results"][0]["box_xyxy"] == pytest.approx(box, abs=0.5)
 
 
 def test_twin_tells_every_box_and_escapes(found, look):
