@@ -24,7 +24,7 @@ from .view import Look, Shown, loaded, present
 
 LENS_TASKS = {"describe": "caption", "ask": "answer", "find": "ground", "inspect": "explain", "match": "match"}
 TABS = (*LENS_TASKS, "about")
-FILLED = 28  # values that an example sets: stage, frames, truth, tabs, uploaders, fields
+FILLED = 33  # values that an example sets: stage, frames, truth, slower looks, tabs, uploaders, fields
 
 
 class Arrivals:
@@ -144,7 +144,7 @@ def with_results(shown: Shown, results: dict[str, Any], model: str) -> Shown:
 
 
 def stage(shown: Shown | None, look: Look, results: dict[str, Any], truth: str = "") -> list[Any]:
-    """Values for stage, frames, truth and all tabs, in this order."""
+    """Values for stage, frames, truth, slower looks (which were at something else) and all tabs, in this order."""
     seen = shown.seen if shown else None
     clip = seen is not None and seen.kind == "video"
     strip = [(frame, f"{n} · {time:.2f} s") for frame, n, time in zip(seen.frames, seen.indices, seen.times)] if clip else None
@@ -159,6 +159,9 @@ def stage(shown: Shown | None, look: Look, results: dict[str, Any], truth: str =
         truth,
         gr.update(visible=clip),
         gr.update(visible=clip),
+        gr.update(value=None, visible=False),
+        gr.update(value=None, visible=False),
+        *[""] * 3,
         *panels.everything(results, seen),
     ]
 

@@ -272,6 +272,7 @@ def _wire_arrivals(demo: gr.Blocks, page: Page, arrivals: Arrivals) -> None:
     arrived = [
         *page.stage,
         *(page.frames, page.strip, page.frame_numbers, page.truth, page.truth_card, page.find.annotate, page.match.over_time),
+        *(page.find.clip, page.inspect.slider, page.inspect.compared, page.inspect.check, page.match.curve),
         *panels_out,
     ]
     filled = [

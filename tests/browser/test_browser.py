@@ -74,12 +74,17 @@ def test_a_picture_through_every_tab(open_page, size, picture_file):
     page.locator("#map-numbers", has_text="Entropy").wait_for()
     page.locator("#deletion").click()
     page.locator("#faithfulness svg").wait_for()
+    page.locator("#compare").click()
+    page.locator("#compared", has_text="random").wait_for()
     open_tab(page, "match")
     page.locator("#texts textarea").fill("a dog\na cat\na car")
     page.locator("#run-match").click()
     page.locator("#matches tbody tr").nth(2).wait_for()
     open_tab(page, "about")
     assert "gradio_client" in page.locator("#about").inner_text()
+    page.locator("#new-scene").click()
+    page.locator("#truth table").wait_for()
+    assert page.locator("#faithfulness svg").count() == 0 and page.locator("#compared .note").count() == 0
 
 
 @pytest.mark.parametrize("size", SIZES)
