@@ -79,11 +79,11 @@ class Arrivals:
         predictor = self.studio.models[model]
         info = predictor.info
         status = say("ready", name=info.name, device=info.device, hash=info.hash)
-        notes = cards.note("model_note", text=info.note)
-        notes += "".join(cards.note("lacks", "warn", task=task, reason=why) for task, why in predictor.missing.items())
+        lacks = "".join(cards.note("lacks", "warn", task=task, reason=why) for task, why in predictor.missing.items())
+        notes = [cards.note("model_note", text=info.note), gr.update(value=lacks, visible=bool(lacks))]
         tabs = [gr.update(interactive=task not in predictor.missing) for task in LENS_TASKS.values()]
         fusion_layers = gr.update(choices=layer_choices(info.num_layers))
-        return [cards.head(status), notes, *tabs, *info.thresholds, fusion_layers]
+        return [cards.head(status), *notes, *tabs, *info.thresholds, fusion_layers]
 
     def stop(self, request: gr.Request) -> None:
         """Stop what this visitor has at work."""

@@ -68,6 +68,7 @@ def _lay_out(page: Page, models: Models, stored: dict[str, Example]) -> None:
             _region(page)
             _frames(page)
         with gr.Column(scale=11, min_width=340, elem_id="lenses"):
+            page.lacks = gr.HTML(visible=False, elem_id="lacks")
             with gr.Tabs(selected="find", elem_id="tabs") as page.tabs:
                 page.lens = {}
                 for name, lens in LENSES:
@@ -86,7 +87,7 @@ def _sidebar(page: Page, models: Models) -> None:
         list(models.names), value=models.default, label=t("model"), allow_custom_value=models.open_choice, elem_id="model"
     )
     page.use_model = gr.Button(t("use_model"), size="sm")
-    page.missing = gr.HTML(elem_id="missing")
+    page.model_note = gr.HTML()
 
 
 def _source(page: Page, stored: dict[str, Example]) -> None:
@@ -293,7 +294,7 @@ def _wire_arrivals(demo: gr.Blocks, page: Page, arrivals: Arrivals) -> None:
     page.on_model(page.new_scene.click, arrivals.new_scene, [page.kind, page.look, page.model], filled)
     page.on_model(page.examples.select, arrivals.example, [page.look, page.model], filled)
     tabs = [page.lens[name] for name, _ in LENSES]
-    status = [page.head, page.missing, *tabs, *page.find.controls, page.inspect.layer]
+    status = [page.head, page.model_note, page.lacks, *tabs, *page.find.controls, page.inspect.layer]
     page.on_model([demo.load, page.use_model.click], arrivals.model_status, [page.model], status, show_progress="hidden")
     page.on_model(demo.load, arrivals.arrive, [page.look, page.model], [page.tabs, *filled], show_progress="hidden")
     page.on_view(page.stop.click, arrivals.stop, [], [], cancels=page.model_events)

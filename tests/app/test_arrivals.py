@@ -138,8 +138,8 @@ def test_first_paint_of_another_model_is_asked_anew(arrivals, visitor, look, pre
 
 def test_model_status_greys_tabs_with_a_reason(arrivals, predictor):
     predictor.missing["ground"] = "This checkpoint has no box head."
-    head, notes, *rest = arrivals.model_status("stub")
-    assert "stub" in head and "no box head" in notes
+    head, note, lacks, *rest = arrivals.model_status("stub")
+    assert "stub" in head and "stand-in" in note and lacks["visible"] and "no box head" in lacks["value"]
     assert [tab["interactive"] for tab in rest[:5]] == [True, True, False, True, True]
 
 

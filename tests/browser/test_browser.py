@@ -229,6 +229,13 @@ def test_a_link_reopens_scene_and_tab(open_page):
     page.locator("#answer .a").wait_for()
 
 
+def test_a_tab_that_the_model_lacks_is_grey_and_says_why(open_page, served, monkeypatch):
+    monkeypatch.setitem(served.stub.missing, "caption", "This checkpoint has no decoder.")
+    page = open_page()
+    page.locator("#lacks", has_text="no decoder").wait_for()
+    assert page.locator("#tab-describe-button").is_disabled() and page.locator("#tab-ask-button").is_enabled()
+
+
 def test_a_new_scene_stands_beside_its_truth(open_page):
     page = open_page()
     before = source(page)
