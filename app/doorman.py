@@ -8,13 +8,17 @@ from collections import defaultdict, deque
 from typing import Any
 
 from gradio.queueing import Queue
+from gradio_client.utils import is_file_obj_with_meta, traverse
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from x2vlm.errors import MediaError
+
 from . import limits
+from .components import uploaded
 from .refusals import told
 from .runtime import Busy, Studio
 
@@ -80,7 +84,7 @@ def address(scope: Scope) -> str:
 
 
 def admit(queue: Queue) -> None:
-    """From now on refuse, in words, a job for which there is no place and one over its session's quota.
+    """From now on refuse, in words, a job for which there is no place, one over its session's quota, and files not uploaded.
 
     A call without a session is one of its own.
     """
@@ -94,6 +98,10 @@ def admit(queue: Queue) -> None:
             raise HTTPException(429, told(error, request.headers), LATER)
         if len(queue) >= queue.max_size:
             raise HTTPException(503, told(Busy(FULL.format(len(queue)), "busy/queue"), request.headers), LATER)
+        try:
+            traverse(body.data, lambda file: uploaded(file["path"]), is_file_obj_with_meta)
+        except MediaError as error:  # Gradio refuses too, but says nothing
+            raise HTTPException(400, told(error, request.headers)) from None
         joining.append(session)  # its fields are checked before it counts as an event
         try:
             return await push(body, request, username)
