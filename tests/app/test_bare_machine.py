@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,8 +32,8 @@ runpy.run_path("app.py", run_name="__main__")
 
 
 def test_the_app_is_ready_and_answers_and_ends(tmp_path, clip_file):
-    port = free_port()
-    env = {"PATH": "", "HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": "-1", "GRADIO_TEMP_DIR": str(clip_file.parent)}
+    port, clip = free_port(), shutil.copy(clip_file, tmp_path)  # the app empties its folder when it ends
+    env = {"PATH": "", "HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": "-1", "GRADIO_TEMP_DIR": str(tmp_path)}
     env |= {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
     process = subprocess.Popen(
         [sys.executable, "-c", BARE, str(port)], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -43,7 +44,7 @@ def test_the_app_is_ready_and_answers_and_ends(tmp_path, clip_file):
         while not ready(address):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.5)
-        name, data = call(address, "match", [uploaded(clip_file), ["a dog", "a red car"]])
+        name, data = call(address, "match", [uploaded(clip), ["a dog", "a red car"]])
         assert name == "complete" and len(data[0]["matches"]) == 2
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=60)[0]
