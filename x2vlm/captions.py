@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -42,6 +43,10 @@ class CaptionOptions:
         check_number("top_p", self.top_p, 0.01, 1, whole=False)
         check_number("temperature", self.temperature, 0.01, 10, whole=False)
         check_number("seed", self.seed, 0, 2**63 - 1)
+
+    def with_spares(self) -> CaptionOptions:
+        """The same, but with every caption that the beams find, for a ranking to choose from."""
+        return self if self.do_sample else replace(self, num_captions=max(self.num_captions, self.num_beams))
 
 
 class _Watched:
@@ -96,6 +101,14 @@ def write_captions(
         beams = max(options.num_beams, options.num_captions)
         found = beam_search(decoder, prompt_ids, num_beams=beams, num_return=options.num_captions, **shared)[0]
     return [_caption(member, prefix_ids, hypothesis) for hypothesis in found]
+
+
+def caption_score(log_probability: float, match: float) -> float:
+    """log p(caption | picture) + log p(match | picture, caption): a fluent caption that the matching head believes.
+
+    Matches saturate, so by themselves they leave many captions equal.
+    """
+    return log_probability + math.log(max(match, 1e-12))
 
 
 def _caption(member: Member, prefix_ids: tuple[int, ...], hypothesis: Hypothesis) -> Caption:

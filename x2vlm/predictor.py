@@ -16,7 +16,7 @@ from torch import Tensor
 
 from x2vlm import hub
 from x2vlm.answers import generate_answers, rank_answers
-from x2vlm.captions import CaptionOptions, complete_masks, write_captions
+from x2vlm.captions import CaptionOptions, caption_score, complete_masks, write_captions
 from x2vlm.checks import Cancel, Progress, check_box, check_cancel, check_choice, check_number, check_texts
 from x2vlm.errors import CheckpointError, ParameterError
 from x2vlm.faithfulness import check_deletion
@@ -154,11 +154,11 @@ class Predictor:
         cancel: Cancel | None = None,
         progress: Progress | None = None,
     ) -> tuple[Caption, ...]:
-        """Describe a picture or clip; several captions come in the order of their match probability.
+        """Describe a picture or clip. Where a model can match, all that the beams found is ranked by `caption_score`.
 
         Args:
             num_beams: 1 to 10; beam search unless `do_sample`.
-            num_captions: 1 to 10 candidates.
+            num_captions: 1 to 10, best first.
             min_length: tokens before the caption may end; by default what the model was tuned for.
             max_new_tokens: 1 to 200, cut to what the model can hold.
             do_sample, top_p, temperature, seed: draw instead; the same seed gives the same captions.
@@ -168,12 +168,9 @@ class Predictor:
             num_beams, num_captions, min_length, max_new_tokens, do_sample, top_p, temperature, seed, prefix
         )
         member, scene = self._member("caption"), self.encode(scene, cancel=cancel)
-        captions = write_captions(member, scene.embeds(member, cancel).whole, options, cancel=cancel, progress=progress)
-        check_cancel(cancel)
-        matcher = self._matcher
-        return (
-            tuple(captions) if matcher is None else self._ranked(captions, matcher, scene.embeds(matcher, cancel).whole, cancel)
-        )
+        matcher, embeds = self._matcher, scene.embeds(member, cancel).whole
+        matched = None if matcher is None else scene.embeds(matcher, cancel).whole
+        return self._write(member, embeds, options, matcher, matched, cancel, progress)
 
     def answer(
         self,
@@ -334,10 +331,9 @@ class Predictor:
         region = member.model.encode_regions(whole, patches, torch.zeros(1, dtype=torch.long, device=member.device))
         captions: tuple[Caption, ...] = ()
         if "masked_lm" in member.model.config.heads:
+            matcher = member if "matching" in member.model.config.heads else None
             options = CaptionOptions(**caption_options)
-            captions = tuple(write_captions(member, region, options, region_context_mask(patches), cancel))
-        if "matching" in member.model.config.heads:
-            captions = self._ranked(captions, member, region, cancel, patches)
+            captions = self._write(member, region, options, matcher, region, cancel, patches=patches)
         matches = () if phrases is None else self._matches(member, region, phrases, cancel, patches)
         ranked = sorted(matches, key=lambda match: -(match.similarity if match.probability is None else match.probability))
         width, height = scene.size
@@ -409,12 +405,26 @@ class Predictor:
                 found.append(Match(text.text, probability, similarity, text.truncated_at))
         return tuple(found)
 
-    def _ranked(
-        self, captions: Sequence[Caption], member: Member, embeds: Tensor, cancel: Cancel | None, patches: Tensor | None = None
+    def _write(
+        self,
+        member: Member,
+        embeds: Tensor,
+        options: CaptionOptions,
+        matcher: Member | None,
+        matched: Tensor | None,
+        cancel: Cancel | None,
+        progress: Progress | None = None,
+        patches: Tensor | None = None,
     ) -> tuple[Caption, ...]:
-        """Captions with the match probability that `member` gives them, best first."""
-        told = [caption for caption in captions if caption.text]
-        matches = self._matches(member, embeds, [caption.text for caption in told], cancel, patches) if told else ()
+        """Captions, best first; with a `matcher`, which sees `matched`, by `caption_score` out of all that the beams find."""
+        context_mask = None if patches is None else region_context_mask(patches)
+        if matcher is None:
+            return tuple(write_captions(member, embeds, options, context_mask, cancel, progress))
+        found = write_captions(member, embeds, options.with_spares(), context_mask, cancel, progress)
+        check_cancel(cancel)
+        told = [caption for caption in found if caption.text]
+        matches = self._matches(matcher, matched, [caption.text for caption in told], cancel, patches) if told else ()
         filled = [dataclasses.replace(caption, match=match.probability) for caption, match in zip(told, matches, strict=True)]
-        filled += [caption for caption in captions if not caption.text]
-        return tuple(sorted(filled, key=lambda caption: 0.0 if caption.match is None else -caption.match))
+        ranked = sorted(filled, key=lambda caption: -caption_score(caption.log_probability, caption.match))
+        ranked += [caption for caption in found if not caption.text]
+        return tuple(ranked[: options.num_captions])

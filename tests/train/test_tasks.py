@@ -1,5 +1,7 @@
 """Every task: batches that depend on the generator alone, finite losses under the promised names, metrics of what they name."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +15,10 @@ from train.tasks import TASKS
 from x2vlm.build import build_model
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
 from x2vlm.errors import ConfigError
+from x2vlm.predictor import Predictor
 from x2vlm.processing import Processor
 from x2vlm.stickers import corpus
+from x2vlm.suite import Settings
 
 SCENES = {"stickers": {"kind": "scene", "count": 50}}
 CLIPS = {"stickers": {"kind": "clip", "count": 50}}
@@ -270,3 +274,17 @@ def test_stickers_curriculum_echo_and_order(processor):
 def test_bad_data_settings_fail_early(data):
     with pytest.raises(ConfigError):
         build_task("it", {"type": "grounding", "batch_size": 2, "data": data})
+
+
+def test_ranked_captions_are_those_of_a_predictor(processor, model):
+    """Out of all that the beams find, the same caption is taken; it differs from the likeliest one somewhere."""
+    model = copy.deepcopy(model).eval()
+    records = TestRecords(StickerRecords(StickerData(count=12), 32))
+    settings = {"num_beams": 4, "min_length": 0, "max_new_tokens": 8, "max_tokens": 40, "data": SCENES}
+    with torch.no_grad():
+        likeliest, ranked = (
+            prepared("captioning", processor, ranked=r, **settings).write(model, records) for r in (False, True)
+        )
+    predictor = Predictor.from_model(model, processor, Settings(min_length=0, no_repeat_ngram_size=0))
+    expected = [predictor.caption(record["image"], num_beams=4, max_new_tokens=8)[0].text for record in records]
+    assert ranked == expected != likeliest

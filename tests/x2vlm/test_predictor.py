@@ -18,7 +18,7 @@ from tests.conftest import without_heads
 from x2vlm import hub
 from x2vlm.boxes import box_iou, cxcywh_to_xyxy
 from x2vlm.build import build_model
-from x2vlm.captions import is_repetitive
+from x2vlm.captions import caption_score, is_repetitive
 from x2vlm.errors import Cancelled, CheckpointError, ConfigError, MediaError, ParameterError
 from x2vlm.predictor import Predictor
 from x2vlm.processing import Processor
@@ -160,7 +160,8 @@ def test_verdict_follows_the_thresholds(tiny_predictor, photo):
 def test_captions(tiny_predictor, photo):
     scene = tiny_predictor.encode(photo)
     captions = tiny_predictor.caption(scene, num_captions=3, max_new_tokens=6)
-    assert len(captions) == 3 and [c.match for c in captions] == sorted((c.match for c in captions), reverse=True)
+    assert len(captions) == 3 and list(captions) == sorted(captions, key=lambda c: -caption_score(c.log_probability, c.match))
+    assert tiny_predictor.caption(scene, max_new_tokens=6) == captions[:1]  # chosen from as many
     for caption in captions:
         assert caption.log_probability == pytest.approx(sum(caption.token_log_probabilities))
         assert len(caption.tokens) == len(caption.token_log_probabilities) <= 6

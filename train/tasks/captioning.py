@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from train.data.records import TestRecords
 from train.data.transforms import normalize
 from train.metrics.captions import caption_scores
 from train.tasks.records import RecordTask, choose_exactly, device_of
+from x2vlm.captions import caption_score
 from x2vlm.generation import beam_search
 from x2vlm.modeling.captioning import CaptionDecoder, X2VLMForCaptioning
 from x2vlm.modeling.x2vlm import X2VLM
@@ -31,6 +33,7 @@ class Captioning(RecordTask):
         prompt: stands before every caption and is not learnt.
         label_smoothing: of the predicted token.
         num_beams, min_length, max_new_tokens: of the captions written in evaluation.
+        ranked: of what the beams find, the caption is taken that a Predictor takes: by its match too.
     """
 
     all_losses: ClassVar[tuple[str, ...]] = ("caption_loss",)
@@ -43,6 +46,7 @@ class Captioning(RecordTask):
     num_beams: int = 3
     min_length: int = 5
     max_new_tokens: int = 50
+    ranked: bool = False
 
     def prepare(self, processor: Any) -> None:
         super().prepare(processor)
@@ -78,15 +82,26 @@ class Captioning(RecordTask):
 
     def write(self, model, records) -> list[str]:
         """The best caption of each record by beam search, without the prompt."""
-        processor = self.processor
-        decoder = CaptionDecoder(model, self.see(model, records), processor.mask_id)
+        processor, embeds = self.processor, self.see(model, records)
+        decoder = CaptionDecoder(model, embeds, processor.mask_id)
         prompt = torch.tensor([[processor.cls_id, *self.texts.pieces(self.prompt)]] * len(records), device=device_of(model))
         found = beam_search(
             decoder,
             prompt,
             end_id=processor.sep_id,
             num_beams=self.num_beams,
+            num_return=self.num_beams if self.ranked else 1,
             min_length=self.min_length,
             max_new_tokens=min(self.max_new_tokens, self.max_tokens - prompt.shape[1]),
         )
-        return [processor.decode(hypotheses[0].token_ids) for hypotheses in found]
+        if not self.ranked:
+            return [processor.decode(hypotheses[0].token_ids) for hypotheses in found]
+        written = [(i, h.log_probability, processor.decode(h.token_ids)) for i, group in enumerate(found) for h in group]
+        written = [(i, likely, text) for i, likely, text in written if any(map(str.isalnum, text))]
+        _, mask, text_embeds = self.read(model, [text for _, _, text in written])
+        fused = model.fuse(text_embeds, mask, embeds[[i for i, _, _ in written]])
+        matches = model.match_logits(fused).softmax(-1)[:, 1].tolist()
+        best = dict.fromkeys(range(len(records)), (-math.inf, ""))
+        for (i, likely, text), match in zip(written, matches, strict=True):
+            best[i] = max(best[i], (caption_score(likely, match), text))
+        return [text for _, text in best.values()]
