@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -15,7 +16,7 @@ from x2vlm.errors import ParameterError, TextError
 from x2vlm.generation import Hypothesis, beam_search, sample
 from x2vlm.modeling.captioning import CaptionDecoder
 from x2vlm.processing import clean_caption, validate_text
-from x2vlm.results import Caption, Completion, Word
+from x2vlm.results import Caption, Completion, Match, Word
 from x2vlm.suite import Member
 
 MAX_MASKS = 8
@@ -43,10 +44,6 @@ class CaptionOptions:
         check_number("top_p", self.top_p, 0.01, 1, whole=False)
         check_number("temperature", self.temperature, 0.01, 10, whole=False)
         check_number("seed", self.seed, 0, 2**63 - 1)
-
-    def with_spares(self) -> CaptionOptions:
-        """The same, but with every caption that the beams find, for a ranking to choose from."""
-        return self if self.do_sample else replace(self, num_captions=max(self.num_captions, self.num_beams))
 
 
 class _Watched:
@@ -101,6 +98,28 @@ def write_captions(
         beams = max(options.num_beams, options.num_captions)
         found = beam_search(decoder, prompt_ids, num_beams=beams, num_return=options.num_captions, **shared)[0]
     return [_caption(member, prefix_ids, hypothesis) for hypothesis in found]
+
+
+def write_ranked(
+    member: Member,
+    image_embeds: Tensor,
+    options: CaptionOptions,
+    match: Callable[[list[str]], Sequence[Match]] | None,
+    context_mask: Tensor | None = None,
+    cancel: Cancel | None = None,
+    progress: Progress | None = None,
+) -> list[Caption]:
+    """`write_captions`; with a `match` the best by `caption_score` out of all that the beams find."""
+    if match is None:
+        return write_captions(member, image_embeds, options, context_mask, cancel, progress)
+    candidates = options.num_captions if options.do_sample else max(options.num_captions, options.num_beams)
+    found = write_captions(member, image_embeds, replace(options, num_captions=candidates), context_mask, cancel, progress)
+    check_cancel(cancel)
+    told = [caption for caption in found if caption.text]
+    matches = match([caption.text for caption in told]) if told else ()
+    filled = [replace(caption, match=found.probability) for caption, found in zip(told, matches, strict=True)]
+    ranked = sorted(filled, key=lambda caption: -caption_score(caption.log_probability, caption.match))
+    return (ranked + [caption for caption in found if not caption.text])[: options.num_captions]
 
 
 def caption_score(log_probability: float, match: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from x2vlm import hub
 from x2vlm.answers import generate_answers, rank_answers
-from x2vlm.captions import CaptionOptions, caption_score, complete_masks, write_captions
+from x2vlm.captions import CaptionOptions, complete_masks, write_ranked
 from x2vlm.checks import Cancel, Progress, check_box, check_cancel, check_choice, check_number, check_texts
 from x2vlm.errors import CheckpointError, ParameterError
 from x2vlm.faithfulness import check_deletion
@@ -168,9 +169,10 @@ class Predictor:
             num_beams, num_captions, min_length, max_new_tokens, do_sample, top_p, temperature, seed, prefix
         )
         member, scene = self._member("caption"), self.encode(scene, cancel=cancel)
-        matcher, embeds = self._matcher, scene.embeds(member, cancel).whole
-        matched = None if matcher is None else scene.embeds(matcher, cancel).whole
-        return self._write(member, embeds, options, matcher, matched, cancel, progress)
+        embeds, match = scene.embeds(member, cancel).whole, None
+        if self._matcher is not None:
+            match = partial(self._matches, self._matcher, scene.embeds(self._matcher, cancel).whole, cancel=cancel)
+        return tuple(write_ranked(member, embeds, options, match, cancel=cancel, progress=progress))
 
     def answer(
         self,
@@ -329,11 +331,11 @@ class Predictor:
         patches = patch_mask(box, member.model.config.vision.grid_size)[None].to(member.device)
         whole = scene.embeds(member, cancel).frames[scene.middle : scene.middle + 1]
         region = member.model.encode_regions(whole, patches, torch.zeros(1, dtype=torch.long, device=member.device))
-        captions: tuple[Caption, ...] = ()
-        if "masked_lm" in member.model.config.heads:
-            matcher = member if "matching" in member.model.config.heads else None
-            options = CaptionOptions(**caption_options)
-            captions = self._write(member, region, options, matcher, region, cancel, patches=patches)
+        captions, heads = (), member.model.config.heads
+        if "masked_lm" in heads:
+            options, mask = CaptionOptions(**caption_options), region_context_mask(patches)
+            match = partial(self._matches, member, region, cancel=cancel, patches=patches)
+            captions = tuple(write_ranked(member, region, options, match if "matching" in heads else None, mask, cancel))
         matches = () if phrases is None else self._matches(member, region, phrases, cancel, patches)
         ranked = sorted(matches, key=lambda match: -(match.similarity if match.probability is None else match.probability))
         width, height = scene.size
@@ -404,27 +406,3 @@ class Predictor:
             for text, probability, similarity in zip(part, *match_texts(member, embeds, part, patches), strict=True):
                 found.append(Match(text.text, probability, similarity, text.truncated_at))
         return tuple(found)
-
-    def _write(
-        self,
-        member: Member,
-        embeds: Tensor,
-        options: CaptionOptions,
-        matcher: Member | None,
-        matched: Tensor | None,
-        cancel: Cancel | None,
-        progress: Progress | None = None,
-        patches: Tensor | None = None,
-    ) -> tuple[Caption, ...]:
-        """Captions, best first; with a `matcher`, which sees `matched`, by `caption_score` out of all that the beams find."""
-        context_mask = None if patches is None else region_context_mask(patches)
-        if matcher is None:
-            return tuple(write_captions(member, embeds, options, context_mask, cancel, progress))
-        found = write_captions(member, embeds, options.with_spares(), context_mask, cancel, progress)
-        check_cancel(cancel)
-        told = [caption for caption in found if caption.text]
-        matches = self._matches(matcher, matched, [caption.text for caption in told], cancel, patches) if told else ()
-        filled = [dataclasses.replace(caption, match=match.probability) for caption, match in zip(told, matches, strict=True)]
-        ranked = sorted(filled, key=lambda caption: -caption_score(caption.log_probability, caption.match))
-        ranked += [caption for caption in found if not caption.text]
-        return tuple(ranked[: options.num_captions])
