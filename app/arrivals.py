@@ -79,8 +79,12 @@ class Arrivals:
         predictor = self.studio.models[model]
         info = predictor.info
         status = say("ready", name=info.name, device=info.device, hash=info.hash)
-        lacks = "".join(cards.note("lacks", "warn", task=task, reason=why) for task, why in predictor.missing.items())
-        notes = [cards.note("model_note", text=info.note), gr.update(value=lacks, visible=bool(lacks))]
+        lacks = "".join(
+            cards.note("lacks_video" if task == "video" else "lacks", "warn", task=task, reason=why)
+            for task, why in predictor.missing.items()
+        )
+        about = cards.note("mini_note" if info.name == "mini" else "remark", text=info.note)
+        notes = [about, gr.update(value=lacks, visible=bool(lacks))]
         tabs = [gr.update(interactive=task not in predictor.missing) for task in LENS_TASKS.values()]
         fusion_layers = gr.update(choices=layer_choices(info.num_layers))
         return [cards.head(status), *notes, *tabs, *info.thresholds, fusion_layers]

@@ -11,7 +11,7 @@ import numpy as np
 from x2vlm.results import Caption, Explanation, Grounding, Match
 from x2vlm.visualize import PALETTE
 
-from .i18n import LANGUAGES, language, say
+from .i18n import LANGUAGES, TEXT, language, say
 
 if TYPE_CHECKING:
     from .view import Look, Shown
@@ -53,6 +53,12 @@ def table(head: list[str], rows: list[list[str]], name: str) -> str:
 
 def note(key: str, kind: str = "note", **values: Any) -> str:
     return f'<p class="{kind}">{say(key, **values)}</p>'
+
+
+def remark(text: str) -> str:
+    """A sentence of x2vlm about a file, which ends with its code in brackets."""
+    code = text[text.rfind("[") + 1 :].rstrip("]")
+    return note(code if code in TEXT else "remark", "warn", text=text)
 
 
 def bar(value: float | None) -> str:
@@ -163,5 +169,5 @@ def caption(shown: Shown, look: Look) -> str:
         low, high = shown.heat_range
         ramp = f'<span>{low:.3g}</span><span class="ramp {look.colormap}"></span><span>{high:.3g}</span>'
         legend = f'<div class="legend">{ramp}{"" if shown.word is None else note("scale")}</div>'
-    notes = "".join(f'<p class="warn">{escape(text)}</p>' for text in shown.seen.notes)
+    notes = "".join(remark(text) for text in shown.seen.notes)
     return f'{legend}<p class="twin" role="status">{twin(shown)}</p>{notes}'

@@ -289,8 +289,29 @@ TEXT: dict[str, tuple[str, str, str]] = {
     "explaining": ("Drawing the map", "지도 그리는 중", "正在绘制热图"),
     "loading": ("Loading the model …", "모델을 불러오는 중 …", "正在加载模型…"),
     "ready": ("{name} · {device} · {hash}", "{name} · {device} · {hash}", "{name} · {device} · {hash}"),
-    "model_note": ("{text}", "{text}", "{text}"),
-    "lacks": ("Not with this model: {task}. {reason}", "이 모델에 없음: {task}. {reason}", "此模型不支持：{task}。{reason}"),
+    # What x2vlm says in English of a model or a file.
+    "remark": ("{text}", "{text}", "{text}"),
+    "mini_note": (
+        "{text}",
+        "mini는 스티커 세계만 압니다. 사진에는 X2-VLM 체크포인트를 고르세요.",
+        "mini 只认识贴纸世界；照片请选择 X2-VLM 检查点。",
+    ),
+    "video/partial": (
+        "{text}",
+        "영상의 일부만 읽을 수 있었습니다. 답은 읽은 프레임에 대한 것입니다.",
+        "只能读取视频的一部分，回答基于已读取的帧。",
+    ),
+    "image/animated": ("{text}", "여러 장이 든 파일입니다. 첫 장만 봅니다.", "文件含多张图，只看第一张。"),
+    "lacks": (
+        "Not with this model: {task}. {reason}",
+        "이 모델에 없음: {task}. 체크포인트에 그 일을 하는 헤드가 없습니다.",
+        "此模型不支持：{task}。该检查点没有相应的头。",
+    ),
+    "lacks_video": (
+        "Not with this model: video. {reason}",
+        "이 모델은 사진으로만 학습했습니다. 영상은 프레임의 평균으로 봅니다.",
+        "此模型只用图片训练，视频按各帧的平均来看。",
+    ),
     "uploads_not_linked": (
         "Links reopen examples and scenes. An upload is never put into a link: download the result instead.",
         "링크는 예시와 장면만 다시 엽니다. 올린 파일은 링크에 담기지 않으니 결과를 내려받으세요.",

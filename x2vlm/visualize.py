@@ -34,7 +34,7 @@ def draw_boxes(
     """A copy of the picture with boxes, each with a badge `number label` at its top left corner.
 
     Args:
-        boxes: `(x1, y1, x2, y2)` in pixels of `image`.
+        boxes: `(x1, y1, x2, y2)` in pixels of `image`, opposite corners in any order.
         labels: text after the number; none by default.
         colors: by default `PALETTE` in turn, by number.
         dashed: broken lines, for what is probably not there.
@@ -42,6 +42,7 @@ def draw_boxes(
     """
     canvas = image.convert("RGB")
     canvas = canvas.copy() if canvas is image else canvas
+    boxes = [(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)) for x1, y1, x2, y2 in boxes]
     draw = ImageDraw.Draw(canvas)
     line = max(2, round(min(canvas.size) / 160))
     font = ImageFont.load_default(size=max(11, round(min(canvas.size) / 28)))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app import cards
 from app import examples as app_examples
 from app.arrivals import FILLED, stored_shown
 from tests.app.conftest import TURNS
@@ -140,7 +141,15 @@ def test_model_status_greys_tabs_with_a_reason(arrivals, predictor):
     predictor.missing["ground"] = "This checkpoint has no box head."
     head, note, lacks, *rest = arrivals.model_status("stub")
     assert "stub" in head and "stand-in" in note and lacks["visible"] and "no box head" in lacks["value"]
+    assert '<span lang="ko">이 모델에 없음: ground.' in lacks["value"]
     assert [tab["interactive"] for tab in rest[:5]] == [True, True, False, True, True]
+
+
+def test_what_is_odd_about_a_file_is_told_in_the_visitors_language():
+    """By the code at its end; a sentence without a known code stays as it is."""
+    told = cards.remark("clip.mp4: the file ends early: 7 frames could be read. [video/partial]")
+    assert "7 frames could be read" in told and "已读取的帧" in told and 'class="warn"' in told
+    assert cards.remark("<b>").count("&lt;b&gt;") == 3
 
 
 def test_bundled_examples_are_complete():

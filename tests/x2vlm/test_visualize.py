@@ -32,6 +32,7 @@ def color_share(image, color):
 
 def test_box_lines_lie_on_the_box_and_the_original_is_untouched(grey):
     drawn = draw_boxes(grey, [(40, 60, 120, 140)])
+    assert draw_boxes(grey, [(120, 140, 40, 60)]) == drawn
     ys, xs = np.nonzero(color_share(drawn, PALETTE[0]))
     assert abs(xs.max() - 120) <= 1 and abs(ys.max() - 140) <= 1 and abs(xs.min() - 40) <= 1
     assert color_share(drawn, PALETTE[0])[100, 40:43].any() and not color_share(drawn, PALETTE[0])[100, 60:100].any()
