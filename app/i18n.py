@@ -292,25 +292,25 @@ TEXT: dict[str, tuple[str, str, str]] = {
     # What x2vlm says in English of a model or a file.
     "remark": ("{text}", "{text}", "{text}"),
     "mini_note": (
-        "{text}",
+        "mini knows the sticker world only; for photographs choose an X2-VLM checkpoint.",
         "mini는 스티커 세계만 압니다. 사진에는 X2-VLM 체크포인트를 고르세요.",
         "mini 只认识贴纸世界；照片请选择 X2-VLM 检查点。",
     ),
     "video/partial": (
         "{text}",
-        "영상의 일부만 읽을 수 있었습니다. 답은 읽은 프레임에 대한 것입니다.",
-        "只能读取视频的一部分，回答基于已读取的帧。",
+        "영상의 일부만 읽을 수 있었습니다 ({text})",
+        "只能读取视频的一部分（{text}）",
     ),
-    "image/animated": ("{text}", "여러 장이 든 파일입니다. 첫 장만 봅니다.", "文件含多张图，只看第一张。"),
+    "image/animated": ("{text}", "여러 장이 든 파일이라 첫 장만 봅니다 ({text})", "文件含多张图，只看第一张（{text}）"),
     "lacks": (
         "Not with this model: {task}. {reason}",
-        "이 모델에 없음: {task}. 체크포인트에 그 일을 하는 헤드가 없습니다.",
-        "此模型不支持：{task}。该检查点没有相应的头。",
+        "이 모델에 없음: {task}. 체크포인트에 그 일을 하는 헤드가 없습니다 ({reason})",
+        "此模型不支持：{task}。该检查点没有相应的头（{reason}）",
     ),
     "lacks_video": (
         "Not with this model: video. {reason}",
-        "이 모델은 사진으로만 학습했습니다. 영상은 프레임의 평균으로 봅니다.",
-        "此模型只用图片训练，视频按各帧的平均来看。",
+        "이 모델은 사진으로만 학습해, 영상은 프레임의 평균으로 봅니다 ({reason})",
+        "此模型只用图片训练，视频按各帧的平均来看（{reason}）",
     ),
     "uploads_not_linked": (
         "Links reopen examples and scenes. An upload is never put into a link: download the result instead.",

@@ -148,7 +148,7 @@ def test_model_status_greys_tabs_with_a_reason(arrivals, predictor):
 def test_what_is_odd_about_a_file_is_told_in_the_visitors_language():
     """By the code at its end; a sentence without a known code stays as it is."""
     told = cards.remark("clip.mp4: the file ends early: 7 frames could be read. [video/partial]")
-    assert "7 frames could be read" in told and "已读取的帧" in told and 'class="warn"' in told
+    assert "7 frames could be read" in told and "只能读取视频的一部分" in told and 'class="warn"' in told
     assert cards.remark("<b>").count("&lt;b&gt;") == 3
 
 
