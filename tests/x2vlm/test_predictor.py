@@ -40,6 +40,14 @@ def asked(predictor, scene):
     }
 
 
+def flat(value, path=""):
+    """Nested values as {path: value}."""
+    if isinstance(value, dict | list | tuple):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key: leaf for name, part in parts for key, leaf in flat(part, f"{path}/{name}").items()}
+    return {path: value}
+
+
 @pytest.fixture(scope="module")
 def clip():
     rng = np.random.default_rng(2)
@@ -377,7 +385,12 @@ def test_suite_of_one_checkpoint_a_task(tiny_folder, tiny_config, tiny_tokenizer
 def test_folder_round_trip(tiny_folder, tiny_predictor, photo):
     loaded = Predictor.from_pretrained(str(tiny_folder))
     assert loaded.info.name == "tiny" and len(loaded.info.hash) == 12 and loaded.info.note == "knows nothing"
-    assert asked(loaded, photo) == asked(tiny_predictor, photo)
+    # Weights that lie elsewhere in memory give other last digits on some processors.
+    found, expected = flat(asked(loaded, photo)), flat(asked(tiny_predictor, photo))
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        wanted = pytest.approx(value, rel=1e-5, abs=1e-6) if isinstance(value, float) else value
+        assert found[path] == wanted, path
 
 
 def test_bfloat16_is_close(tiny_folder, tiny_predictor, photo):
