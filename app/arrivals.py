@@ -17,7 +17,7 @@ from x2vlm.errors import CheckpointError
 
 from . import cards, examples, limits, panels
 from .examples import Example, Texts
-from .i18n import say
+from .i18n import TEXT, say
 from .runtime import Media, Seen, Studio, shrunk
 from .tabs.inspect import layer_choices
 from .view import Look, Shown, loaded, present
@@ -83,7 +83,7 @@ class Arrivals:
             cards.note("lacks_video" if task == "video" else "lacks", "warn", task=task, reason=why)
             for task, why in predictor.missing.items()
         )
-        about = cards.note("mini_note" if info.name == "mini" else "remark", text=info.note)
+        about = cards.note("mini_note" if info.note == TEXT["mini_note"][0] else "remark", text=info.note)
         notes = [about, gr.update(value=lacks, visible=bool(lacks))]
         tabs = [gr.update(interactive=task not in predictor.missing) for task in LENS_TASKS.values()]
         fusion_layers = gr.update(choices=layer_choices(info.num_layers))

@@ -292,7 +292,7 @@ TEXT: dict[str, tuple[str, str, str]] = {
     # What x2vlm says in English of a model or a file.
     "remark": ("{text}", "{text}", "{text}"),
     "mini_note": (
-        "mini knows the sticker world only; for photographs choose an X2-VLM checkpoint.",
+        "mini knows the sticker world only; for photographs choose an X2-VLM checkpoint",
         "mini는 스티커 세계만 압니다. 사진에는 X2-VLM 체크포인트를 고르세요.",
         "mini 只认识贴纸世界；照片请选择 X2-VLM 检查点。",
     ),

@@ -117,7 +117,7 @@ def write_ranked(
     check_cancel(cancel)
     told = [caption for caption in found if caption.text]
     matches = match([caption.text for caption in told]) if told else ()
-    filled = [replace(caption, match=found.probability) for caption, found in zip(told, matches, strict=True)]
+    filled = [replace(caption, match=matched.probability) for caption, matched in zip(told, matches, strict=True)]
     ranked = sorted(filled, key=lambda caption: -caption_score(caption.log_probability, caption.match))
     return (ranked + [caption for caption in found if not caption.text])[: options.num_captions]
 

@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     caption = _inference(verbs, "caption", _caption, "describe a picture or clip")
     caption.add_argument("--beams", type=int, default=3, help="beams of the search (default 3)")
-    caption.add_argument("--candidates", type=int, default=1, help="captions to write, best match first (default 1)")
+    caption.add_argument("--candidates", type=int, default=1, help="captions to write, best first (default 1)")
     caption.add_argument("--max-new-tokens", type=int, default=30, help="longest caption in tokens (default 30)")
     caption.add_argument("--sample", action="store_true", help="draw words instead of searching the most probable ones")
     caption.add_argument("--seed", type=int, default=0, help="of the drawing (default 0)")

@@ -145,6 +145,14 @@ def test_model_status_greys_tabs_with_a_reason(arrivals, predictor):
     assert [tab["interactive"] for tab in rest[:5]] == [True, True, False, True, True]
 
 
+def test_the_note_of_mini_is_told_in_the_visitors_language(arrivals, predictor):
+    settings = app_examples.FOLDER.parent / "mini" / "predictor.json"
+    predictor.info = SimpleNamespace(**(vars(predictor.info) | {"note": json.loads(settings.read_text())["note"]}))
+    assert "mini는 스티커 세계만" in arrivals.model_status("stub")[1]
+    predictor.info.note = "knows photographs"
+    assert arrivals.model_status("stub")[1].count("knows photographs") == 3
+
+
 def test_what_is_odd_about_a_file_is_told_in_the_visitors_language():
     """By the code at its end; a sentence without a known code stays as it is."""
     told = cards.remark("clip.mp4: the file ends early: 7 frames could be read. [video/partial]")

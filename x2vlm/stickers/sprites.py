@@ -50,20 +50,20 @@ POLYGONS = {
 
 def _draw_shape(shape: str, colour: str) -> Image.Image:
     """Inked like a cartoon: an outline that no colour or background changes is what shapes are told apart by."""
-    big, rim = 4 * TILE, RIM
+    big = 4 * TILE
     picture = Image.new("RGBA", (big, big))
     draw = ImageDraw.Draw(picture)
     fill = COLOURS[colour]
     if shape in ("circle", "ring"):
-        draw.ellipse((8, 8, big - 8, big - 8), fill=fill, outline=INK, width=rim)
+        draw.ellipse((8, 8, big - 8, big - 8), fill=fill, outline=INK, width=RIM)
         if shape == "ring":
             hole = (104, 104, big - 104, big - 104)
-            draw.ellipse(hole, fill=(0, 0, 0, 0), outline=INK, width=rim)
+            draw.ellipse(hole, fill=(0, 0, 0, 0), outline=INK, width=RIM)
     else:
-        inset = 8 + rim / 2
+        inset = 8 + RIM / 2
         corners = [(x * (big - 2 * inset) + inset, y * (big - 2 * inset) + inset) for x, y in POLYGONS[shape]]
         draw.polygon(corners, fill=fill)
-        draw.line([*corners, corners[0], corners[1]], fill=INK, width=rim, joint="curve")
+        draw.line([*corners, corners[0], corners[1]], fill=INK, width=RIM, joint="curve")
     return picture.resize((TILE, TILE), Image.Resampling.LANCZOS)
 
 
