@@ -143,8 +143,9 @@ def with_results(shown: Shown, results: dict[str, Any], model: str) -> Shown:
     if task is None:
         return shown
     found = results[task] if task == "ground" else (results[task],)
-    layers = panels.layers(task, results[task])
-    return dataclasses.replace(shown, task=task, results=tuple(found), layers=layers, settings={"model": model})
+    frame = (found[0].frame or 0) if task == "ground" else shown.frame  # of a clip, the one that was searched
+    layers, settings = panels.layers(task, results[task]), {"model": model}
+    return dataclasses.replace(shown, frame=frame, task=task, results=tuple(found), layers=layers, settings=settings)
 
 
 def stage(shown: Shown | None, look: Look, results: dict[str, Any], truth: str = "") -> list[Any]:

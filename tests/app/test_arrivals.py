@@ -12,7 +12,7 @@ from PIL import Image
 
 from app import cards
 from app import examples as app_examples
-from app.arrivals import FILLED, stored_shown
+from app.arrivals import FILLED, stored_shown, with_results
 from tests.app.conftest import TURNS
 from x2vlm.errors import MediaError, ParameterError, X2VLMError
 
@@ -143,6 +143,13 @@ def test_model_status_greys_tabs_with_a_reason(arrivals, predictor):
     assert "stub" in head and "stand-in" in note and lacks["visible"] and "no box head" in lacks["value"]
     assert '<span lang="ko">이 모델에 없음: ground.' in lacks["value"]
     assert [tab["interactive"] for tab in rest[:5]] == [True, True, False, True, True]
+
+
+def test_a_clip_opens_at_the_frame_that_was_searched(clip_shown):
+    example = app_examples.load_examples()["clip"]
+    found = example.results["ground"]
+    assert found[0].frame
+    assert with_results(clip_shown, example.results, "mini").frame == found[0].frame
 
 
 def test_the_note_of_mini_is_told_in_the_visitors_language(arrivals, predictor):
