@@ -75,6 +75,8 @@ main.contain { padding-left: 18px; max-width: 1440px; margin: 0 auto; width: 100
 .captions .bar, .matches .bar { width: 60px; }
 .captions td:nth-child(4), .matches td:nth-child(3) { white-space: nowrap; }
 #source .form { border: 0; background: none; }
+/* below a clip there is room for its sources */
+#source:not(:has([title="grant webcam access"], [title="capture photo"], [title$=" recording"])) video { max-height: 104px; }
 /* an open camera takes the whole row */
 #source:has([title="grant webcam access"], [title="capture photo"], [title$=" recording"]) { flex-wrap: wrap; }
 #source:has([title="grant webcam access"], [title="capture photo"], [title$=" recording"]) > .column { flex: 1 0 100%; }
