@@ -5,6 +5,7 @@ Results are the Predictor's values as plain JSON; boxes are in pixels of the upr
 
 from __future__ import annotations
 
+import inspect
 import uuid
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from x2vlm.errors import MediaError
 
 from . import limits, panels
 from .components import uploaded
+from .page import checks
 from .runtime import Media, Studio, served
 
 Method = Literal["gradient", "attention", "rollout", "image-gradcam", "random"]
@@ -135,19 +137,41 @@ class Endpoints:
         return {"matches": [found.to_dict() for found in panels.ranked(self._run("match", media, limits.texts(texts)))]}
 
     def _run(self, task: str, media: Any, *args: Any, **options: Any) -> Any:
-        path = media.get("path") if isinstance(media, dict) else None
-        if not isinstance(path, str):
-            raise MediaError("No picture or clip was sent. Upload one, for example with handle_file.", "image/empty")
-        return self.studio.run(task, Media(uploaded(path)), None, uuid.uuid4().hex, *args, **options)
+        return self.studio.run(task, Media(uploaded(sent(media))), None, uuid.uuid4().hex, *args, **options)
 
 
 def _light(grounding: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in grounding.items() if key != "explanation"}
 
 
-def publish(studio: Studio) -> None:
-    """Offer the endpoints inside the present `gr.Blocks`."""
+def sent(media: Any) -> str:
+    """The path of the file that came with a call.
+
+    Raises:
+        MediaError: none came (`image/empty`).
+    """
+    path = media.get("path") if isinstance(media, dict) else None
+    if not isinstance(path, str):
+        raise MediaError("No picture or clip was sent. Upload one, for example with handle_file.", "image/empty")
+    return path
+
+
+RULES = {
+    "media": sent,
+    "question": limits.question,
+    "phrases": limits.phrases,
+    "text": limits.text,
+    "texts": limits.texts,
+}
+
+
+def publish(studio: Studio, demo: gr.Blocks) -> None:
+    """Offer the endpoints inside `demo`; what `RULES` refuse takes no place in the queue."""
     endpoints = Endpoints(studio)
     for name in ("caption", "ask", "ground", "explain", "match"):
         endpoint = served(studio.gate, getattr(endpoints, name))
-        gr.api(endpoint, api_name=name, api_visibility="public", concurrency_id="model", concurrency_limit=limits.AT_ONCE)
+        event = gr.api(
+            endpoint, api_name=name, api_visibility="public", concurrency_id="model", concurrency_limit=limits.AT_ONCE
+        )
+        # `gr.api` takes no validator, though its events have one as all others.
+        demo.fns[event["id"]].validator = checks(list(inspect.signature(endpoint).parameters), RULES)

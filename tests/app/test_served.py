@@ -9,9 +9,11 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gradio_client import Client, handle_file
+from gradio_client.exceptions import ValidationError
 from PIL import Image
 
 from app import limits
@@ -89,19 +91,25 @@ def listener():
     ["/etc/passwd", "../../../etc/passwd", "/proc/self/environ", "file:///etc/passwd", str(ROOT / "app.py"), "", None, 7, {}],
 )
 def test_client_named_paths_are_never_read(served, path):
-    said = refusal(served, {"path": path})
+    said = refusal(served, "match", [named(path=path), ["a"]])
     assert said.endswith("[image/reference]" if isinstance(path, str) else "[image/empty]")
 
 
-def refusal(served, file: dict) -> str:
-    """What is said to a call about a file that nobody uploaded, at the door or later."""
+def named(**file: Any) -> dict[str, Any]:
+    """A file that nobody uploaded, as a client would name it."""
+    return file | {"meta": {"_type": "gradio.FileData"}}
+
+
+def refusal(served, endpoint: str, data: list, **headers: str) -> str:
+    """What is said to a call: at the door (400), about a field (422), or later."""
     try:
-        name, data = call(served.address, "match", [file | {"meta": {"_type": "gradio.FileData"}}, ["a"]])
+        name, told = call(served.address, endpoint, data, **headers)
     except urllib.error.HTTPError as error:
-        assert error.code == 400
-        return json.loads(error.read())["detail"]
+        detail = json.loads(error.read())["detail"]
+        assert error.code in (400, 422)
+        return detail if error.code == 400 else next(field["message"] for field in detail if not field["is_valid"])
     assert name == "error"
-    return data["error"]
+    return told["error"]
 
 
 SPELLINGS = ("{0}", "localhost:{1}", "2130706433:{1}", "0x7f000001:{1}", "[::ffff:127.0.0.1]:{1}", "a@{0}")
@@ -112,14 +120,31 @@ def test_client_named_addresses_are_never_fetched(served, listener, host):
     address, hits = listener
     url = "http://" + host.format(address, address.split(":")[1]) + "/x.png"
     for field in ({"path": url}, {"path": "x.png", "url": url}, {"url": url}):
-        assert "[image/" in refusal(served, field)
+        assert "[image/" in refusal(served, "match", [named(**field), ["a"]])
     assert hits == []
 
 
 @pytest.mark.parametrize("media", [None, "x.png", [], {"no": "path"}])
 def test_missing_media_is_told(served, media):
-    name, data = call(served.address, "match", [media, ["a"]])
-    assert name == "error" and data["error"].endswith("[image/empty]")
+    assert refusal(served, "match", [media, ["a"]]).endswith("[image/empty]")
+
+
+@pytest.mark.parametrize(
+    "endpoint, arguments",
+    [
+        ("/caption", {}),
+        ("/ask", {"question": "what?"}),
+        ("/ground", {"phrases": ["a"]}),
+        ("/explain", {"text": "a"}),
+        ("/match", {"texts": ["a"]}),
+    ],
+)
+def test_what_is_missing_is_told_at_the_client_by_name(client, endpoint, arguments):
+    with pytest.raises(ValidationError) as refused:
+        client.predict(media=None, **dict.fromkeys(arguments), api_name=endpoint)
+    told = str(refused.value)
+    assert told.startswith(f"{1 + len(arguments)} parameter(s) failed validation") and "- media: " in told
+    assert all(f"- {name}: " in told for name in arguments)
 
 
 def test_phone_photos_through_the_client(client, phone_photos):
@@ -185,8 +210,8 @@ def test_error_text_is_ours(served, upload_folder):
     [("ko", "글이 비어 있습니다"), ("ko-KR,ko;q=0.9", "글이 비어 있습니다"), ("zh-CN", "文字为空"), ("de", "Write it")],
 )
 def test_refusals_are_in_the_language_of_the_request(served, picture_file, spoken, sentence):
-    name, data = call(served.address, "ask", [uploaded(picture_file), "", None, 5, "auto"], Accept_Language=spoken)
-    assert name == "error" and sentence in data["error"] and data["error"].endswith("[text/empty]")
+    said = refusal(served, "ask", [uploaded(picture_file), "", None, 5, "auto"], Accept_Language=spoken)
+    assert sentence in said and said.endswith("[text/empty]")
 
 
 def test_a_job_that_waited_too_long_is_refused_in_words(served, picture_file, monkeypatch):
