@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import defaultdict, deque
 from typing import Any
@@ -23,11 +24,11 @@ from .refusals import told
 from .runtime import Busy, Studio
 
 MINUTE = 60
-LATER = {"Retry-After": str(MINUTE)}
+LATER = "Retry-After"  # seconds, for clients that try again by themselves
 ADDRESSES = 10_000  # kept at most; then those that were quiet for a minute are forgotten
 TOO_OFTEN = "{} jobs within a minute came from your address, which is the limit. Wait a minute."
 TOO_MANY = "{} of your jobs wait or run already, which is the limit. Wait until one has ended, or stop one."
-FULL = "{} jobs are waiting, as many as may, and yours was not started. Try again in a minute."
+FULL = "{} jobs are waiting, as many as may, and yours was not started. They take about {} s: try again then."
 
 
 class Doorman:
@@ -61,7 +62,7 @@ class Doorman:
             scope.setdefault("state", {})["asked"] = now
             if self.quota is not None and self._too_often(address(scope), now):
                 said = told(Busy(TOO_OFTEN.format(self.quota), "busy/quota"), Headers(scope=scope))
-                return JSONResponse({"detail": said}, 429, LATER)
+                return JSONResponse({"detail": said}, 429, {LATER: str(MINUTE)})
         return None
 
     def _too_often(self, who: str, now: float) -> bool:
@@ -95,9 +96,11 @@ def admit(queue: Queue) -> None:
         jobs = [*joining, *(event.session_hash for event in queue.event_ids_to_events.values())]
         if session and jobs.count(session) >= limits.JOBS_A_SESSION:
             error = Busy(TOO_MANY.format(limits.JOBS_A_SESSION), "busy/quota")
-            raise HTTPException(429, told(error, request.headers), LATER)
+            raise HTTPException(429, told(error, request.headers), {LATER: str(MINUTE)})
         if len(queue) >= queue.max_size:
-            raise HTTPException(503, told(Busy(FULL.format(len(queue)), "busy/queue"), request.headers), LATER)
+            seconds = backlog(queue)
+            error = Busy(FULL.format(len(queue), seconds), "busy/queue")
+            raise HTTPException(503, told(error, request.headers), {LATER: str(seconds)})
         try:
             traverse(body.data, lambda file: uploaded(file["path"]), is_file_obj_with_meta)
         except MediaError as error:  # Gradio refuses too, but says nothing
@@ -109,3 +112,12 @@ def admit(queue: Queue) -> None:
             joining.remove(session)
 
     queue.push = admitted
+
+
+def backlog(queue: Queue) -> int:
+    """Seconds that the waiting jobs will take, by the mean of the model's jobs that have ended; a minute before any has."""
+    times = [time for fn, time in queue.process_time_per_fn.items() if fn.concurrency_id == "model"]
+    ended = sum(time.count for time in times)
+    if not ended:
+        return MINUTE
+    return math.ceil(len(queue) * sum(time.process_time for time in times) / ended / limits.AT_ONCE)

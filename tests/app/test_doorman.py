@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections import defaultdict
+from unittest.mock import MagicMock
 
 import pytest
+from gradio.queueing import ProcessTime
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
@@ -112,3 +116,13 @@ def test_quiet_addresses_are_forgotten(door, clock, monkeypatch):
     clock[0] += 61
     client.post(JOIN, headers={"X-Forwarded-For": "10.0.0.9"})
     assert list(door._asked) == ["10.0.0.9"]
+
+
+def test_the_wait_that_is_told_follows_what_the_models_jobs_took():
+    queue = MagicMock(process_time_per_fn=defaultdict(ProcessTime))
+    queue.__len__.return_value = 32
+    queue.process_time_per_fn[MagicMock(concurrency_id="other")].add(1000)
+    assert doorman.backlog(queue) == 60  # nothing of the model has ended yet
+    for seconds in (2, 4):
+        queue.process_time_per_fn[MagicMock(concurrency_id="model")].add(seconds)
+    assert doorman.backlog(queue) == math.ceil(32 * 3 / limits.AT_ONCE)

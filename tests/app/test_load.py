@@ -69,7 +69,8 @@ class Tally:
         try:
             event = join(running.address, "match", [uploaded(picture), [text]])
         except urllib.error.HTTPError as refusal:
-            assert refusal.code == 503 and "[busy/queue]" in refusal.read().decode()
+            told = refusal.read().decode()
+            assert refusal.code == 503 and "[busy/queue]" in told and f"about {refusal.headers['Retry-After']} s" in told
             self.refused.append(time.perf_counter() - start)
             return
         name, data = result(running.address, "match", event)
