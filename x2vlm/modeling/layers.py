@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 KeysValues = tuple[Tensor, Tensor]
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
@@ -20,29 +21,38 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 MASKED = -1e4
 """Added to the score of a key that may not be seen; exp(-1e4) is 0 in every float format, and fp16 can hold it."""
 
-FEW_ROWS, BLOCK = 16, 32
+FEW_ROWS = 64
+_ARRANGED = WeakIdKeyDictionary()  # weight -> what it was when it was arranged, its copy
 
 
 class Linear(nn.Linear):
     """`nn.Linear` that is fast for a few rows on a CPU, as in generation, where the time goes into reading the weight.
 
-    The usual kernels rearrange the weight first and reach about half of the memory's speed. Blocks of `BLOCK` outputs
-    (float32) and the transposed product (bfloat16) leave it as it lies. See `python -m benchmarks.inference`.
+    The usual kernels rearrange the weight at every call and reach half of the memory's speed at best, so a copy is kept as
+    oneDNN wants it, made at the first such call. See `python -m benchmarks.inference`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """float[..., in_features] to float[..., out_features]."""
-        trains, few = torch.is_grad_enabled() and self.weight.requires_grad, x.numel() <= FEW_ROWS * self.in_features
-        whole = x.dtype != torch.float32 or self.out_features % BLOCK == 0
-        if trains or not (few and whole and x.is_cpu):
+        if x.numel() > FEW_ROWS * self.in_features or not arrangeable(x, self.weight):
             return super().forward(x)
-        weight, bias, rows = self.weight, self.bias, x.reshape(-1, self.in_features)
-        if x.dtype == torch.float32:
-            blocks = weight.view(-1, BLOCK, self.in_features)
-            out = torch.baddbmm(bias.view(-1, 1, BLOCK), rows.expand(len(blocks), -1, -1), blocks.mT).transpose(0, 1)
-        else:
-            out = (weight @ rows.T).T.contiguous() + bias  # fused attention wants whole rows
-        return out.reshape(*x.shape[:-1], self.out_features)
+        return torch.ops.mkldnn._linear_pointwise(x, arranged(self.weight), self.bias, "none", [], "")
+
+
+def arrangeable(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN can multiply these by an arranged weight: on a CPU, one dtype that it knows there, no gradients."""
+    known = x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    here = x.is_cpu and weight.is_cpu and torch.backends.mkldnn.is_available()
+    return here and known and x.dtype == weight.dtype and not learns and not torch.is_autocast_enabled("cpu")
+
+
+def arranged(weight: Tensor) -> Tensor:
+    """The weight's arranged copy, a new one when the weight was changed or replaced since."""
+    state = None if weight.is_inference() else weight._version, weight.data_ptr(), weight.dtype
+    if weight not in _ARRANGED or _ARRANGED[weight][0] != state:
+        _ARRANGED[weight] = state, torch.ops.mkldnn._reorder_linear_weight(weight.detach(), FEW_ROWS)
+    return _ARRANGED[weight][1]
 
 
 def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
