@@ -164,8 +164,8 @@ def caption_floor(model: X2VLM, image: Tensor) -> float:
     """Seconds that captioning cannot beat: the picture's operations at the measured matrix rate, and once a token every
     weight that decoding reads at the measured bandwidth."""
     dtype = next(model.parameters()).dtype
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.encode_image(image.to(dtype))
+    with FlopCounterMode(display=False) as counter:
+        model.encode_image(image.to(dtype).requires_grad_())  # with gradients, as it counts plain products only
     layers = [*model.text_encoder.layers.parameters(), *model.fusion_encoder.layers.parameters()]
     cross = [p for layer in model.fusion_encoder.layers for m in ("key", "value")
              for p in getattr(layer.cross_attention, m).parameters()]  # fmt: skip

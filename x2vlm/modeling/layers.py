@@ -13,7 +13,6 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 KeysValues = tuple[Tensor, Tensor]
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
@@ -21,38 +20,40 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 MASKED = -1e4
 """Added to the score of a key that may not be seen; exp(-1e4) is 0 in every float format, and fp16 can hold it."""
 
-FEW_ROWS = 64
-_ARRANGED = WeakIdKeyDictionary()  # weight -> what it was when it was arranged, its copy
+ROWS = 64  # that weights are arranged for; any other number works
+ARRANGED_DTYPES: set[torch.dtype] = set()
+"""What this processor multiplies by arranged weights (`Linear`)."""
+if torch.backends.mkldnn.is_available():
+    ARRANGED_DTYPES = {torch.float32} | ({torch.bfloat16} if torch.ops.mkldnn._is_mkldnn_bf16_supported() else set())
+    _arrange = torch.ops.mkldnn._reorder_linear_weight.default
+    _multiply = torch.ops.mkldnn._linear_pointwise.default
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` that is fast for a few rows on a CPU, as in generation, where the time goes into reading the weight.
+    """`nn.Linear` that is fast on a CPU where nothing is learnt, above all for few rows, as in generation.
 
-    The usual kernels rearrange the weight at every call and reach half of the memory's speed at best, so a copy is kept as
-    oneDNN wants it, made at the first such call. See `python -m benchmarks.inference`.
+    The usual kernels rearrange the weight at every call, which for few rows takes longer than the product. Here a copy is kept
+    as oneDNN wants it, made at the first call and again when the weight was changed. See `python -m benchmarks.inference`.
     """
+
+    _arranged: Tensor | None = None
+    _arranged_from: tuple | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """float[..., in_features] to float[..., out_features]."""
-        if x.numel() > FEW_ROWS * self.in_features or not arrangeable(x, self.weight):
+        weight = self.weight
+        learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+        alike = x.dtype == weight.dtype and x.is_cpu and weight.is_cpu
+        if learns or not alike or weight.dtype not in ARRANGED_DTYPES or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
-        return torch.ops.mkldnn._linear_pointwise(x, arranged(self.weight), self.bias, "none", [], "")
+        state = weight.data_ptr(), weight.dtype, None if weight.is_inference() else weight._version
+        if state != self._arranged_from:
+            self._arranged, self._arranged_from = _arrange(weight.detach(), ROWS), state
+        return _multiply(x, self._arranged, self.bias, "none", [], "")
 
-
-def arrangeable(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN can multiply these by an arranged weight: on a CPU, one dtype that it knows there, no gradients."""
-    known = x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    here = x.is_cpu and weight.is_cpu and torch.backends.mkldnn.is_available()
-    return here and known and x.dtype == weight.dtype and not learns and not torch.is_autocast_enabled("cpu")
-
-
-def arranged(weight: Tensor) -> Tensor:
-    """The weight's arranged copy, a new one when the weight was changed or replaced since."""
-    state = None if weight.is_inference() else weight._version, weight.data_ptr(), weight.dtype
-    if weight not in _ARRANGED or _ARRANGED[weight][0] != state:
-        _ARRANGED[weight] = state, torch.ops.mkldnn._reorder_linear_weight(weight.detach(), FEW_ROWS)
-    return _ARRANGED[weight][1]
+    def __getstate__(self) -> dict:
+        """Without the copy, for `copy.deepcopy` and pickle."""
+        return {key: value for key, value in super().__getstate__().items() if key not in ("_arranged", "_arranged_from")}
 
 
 def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:

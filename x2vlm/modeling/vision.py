@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from x2vlm.config import VisionConfig
 from x2vlm.errors import ParameterError
+from x2vlm.modeling.layers import Linear
 
 SINCOS_AMPLITUDE = 0.5
 """Absolute positions at half amplitude: what let towers trained from scratch localise (see `VisionConfig.position`)."""
@@ -33,6 +34,9 @@ class VisionEncoder(nn.Module):
 
     def __init__(self, tower: nn.Module, config: VisionConfig):
         super().__init__()
+        for module in tower.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = Linear  # timm builds plain ones
         self.tower = tower
         self.config = config
 
