@@ -49,7 +49,7 @@ def build_demo(
     with gr.Blocks(title="X²-VLM", fill_width=True, analytics_enabled=False, delete_cache=(600, limits.TEMP_SECONDS)) as demo:
         _lay_out(page, studio.models, stored)
         _wire(demo, page, arrivals)
-        api.publish(studio, demo)
+        demo.field_checks = api.publish(studio)
     refuse_addresses(demo)
     demo.studio = studio
     return demo

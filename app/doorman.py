@@ -85,7 +85,8 @@ def address(scope: Scope) -> str:
 
 
 def admit(queue: Queue) -> None:
-    """From now on refuse, in words, a job for which there is no place, one over its session's quota, and files not uploaded.
+    """From now on refuse, in words, a job for which there is no place, one over its session's quota, files not uploaded, and
+    fields of a public endpoint that its rules refuse.
 
     A call without a session is one of its own.
     """
@@ -97,15 +98,19 @@ def admit(queue: Queue) -> None:
         if session and jobs.count(session) >= limits.JOBS_A_SESSION:
             error = Busy(TOO_MANY.format(limits.JOBS_A_SESSION), "busy/quota")
             raise HTTPException(429, told(error, request.headers), {LATER: str(MINUTE)})
-        if len(queue) >= queue.max_size:
+        waiting = len(queue) + len(joining)
+        if waiting >= queue.max_size:
             seconds = backlog(queue)
-            error = Busy(FULL.format(len(queue), seconds), "busy/queue")
+            error = Busy(FULL.format(waiting, seconds), "busy/queue")
             raise HTTPException(503, told(error, request.headers), {LATER: str(seconds)})
         try:
             traverse(body.data, lambda file: uploaded(file["path"]), is_file_obj_with_meta)
         except MediaError as error:  # Gradio refuses too, but says nothing
             raise HTTPException(400, told(error, request.headers)) from None
-        joining.append(session)  # its fields are checked before it counts as an event
+        check = queue.blocks.field_checks.get(body.fn_index)
+        if check and (fields := check(body.data, request.headers)):
+            return False, fields, "validator_error"
+        joining.append(session)  # its fields are checked before it counts as waiting
         try:
             return await push(body, request, username)
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -94,7 +94,7 @@ def checks(inputs: Sequence[Any], rules: Rules) -> Callable[..., list[dict[str, 
     """
 
     def validator(*values: Any) -> list[dict[str, Any]]:
-        said = [_problem(rules.get(component), value) for component, value in zip(inputs, values, strict=True)]
+        said = [problem(rules.get(component), value) for component, value in zip(inputs, values, strict=True)]
         hidden = next((said[k] for k, component in enumerate(inputs) if said[k] and isinstance(component, gr.State)), "")
         visible = [k for k, component in enumerate(inputs) if component in rules and not isinstance(component, gr.State)]
         if hidden and visible:
@@ -104,10 +104,11 @@ def checks(inputs: Sequence[Any], rules: Rules) -> Callable[..., list[dict[str, 
     return validator
 
 
-def _problem(rule: Callable[[Any], Any] | None, value: Any) -> str:
+def problem(rule: Callable[[Any], Any] | None, value: Any, headers: Mapping[str, str] | None = None) -> str:
+    """What a rule has against a value, in the language of the request; nothing where it has nothing."""
     try:
         if rule is not None:
             rule(value)
     except X2VLMError as error:
-        return told(error)
+        return told(error, headers)
     return ""

@@ -94,7 +94,7 @@ def percentile95(seconds: list[float]) -> float:
 @linux
 @at_both_sizes
 def test_l1_one_visitor_after_the_other_finds_a_server_that_does_not_grow(running, pictures, full):
-    crowd(running, pictures, 1, len(pictures))
+    crowd(running, pictures, 1, 200 if full else len(pictures))  # until caches and pools are filled
     before = running.memory
     tally = crowd(running, pictures, 1, 100 if full else 15)
     assert not tally.refused
