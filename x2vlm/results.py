@@ -7,7 +7,7 @@ Boxes are `(x1, y1, x2, y2)` in pixels of the upright picture (`box_xyxy`) and `
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -117,8 +117,8 @@ class Explanation(_Result):
 
     text: str
     words: tuple[Word, ...]
-    maps: np.ndarray
-    overall: np.ndarray
+    maps: np.ndarray = field(repr=False)
+    overall: np.ndarray = field(repr=False)
     target: Target
     method: str
     layer: int | None

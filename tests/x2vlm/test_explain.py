@@ -75,6 +75,11 @@ def test_every_method_explains_every_target(tiny_predictor, scene, target, metho
     assert np.array_equal(first.maps, again.maps) and first.score == again.score
 
 
+def test_results_print_their_numbers_and_not_their_maps(tiny_predictor, scene):
+    printed = repr(tiny_predictor.ground(scene, TEXT, explain=True))
+    assert "agreement" in printed and "array" not in printed
+
+
 def test_score_is_the_models_own_answer(tiny_predictor, scene):
     match = tiny_predictor.match(scene, TEXT)[0].probability
     for method in METHODS:
