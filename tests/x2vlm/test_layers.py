@@ -54,7 +54,7 @@ def test_a_weight_made_in_inference_mode_works():
 
 
 @pytest.mark.skipif(torch.float32 not in ARRANGED_DTYPES, reason="this torch has no oneDNN")
-def test_a_weight_is_arranged_once_and_its_copy_stays_with_the_layer(layer, tmp_path):
+def test_a_weight_is_arranged_once_and_its_copy_stays_with_the_layer(layer):
     layer(torch.randn(3, 48))
     first = layer._arranged
     layer(torch.randn(4, 48))
@@ -63,6 +63,7 @@ def test_a_weight_is_arranged_once_and_its_copy_stays_with_the_layer(layer, tmp_
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert twin._arranged is None
         assert_plain(twin, torch.randn(3, 48))
+    assert layer.to("meta")._arranged is None
 
 
 @pytest.mark.skipif(torch.float32 not in ARRANGED_DTYPES, reason="this torch has no oneDNN")

@@ -51,6 +51,11 @@ class Linear(nn.Linear):
             self._arranged, self._arranged_from = _arrange(weight.detach(), ROWS), state
         return _multiply(x, self._arranged, self.bias, "none", [], "")
 
+    def _apply(self, *args, **kwargs) -> Linear:
+        """Moved or cast: the copy is of no use any more."""
+        self._arranged = self._arranged_from = None
+        return super()._apply(*args, **kwargs)
+
     def __getstate__(self) -> dict:
         """Without the copy, for `copy.deepcopy` and pickle."""
         return {key: value for key, value in super().__getstate__().items() if key not in ("_arranged", "_arranged_from")}
