@@ -137,14 +137,17 @@ html:is([lang^="ko"], [lang^="zh"]) .only-en { display: none; }
 :focus-visible { outline: 3px solid var(--primary-600) !important; outline-offset: 2px; }
 #canvas:has(img[hidden]) { display: none; }
 @media (max-width: 720px) {
+  /* Gradio's edges are too wide for a phone, and its own `main` is out of reach here: it scopes rules to what is in it */
+  #head, #main { margin-inline: -38px -20px; width: auto !important; }
   #main { display: block; }
   #lenses { margin-top: 16px; }
   #lenses, #stage { width: 100%; }
-  main.contain { padding: 0 !important; margin: 0 -22px !important; width: auto !important; }
   .card th { white-space: normal; padding: 6px; }
   .card td { padding: 7px 6px; }
-  .card small.num { white-space: normal; }
-  #examples .grid-container { grid-template-columns: repeat(2, minmax(0, 56px)) !important; }
+  .card small.num, .verdict { white-space: normal; }
+  .verdict { border-radius: 14px; text-align: center; }
+  .findings td:nth-child(2) { width: auto; min-width: 0; }
+  #examples .grid-container { grid-template-columns: repeat(2, 52px) !important; grid-auto-rows: 52px; align-content: start; }
   #strip .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
   #main > *, #source > * { min-width: 0 !important; }
   #toolbar, #head .head { flex-wrap: wrap; }
