@@ -16,7 +16,7 @@ from x2vlm.errors import MediaError
 
 from . import limits, panels
 from .components import uploaded
-from .page import problem
+from .refusals import problem
 from .runtime import Media, Studio, served
 
 FieldCheck = Callable[[Sequence[Any], Mapping[str, str]], list[dict[str, Any]]]

@@ -100,7 +100,7 @@ def admit(queue: Queue) -> None:
             raise HTTPException(429, told(error, request.headers), {LATER: str(MINUTE)})
         waiting = len(queue) + len(joining)
         if waiting >= queue.max_size:
-            seconds = backlog(queue)
+            seconds = backlog(queue, waiting)
             error = Busy(FULL.format(waiting, seconds), "busy/queue")
             raise HTTPException(503, told(error, request.headers), {LATER: str(seconds)})
         try:
@@ -119,10 +119,10 @@ def admit(queue: Queue) -> None:
     queue.push = admitted
 
 
-def backlog(queue: Queue) -> int:
-    """Seconds that the waiting jobs will take, by the mean of the model's jobs that have ended; a minute before any has."""
+def backlog(queue: Queue, waiting: int) -> int:
+    """Seconds that so many waiting jobs will take, by the mean of the model's jobs that have ended; a minute before any has."""
     times = [time for fn, time in queue.process_time_per_fn.items() if fn.concurrency_id == "model"]
     ended = sum(time.count for time in times)
     if not ended:
         return MINUTE
-    return math.ceil(len(queue) * sum(time.process_time for time in times) / ended / limits.AT_ONCE)
+    return math.ceil(waiting * sum(time.process_time for time in times) / ended / limits.AT_ONCE)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
 
-from x2vlm.errors import X2VLMError
-
 from . import limits
 from .examples import Example
 from .handlers import Handlers
-from .refusals import told
+from .refusals import problem
 from .runtime import friendly, served
 from .view import Shown, loaded
 
@@ -102,13 +100,3 @@ def checks(inputs: Sequence[Any], rules: Rules) -> Callable[..., list[dict[str, 
         return [gr.validate(not message, message) for message in said]
 
     return validator
-
-
-def problem(rule: Callable[[Any], Any] | None, value: Any, headers: Mapping[str, str] | None = None) -> str:
-    """What a rule has against a value, in the language of the request; nothing where it has nothing."""
-    try:
-        if rule is not None:
-            rule(value)
-    except X2VLMError as error:
-        return told(error, headers)
-    return ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from x2vlm.errors import X2VLMError
 
@@ -76,3 +77,13 @@ def told(error: X2VLMError, headers: Mapping[str, str] | None = None) -> str:
     known = SENTENCES.get(error.code)
     k = language(headers)
     return str(error) if known is None or LANGUAGES[k] == "en" else f"{known[k - 1]} [{error.code}]"
+
+
+def problem(rule: Callable[[Any], Any] | None, value: Any, headers: Mapping[str, str] | None = None) -> str:
+    """What a rule has against a value, in the language of the request; nothing where it has nothing."""
+    try:
+        if rule is not None:
+            rule(value)
+    except X2VLMError as error:
+        return told(error, headers)
+    return ""

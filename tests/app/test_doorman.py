@@ -120,9 +120,8 @@ def test_quiet_addresses_are_forgotten(door, clock, monkeypatch):
 
 def test_the_wait_that_is_told_follows_what_the_models_jobs_took():
     queue = MagicMock(process_time_per_fn=defaultdict(ProcessTime))
-    queue.__len__.return_value = 32
     queue.process_time_per_fn[MagicMock(concurrency_id="other")].add(1000)
-    assert doorman.backlog(queue) == 60  # nothing of the model has ended yet
+    assert doorman.backlog(queue, 32) == 60  # nothing of the model has ended yet
     for seconds in (2, 4):
         queue.process_time_per_fn[MagicMock(concurrency_id="model")].add(seconds)
-    assert doorman.backlog(queue) == math.ceil(32 * 3 / limits.AT_ONCE)
+    assert doorman.backlog(queue, 32) == math.ceil(32 * 3 / limits.AT_ONCE)
