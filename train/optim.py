@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from train.config import OptimizerConfig
@@ -38,7 +39,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """About `U V^T` of the singular value decomposition `U S V^T` of a matrix (M, N), by Newton-Schulz iteration in bf16."""
+    """About `U V^T` of the singular value decomposition `U S V^T` of a matrix (M, N), by Newton-Schulz iteration; in bf16."""
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.T if tall else matrix).bfloat16()
     x = x / x.norm().clamp(min=1e-7)
@@ -46,7 +47,7 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.T if tall else x).to(matrix.dtype)
+    return x.T if tall else x
 
 
 class MuonAdamW(torch.optim.AdamW):
@@ -60,23 +61,34 @@ class MuonAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure=None):
         groups = self.param_groups
-        for group in groups:
-            for parameter in group["params"] if group["muon"] else ():
-                if parameter.grad is not None:
-                    self._move(parameter, group["lr"], group["weight_decay"])
+        moved = [(p, group) for group in groups if group["muon"] for p in group["params"] if p.grad is not None]
+        moved.sort(key=lambda move: move[0].numel())  # so that processes share them evenly
+        for (matrix, group), direction in zip(moved, self._directions([matrix for matrix, _ in moved]), strict=True):
+            matrix.mul_(1 - group["lr"] * group["weight_decay"])
+            matrix.add_(direction, alpha=-0.2 * max(matrix.shape) ** 0.5 * group["lr"])
         self.param_groups = [group for group in groups if not group["muon"]]
         try:
             return super().step(closure)
         finally:
             self.param_groups = groups
 
-    def _move(self, matrix: Tensor, lr: float, weight_decay: float) -> None:
-        state = self.state[matrix]
-        if "exp_avg" not in state:
-            state["exp_avg"] = torch.zeros_like(matrix)
-        momentum = state["exp_avg"].lerp_(matrix.grad, 1 - self.momentum)
-        direction = orthogonalize(matrix.grad.lerp(momentum, self.momentum))
-        matrix.mul_(1 - lr * weight_decay).add_(direction, alpha=-0.2 * max(matrix.shape) ** 0.5 * lr)
+    def _directions(self, matrices: list[Tensor]) -> list[Tensor]:
+        """Orthogonalised momentum of each matrix, in bf16. All processes hold the same gradients and share the work."""
+        several = dist.is_available() and dist.is_initialized()
+        rank, world = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
+        sizes = [matrix.numel() for matrix in matrices]
+        found = torch.zeros(sum(sizes), dtype=torch.bfloat16, device=matrices[0].device if matrices else None)
+        directions = [part.view_as(matrix) for part, matrix in zip(found.split(sizes), matrices, strict=True)]
+        for index, (matrix, direction) in enumerate(zip(matrices, directions, strict=True)):
+            state = self.state[matrix]
+            if "exp_avg" not in state:
+                state["exp_avg"] = torch.zeros_like(matrix)
+            momentum = state["exp_avg"].lerp_(matrix.grad, 1 - self.momentum)
+            if index % world == rank:
+                direction.copy_(orthogonalize(matrix.grad.lerp(momentum, self.momentum)))
+        if world > 1:
+            dist.all_reduce(found)
+        return directions
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, new_parameters: Collection[str] = ()) -> MuonAdamW:

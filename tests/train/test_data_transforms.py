@@ -130,7 +130,7 @@ def test_caption_layout_predicts_from_the_left_only(tokenizer):
         for where, label in zip(layout.mask_positions, layout.labels, strict=True):
             assert layout.ids[where] == tokenizer.mask_token_id
             assert layout.ids[where + 1] == label and layout.position_ids[where] == layout.position_ids[where + 1]
-        batch = collate_captions([layout], tokenizer.pad_token_id, 18)
+        batch = collate_captions([layout], tokenizer.pad_token_id)
         sees, masks = batch["attention_mask"][0], set(layout.mask_positions)
         for row in range(len(layout.ids)):
             assert set(sees[row].nonzero()[:, 0].tolist()) == {c for c in range(row + 1) if c == row or c not in masks}
@@ -153,7 +153,7 @@ def test_text_batches(tokenizer):
         encoder.encode(text, np.random.default_rng(0)) for text in ("a dog", "a red dog runs on the green grass a dog a dog")
     ]
     batch = encoder.collate(texts)
-    assert batch["input_ids"].shape == (2, 16) and batch["masked_positions"].shape == (2, 6)
+    assert batch["input_ids"].shape == (2, 12) and batch["masked_positions"].shape == (2, 6)
     assert batch["attention_mask"].sum(dim=1).tolist() == [4, 12]
     assert batch["input_ids"][1, 11] == tokenizer.sep_token_id
     for row in range(2):
@@ -162,6 +162,7 @@ def test_text_batches(tokenizer):
     assert encoder.encode("a dog").key == encoder.encode("a dog").key != encoder.encode("a red dog").key
     assert "[MASK]" not in tokenizer.convert_ids_to_tokens(encoder.encode("[MASK] dog").ids)
     assert set(encoder.collate(texts, masked=False)) == {"input_ids", "attention_mask"}
+    assert encoder.collate([encoder.encode("a red dog")], masked=False)["input_ids"].shape == (1, 6)  # 5 tokens
 
 
 def test_vocabulary_spells_every_common_script(tokenizer):

@@ -1,6 +1,7 @@
 """Parameter groups and schedule against the official rules, by name, on the real model at tiny size."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -118,11 +119,10 @@ def test_orthogonalized_matrices_keep_their_directions_and_lose_their_scale(shap
     torch.manual_seed(0)
     matrix = torch.randn(shape)
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    found = orthogonalize(matrix)
-    assert found.dtype == matrix.dtype
+    found = orthogonalize(matrix).float()
     assert torch.linalg.svdvals(found).min() > 0.5 and torch.linalg.svdvals(found).max() < 1.3
     assert torch.nn.functional.cosine_similarity(found.flatten(), (left @ right).flatten(), dim=0) > 0.95
-    torch.testing.assert_close(orthogonalize(1000 * matrix), found, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(orthogonalize(1000 * matrix).float(), found, atol=0.02, rtol=0.02)
 
 
 def test_muon_moves_the_matrices_of_the_layers_and_adamw_the_rest(model):
@@ -139,10 +139,33 @@ def test_muon_moves_the_matrices_of_the_layers_and_adamw_the_rest(model):
     optimizer.step()
     change = {name: parameter.detach() - before[name] for name, parameter in model.named_parameters()}
     for name in marked:
-        expected = orthogonalize(dict(model.named_parameters())[name].grad)
+        expected = orthogonalize(dict(model.named_parameters())[name].grad).float()
         assert torch.nn.functional.cosine_similarity(change[name].flatten(), -expected.flatten(), dim=0) > 0.99, name
         assert 0.5 * 0.2e-3 < change[name].square().mean().sqrt() < 1.5 * 0.2e-3, name
     head = "matching_head.1.weight"
     torch.testing.assert_close(change[head].abs(), torch.full_like(change[head], 1e-3), rtol=0.01, atol=0)
     assert {group["muon"] for group in optimizer.param_groups} == {True, False}
     model.zero_grad(set_to_none=True)
+
+
+def muon_steps(rank: int, world: int, folder: Path) -> None:
+    """Two steps of the same gradients on every process; each writes its weights."""
+    if world > 1:
+        torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=world)
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"layers": torch.nn.Sequential(*(torch.nn.Linear(8, 8 * n) for n in (1, 2, 3)))})
+    body = torch.nn.ModuleDict({"body": model})
+    optimizer = build_optimizer(body, OptimizerConfig(lr=0.1, muon=True))
+    for _ in range(2):
+        for parameter in body.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    torch.save(body.state_dict(), folder / f"{world}-{rank}")
+
+
+def test_processes_that_share_the_orthogonalising_move_as_one_would(tmp_path):
+    muon_steps(0, 1, tmp_path)
+    torch.multiprocessing.spawn(muon_steps, (2, tmp_path), nprocs=2)
+    one, *two = (torch.load(tmp_path / name) for name in ("1-0", "2-0", "2-1"))
+    for weights in two:
+        assert all(torch.equal(weights[name], one[name]) for name in one)

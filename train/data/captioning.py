@@ -52,19 +52,18 @@ def caption_layout(
     return CaptionLayout(ids, position_ids, mask_positions, [tokens[position] for position in sorted(chosen)])
 
 
-def collate_captions(
-    layouts: Sequence[CaptionLayout], pad_token_id: int, max_masks: int, multiple: int = 8
-) -> dict[str, Tensor]:
+def collate_captions(layouts: Sequence[CaptionLayout], pad_token_id: int) -> dict[str, Tensor]:
     """`input_ids`, `position_ids` int64 (N, L), `attention_mask` bool (N, L, L), `masked_positions`, `masked_labels` (N, M)."""
-    length = -(-max(len(layout.ids) for layout in layouts) // multiple) * multiple
+    input_ids = pad_rows([layout.ids for layout in layouts], pad_token_id)
+    length = input_ids.shape[1]
     is_mask = torch.zeros(len(layouts), length, dtype=torch.bool)
     for row, layout in enumerate(layouts):
         is_mask[row, layout.mask_positions] = True
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     return {
-        "input_ids": pad_rows([layout.ids for layout in layouts], length, pad_token_id),
-        "position_ids": pad_rows([layout.position_ids for layout in layouts], length, 0),
+        "input_ids": input_ids,
+        "position_ids": pad_rows([layout.position_ids for layout in layouts], 0),
         "attention_mask": causal & (~is_mask[:, None] | torch.eye(length, dtype=torch.bool)),
-        "masked_positions": pad_rows([layout.mask_positions for layout in layouts], max_masks, 0),
-        "masked_labels": pad_rows([layout.labels for layout in layouts], max_masks, IGNORED_LABEL),
+        "masked_positions": pad_rows([layout.mask_positions for layout in layouts], 0),
+        "masked_labels": pad_rows([layout.labels for layout in layouts], IGNORED_LABEL),
     }

@@ -20,7 +20,7 @@ class MaskingConfig:
 
     Attributes:
         probability: share of the tokens that is predicted.
-        max_masks: M, the padded number of masked positions.
+        max_masks: at most so many tokens of a text are predicted.
         whole_word: extend a chosen piece to its whole word (WordPiece vocabularies only).
         span_probability, max_span: a chosen token starts a span of 2..max_span tokens with this probability.
     """

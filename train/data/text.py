@@ -15,6 +15,10 @@ from torch import Tensor
 
 from train.data.masking import IGNORED_LABEL, MaskingConfig, TokenMasker
 
+LENGTH_STEP = 2
+"""Padded lengths are multiples of it. Kernels are prepared once for every shape that occurs, so shapes should be few; but padding
+is work for nothing, and at multiples of 8 more than half of the short texts' tokens was padding."""
+
 
 @dataclass(frozen=True)
 class EncodedText:
@@ -40,13 +44,11 @@ class TextEncoder:
         tokenizer: a fast transformers tokenizer.
         max_tokens: longest text, [CLS] and [SEP] included.
         masking: adds the masked-LM fields.
-        pad_to_multiple: T is the longest text rounded up to this multiple, so that few shapes occur; None pads to `max_tokens`.
     """
 
-    def __init__(self, tokenizer, max_tokens: int = 40, masking: MaskingConfig | None = None, pad_to_multiple: int | None = 8):
+    def __init__(self, tokenizer, max_tokens: int = 40, masking: MaskingConfig | None = None):
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
-        self.pad_to_multiple = pad_to_multiple
         self.masker = TokenMasker.from_tokenizer(masking, tokenizer) if masking else None
         self._backend = tokenizer.backend_tokenizer
         self._backend.encode_special_tokens = True  # a typed [MASK] is plain text
@@ -69,27 +71,22 @@ class TextEncoder:
 
         All int64. Unused positions are 0 with label -100.
         """
-        length = max((len(text.ids) for text in texts), default=1)
-        if self.pad_to_multiple is None:
-            length = self.max_tokens
-        else:
-            length = -(-length // self.pad_to_multiple) * self.pad_to_multiple
         pad = self.tokenizer.pad_token_id
         fields = {
-            "input_ids": pad_rows([text.ids for text in texts], length, pad),
-            "attention_mask": pad_rows([[1] * len(text.ids) for text in texts], length, 0),
+            "input_ids": pad_rows([text.ids for text in texts], pad),
+            "attention_mask": pad_rows([[1] * len(text.ids) for text in texts], 0),
         }
         if self.masker is not None and masked:
-            masks = self.masker.config.max_masks
-            fields["masked_ids"] = pad_rows([text.masked_ids for text in texts], length, pad)
-            fields["masked_positions"] = pad_rows([text.positions for text in texts], masks, 0)
-            fields["masked_labels"] = pad_rows([text.labels for text in texts], masks, IGNORED_LABEL)
+            fields["masked_ids"] = pad_rows([text.masked_ids for text in texts], pad)
+            fields["masked_positions"] = pad_rows([text.positions for text in texts], 0)
+            fields["masked_labels"] = pad_rows([text.labels for text in texts], IGNORED_LABEL)
         return fields
 
 
-def pad_rows(rows: Sequence[Sequence[int]], length: int, value: int) -> Tensor:
-    """int64 (len(rows), length), filled up with `value`."""
-    table = np.full((len(rows), length), value, dtype=np.int64)
+def pad_rows(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """int64 (len(rows), longest row), filled up with `value`; see `LENGTH_STEP`."""
+    longest = max(map(len, rows), default=1)
+    table = np.full((len(rows), longest + -longest % LENGTH_STEP), value, dtype=np.int64)
     for index, row in enumerate(rows):
         table[index, : len(row)] = row
     return torch.from_numpy(table)

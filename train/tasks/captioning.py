@@ -61,7 +61,7 @@ class Captioning(RecordTask):
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         layouts = [layout for sample in samples for layout in sample["layouts"]]
-        fields = collate_captions(layouts, self.processor.pad_id, self.masking.max_masks)
+        fields = collate_captions(layouts, self.processor.pad_id)
         return {"visual": torch.stack([sample["visual"] for sample in samples]), **fields}
 
     def training_step(self, model, batch):

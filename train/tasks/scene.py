@@ -113,7 +113,7 @@ class Scene(RecordTask):
         return torch.stack([patch_mask(box, self.grid_size) for box in cxcywh_to_xyxy(torch.tensor(boxes)).tolist()])
 
     def _collate_layouts(self, layouts: list[CaptionLayout]) -> dict[str, Tensor]:
-        return collate_captions(layouts, self.processor.pad_id, self.masking.max_masks)
+        return collate_captions(layouts, self.processor.pad_id)
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         phrases = [text for sample in samples for text in sample["phrases"]]
