@@ -16,8 +16,8 @@ from torch import Tensor
 from train.data.masking import IGNORED_LABEL, MaskingConfig, TokenMasker
 
 LENGTH_STEP = 2
-"""Padded lengths are multiples of it. Kernels are prepared once for every shape that occurs, so shapes should be few; but padding
-is work for nothing, and at multiples of 8 more than half of the short texts' tokens was padding."""
+"""Padded lengths are multiples of it. Kernels are prepared once for every shape that occurs, so shapes should be few; but
+padding is work for nothing, and at multiples of 8 more than half of the sticker world's tokens was padding."""
 
 
 @dataclass(frozen=True)
