@@ -63,7 +63,8 @@ class MuonAdamW(torch.optim.AdamW):
         groups = self.param_groups
         moved = [(p, group) for group in groups if group["muon"] for p in group["params"] if p.grad is not None]
         moved.sort(key=lambda move: move[0].numel())  # so that processes share them evenly
-        for (matrix, group), direction in zip(moved, self._directions([matrix for matrix, _ in moved]), strict=True):
+        directions = self._directions([matrix for matrix, _ in moved]) if moved else []
+        for (matrix, group), direction in zip(moved, directions, strict=True):
             matrix.mul_(1 - group["lr"] * group["weight_decay"])
             matrix.add_(direction, alpha=-0.2 * max(matrix.shape) ** 0.5 * group["lr"])
         self.param_groups = [group for group in groups if not group["muon"]]
@@ -77,7 +78,7 @@ class MuonAdamW(torch.optim.AdamW):
         several = dist.is_available() and dist.is_initialized()
         rank, world = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
         sizes = [matrix.numel() for matrix in matrices]
-        found = torch.zeros(sum(sizes), dtype=torch.bfloat16, device=matrices[0].device if matrices else None)
+        found = torch.zeros(sum(sizes), dtype=torch.bfloat16, device=matrices[0].device)
         directions = [part.view_as(matrix) for part, matrix in zip(found.split(sizes), matrices, strict=True)]
         for index, (matrix, direction) in enumerate(zip(matrices, directions, strict=True)):
             state = self.state[matrix]

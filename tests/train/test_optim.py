@@ -169,3 +169,13 @@ def test_processes_that_share_the_orthogonalising_move_as_one_would(tmp_path):
     one, *two = (torch.load(tmp_path / name) for name in ("1-0", "2-0", "2-1"))
     for weights in two:
         assert all(torch.equal(weights[name], one[name]) for name in one)
+
+
+def test_without_muon_a_step_waits_for_no_other_process(monkeypatch):
+    for name, value in {"is_initialized": True, "get_rank": 0, "get_world_size": 2}.items():
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: pytest.fail("it spoke to the others"))
+    layer = torch.nn.Linear(3, 2)
+    optimizer = build_optimizer(layer, OptimizerConfig(lr=0.1))
+    layer(torch.ones(3)).sum().backward()
+    optimizer.step()
