@@ -1,8 +1,8 @@
 """Speed and memory of training, through the real engine: python -m benchmarks.training [--steps 6] [--presets mini base]
 
 Prints pictures per second of a pre-training step (region_text on the sticker world, every loss) with data loading on and off,
-peak memory, two gloo processes against one at the same global batch, and how fast one core draws scenes. Each measurement runs
-in a process of its own; the first interval of its log, with all start-up in it, is dropped.
+peak memory of the training process, two gloo processes against one at the same global batch, and how fast one core draws
+scenes. Each measurement runs in a process of its own; the first interval of its log, with all start-up in it, is dropped.
 """
 
 from __future__ import annotations
@@ -135,6 +135,7 @@ def _run(folder, output, preset, batch, steps, precision, loading, threads, envi
             "tasks": {"regions": {}},
             "optimizer": {"lr": 1e-4},
             "precision": precision,
+            "device": "cpu" if environment else "auto",  # two processes share no GPU
             "num_workers": 1 if loading else 0,
             "log": {"every": steps, "tensorboard": False},
             "checkpoint": {"every": 2 * steps},

@@ -1,6 +1,6 @@
 """From a finished run to the folder that `Predictor.from_pretrained` loads: half-precision weights and settings for their use.
 
-    python -m train.bundle --run runs/mini/joint --out assets/mini
+    python -m train.bundle --run runs/mini --out assets/mini
 
 What a Predictor must know beside the weights is chosen on the `val` split of the sticker world, never on `test`: the match
 probabilities from which a phrase counts as found or absent, and the fusion layer whose maps point best.
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from train.data.records import DataConfig, TestRecords, open_records
+from train.data.records import DataConfig
 from train.data.stickers import StickerData
 from train.tasks.grounding import Grounding
 from train.tasks.matching import Matching
@@ -39,14 +39,14 @@ def calibrate(model: X2VLM, processor: Processor, scenes: int) -> Settings:
     kinds do not overlap, the gap between them is the range of doubt.
     """
     data = DataConfig(stickers=StickerData(split="val"))
-    records = TestRecords(open_records(data, processor.config.vision.image_size), scenes, 0)
     pointing = []
     for layer in (None, *range(model.config.fusion.num_layers)):
         task = Grounding(batch_size=1, data=data, explain_layer=layer)
         task.prepare_texts(processor)
-        pointing.append((task.measure(model, records)["pointing"], layer))
+        pointing.append((task.measure(model, task.open_test(data, scenes))["pointing"], layer))
     task = Matching(batch_size=1, data=data)
     task.prepare_texts(processor)
+    records = task.open_test(data, scenes)
     odds, labels = task.scores(model, records)
     probability = 1 / (1 + np.exp(-odds))
     edges = np.quantile(probability[labels == 1], MISTAKES), np.quantile(probability[labels == 0], 1 - MISTAKES)

@@ -37,7 +37,7 @@ class ModelSource:
         vision_from, text_from, fusion_from, x2vlm_from: published parts that fill a `preset`, for example BEiT-2 and BERT, by
             name or local file (see `x2vlm.checkpoint.initialize`); what they lack learns `optimizer.lr_mult` times faster.
         tokenizer: folder of the tokenizer; empty for the one beside the weights.
-        freeze: parameters whose names start with one of these words do not train, for example `vision_encoder`.
+        freeze: parameters whose names start with one of these words do not train, for example `vision.`.
     """
 
     preset: str = ""
@@ -174,6 +174,10 @@ class RunConfig:
         for key, value in (("log.every", self.log.every), ("checkpoint.every", self.checkpoint.every)):
             _require(value >= 1, key, value, "a whole number, 1 or more")
         _require(self.checkpoint.keep >= 1, "checkpoint.keep", self.checkpoint.keep, "a whole number, 1 or more")
+        metric = self.evaluate.metric
+        _require(
+            not metric or metric.partition("/")[0] in self.tasks, "evaluate.metric", metric, "task/metric of one of the tasks"
+        )
         _require(self.evaluate.every >= 0, "evaluate.every", self.evaluate.every, "a whole number, 0 or more")
         _require(bool(self.tasks), "tasks", self.tasks, "at least one task")
         whole = self.parallel == "ddp" or not self.optimizer.muon  # Muon looks at whole matrices, FSDP keeps shards

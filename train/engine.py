@@ -184,19 +184,24 @@ class Trainer:
         self._on_main(lambda: state.check_settings(manifest, self.settings, self.run.resume.allow_changed))
         load_weights(self.model, state.load_state(path, "model"))
         load_moments(self.model, self.optimizer.optimizer, state.load_state(path, "optimizer"))
-        self.bad_samples, self.metrics, self.saved_step = manifest.bad_samples, manifest.metrics, manifest.step
+        self.bad_samples, self.saved_step = manifest.bad_samples, manifest.step
         if self.main and (manifest.world_size, manifest.versions) != (self.world, state.versions()):
             print("Other processes or library versions than before: the same data, but not the same last bits.")
         return manifest.step
 
     def announce(self, step: int) -> None:
-        """Checks and prints what follows from the configuration before the first step, and sets the workers to read."""
+        """Checks and prints what follows from the configuration before the first step."""
         self.data.check_steps(step)
         self.parts = self.read_from(step)
         run, trainable = self.run, sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         samples = self.data.samples_read(run.max_steps)
         self.log = RunLog(
-            self.folder.path, step, run.max_steps, sum(samples.values()) / run.max_steps, run.log.tensorboard, self.main
+            self.folder.path,
+            step,
+            run.max_steps,
+            lambda step: sum(self.data.samples_read(step).values()),
+            run.log.tensorboard,
+            self.main,
         )
         self.log.event("resume" if step else "start", step, settings=self.settings, versions=state.versions())
         how = f"{run.precision}, weights sharded" if self.sharded else run.precision
@@ -210,6 +215,22 @@ class Trainer:
                 f"  {name}: {task.batch_size} a step = {self.world} processes x {run.accumulation} parts x {part}; "
                 f"{len(task):,} samples, {samples[name] / len(task):.1f} epochs; "
                 + ", ".join(f"{loss} x {weight:g}" for loss, weight in task.loss_weights.items())
+            )
+            self._allow_left_out(name, task.left_out(), step)
+
+    def _allow_left_out(self, name: str, left_out: dict[str, float], step: int) -> None:
+        """Names the files that a task reads without. Raises `TrainingError` when they are too much of its data."""
+        if not left_out:
+            return
+        share = sum(left_out.values())
+        for problem in left_out:
+            self.log.say(f"    Left out: {problem}")
+        self.log.event("left_out", step, task=name, problems=list(left_out), share=share)
+        if share > self.run.max_bad_fraction:
+            raise TrainingError(
+                f"{share:.1%} of the data of task {name!r} cannot be read, more than {self.run.max_bad_fraction:.1%}: "
+                f"{next(iter(left_out))} Repair what is left out, or raise max_bad_fraction.",
+                "train/data",
             )
 
     def read_from(self, step: int) -> Generator[StepPart]:
@@ -279,7 +300,8 @@ class Trainer:
         *values, norm, bad, stops = self.accelerator.reduce(numbers, "sum").tolist()
         values = {name: value / self.world for name, value in zip(losses, values, strict=True)}
         self.stopping = stops > 0
-        self._count_bad(int(bad), problems, step)
+        if bad:
+            self._count_bad([problem for told in gather_object([problems]) for problem in told], step)
         finite = math.isfinite(norm) and all(math.isfinite(value) for value in values.values())
         if finite:
             self.skipped = 0
@@ -294,8 +316,12 @@ class Trainer:
             self.model.clamp_temperature()
 
     def after_step(self, step: int) -> None:
-        """Log, evaluation and checkpoint, each when due, with `step` steps taken."""
-        run = self.run
+        """Log, evaluation and checkpoint, each when due, with `step` steps taken.
+
+        Raises:
+            ConfigError: the evaluation does not give `evaluate.metric` (`config/value`).
+        """
+        run, self.metrics = self.run, {}
         self.log.step(step)
         if step % run.log.every == 0 or step == run.max_steps:
             means = {name: sum(values) / len(values) for name, values in self.interval.items()}
@@ -309,6 +335,9 @@ class Trainer:
                 self.log.scalars("evaluate", step, self.metrics)
         if step % run.checkpoint.every == 0 or (evaluating and run.evaluate.metric):
             self.save(step)
+        if self.metrics and run.evaluate.metric not in {"", *self.metrics}:
+            measured = ", ".join(self.metrics)
+            raise ConfigError(f"evaluate.metric is {run.evaluate.metric!r}; this run measures {measured}.", "config/value")
 
     def evaluate(self) -> dict[str, float]:
         """`{"task/metric": value}` of every task; {} when a stop signal came in between."""
@@ -378,12 +407,11 @@ class Trainer:
         for name, value in values.items():
             self.interval.setdefault(name, []).append(value)
 
-    def _count_bad(self, bad: int, problems: list[str], step: int) -> None:
-        self.bad_samples += bad
+    def _count_bad(self, problems: list[str], step: int) -> None:
+        self.bad_samples += len(problems)
         for problem in problems:
             self.log.say(f"Unreadable sample replaced: {problem}")
-        if bad:
-            self.log.event("bad_samples", step, count=self.bad_samples, problems=problems)
+        self.log.event("bad_samples", step, count=self.bad_samples, problems=problems)
         seen = max(BAD_SAMPLE_BASE, sum(self.data.samples_read(step + 1).values()))
         if self.bad_samples > self.run.max_bad_fraction * seen:
             raise TrainingError(

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from train.config import load_run
-from train.data.records import DataConfig, TestRecords, open_records
+from train.data.records import DataConfig
 from train.tasks.records import RecordTask
 from x2vlm.checkpoint import load_model
 from x2vlm.errors import ConfigError, X2VLMError
@@ -51,18 +51,19 @@ def evaluate(
         task.prepare_texts(processor)
         for test, data in task.test.items():
             started = time.monotonic()
-            records = TestRecords(open_records(data, processor.config.vision.image_size), limit, workers)
+            records = task.open_test(data, limit, workers)
             with torch.no_grad():
                 metrics = task.measure(model, records)
             seconds = round(time.monotonic() - started, 1)
             results[f"{name}/{test}"] = {
                 **{key: round(value, 5) for key, value in metrics.items()},
-                "samples": len(records),
+                "samples": len(records) - len(records.unreadable),
+                "unreadable": records.unreadable,
                 "seconds": seconds,
                 "data": describe(data, len(records)),
             }
             shown = "  ".join(f"{key} {value:.4f}" for key, value in metrics.items())
-            print(f"{name}/{test}: {shown}  ({len(records)} samples, {seconds} s)", flush=True)
+            print(f"{name}/{test}: {shown}  ({results[f'{name}/{test}']['samples']} samples, {seconds} s)", flush=True)
     return results
 
 
@@ -83,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, help="samples of each test set at most")
     parser.add_argument("--only", default="", help="tasks to measure, separated by commas")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", help="file for the numbers; default: results.json in the model's folder")
+    parser.add_argument("--out", help="file for the numbers; default: results.json in the model's folder, if all is measured")
     options, overrides = parser.parse_known_args(arguments)
     try:
         run, tasks = load_run(["--config", options.config, *overrides])
@@ -98,6 +99,9 @@ def main(arguments: list[str] | None = None) -> int:
     except X2VLMError as error:
         print(error, file=sys.stderr)
         return 2
+    if (options.limit or only) and not options.out:
+        print("A part is measured, so results.json stays as it is; --out FILE writes the numbers.")
+        return 0
     report = {
         "command": "python -m train.evaluate " + " ".join(sys.argv[1:] if arguments is None else arguments),
         "weights_sha256": loaded.sha256,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,20 @@ class RunLog:
     Args:
         folder: the run's folder.
         first_step, max_steps: for the progress bar.
-        samples_per_step: over all tasks, for samples/s.
+        samples_read: samples over all tasks before a step, for samples/s.
         tensorboard: also write TensorBoard files below `folder/tensorboard`.
     """
 
     def __init__(
-        self, folder: Path, first_step: int, max_steps: int, samples_per_step: float, tensorboard: bool, main: bool = True
+        self,
+        folder: Path,
+        first_step: int,
+        max_steps: int,
+        samples_read: Callable[[int], int],
+        tensorboard: bool,
+        main: bool = True,
     ):
-        self.path, self.samples_per_step, self.main = folder / "log.jsonl", samples_per_step, main
+        self.path, self.samples_read, self.main = folder / "log.jsonl", samples_read, main
         self._lost = False
         self._board = _open_board(folder / "tensorboard", first_step) if tensorboard and main else None
         self._bar = tqdm(total=max_steps, initial=first_step, unit="step", disable=None if main else True, dynamic_ncols=True)
@@ -69,7 +76,7 @@ class RunLog:
     def _rate(self, step: int) -> float:
         (before, then), now = self._since, time.monotonic()
         self._since = (step, now)
-        return (step - before) * self.samples_per_step / max(now - then, 1e-9)
+        return (self.samples_read(step) - self.samples_read(before)) / max(now - then, 1e-9)
 
     def _append(self, line: str) -> None:
         with open(self.path, "a", encoding="utf-8") as file:

@@ -45,7 +45,7 @@ class Manifest:
         settings: the run's configuration and data fingerprints, flat, see `flatten`.
         samples_read: position in each task's stream.
         bad_samples: samples that could not be read so far.
-        metrics: results of the last evaluation, {} without.
+        metrics: results of the evaluation after this very step, {} without.
         world_size: training processes.
         versions: Python and libraries.
         files: name -> {"size", "sha256"}.

@@ -77,7 +77,7 @@ def write_captions(
     model, processor = member.model, member.processor
     prefix_ids = processor.tokenize(options.prefix, None, "prefix").ids[1:-1] if options.prefix else ()
     prompt = [processor.cls_id, *processor.pieces(member.settings.prompt), *prefix_ids]
-    room = model.config.text.max_positions - len(prompt) - 1 - (2 if model.config.multilingual else 0)
+    room = model.config.text.max_tokens - len(prompt) - 1
     if room < 1:
         raise ParameterError("The prefix leaves no room for a caption. Shorten it.", "param/range")
     most = min(options.max_new_tokens, room)

@@ -80,6 +80,16 @@ class TextConfig:
     drop_path: float = 0.0
     drop_path_per_token: bool = False
 
+    @property
+    def first_position(self) -> int:
+        """The position of [CLS]."""
+        return self.pad_token_id + 1 if self.family == "xlm-roberta" else 0
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest text, [CLS] and [SEP] included."""
+        return self.max_positions - self.first_position
+
 
 @dataclass(frozen=True)
 class FusionConfig:

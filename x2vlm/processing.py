@@ -62,7 +62,7 @@ class Processor:
     def __init__(self, config: X2VLMConfig, tokenizer, max_tokens: int = 40):
         self.config = config
         self.tokenizer = tokenizer
-        self.max_tokens = min(max_tokens, config.text.max_positions - (2 if config.multilingual else 0))
+        self.max_tokens = min(max_tokens, config.text.max_tokens)
         # The backend is used directly: transformers' own call sets truncation, padding and specials on a shared object, which
         # two threads must not do at once.
         self._backend = tokenizer.backend_tokenizer

@@ -87,9 +87,8 @@ def caption_target(member: Member, caption: str) -> ExplainedText:
     model, processor = member.model, member.processor
     tokens = processor.tokenize(caption, None, "caption")
     prompt = [processor.cls_id, *processor.pieces(member.settings.prompt)]
-    pieces = tokens.ids[1:-1][: model.config.text.max_positions - len(prompt) - 2]
+    pieces = tokens.ids[1:-1][: model.config.text.max_tokens - len(prompt) - 2]
     ids, sees, positions = (t.to(member.device) for t in explain.left_to_right_layout(prompt, pieces, processor.mask_id))
-    offset = model.config.text.pad_token_id + 1 if model.config.multilingual else 0
     wanted = torch.tensor([pieces], device=member.device)
     masks = torch.arange(ids.shape[1] - len(pieces), ids.shape[1], device=member.device)[None]
 
@@ -99,7 +98,7 @@ def caption_target(member: Member, caption: str) -> ExplainedText:
 
     return ExplainedText(
         tokens,
-        model.encode_text(ids, sees, positions + offset),
+        model.encode_text(ids, sees, positions + model.config.text.first_position),
         sees,
         lambda fused: log_probabilities(fused).sum(-1),
         lambda fused: float(log_probabilities(fused).mean().exp()),

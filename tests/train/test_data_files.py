@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from train.data.files import FileRecords, read_json_list
-from x2vlm.errors import ConfigError, DataError
+from x2vlm.errors import ConfigError, DataError, X2VLMError
 
 
 def picture(color="red", size=(40, 20)) -> bytes:
@@ -96,6 +96,26 @@ def test_bad_shards(folder):
         FileRecords([str(folder / "cut.tar")])[0]
 
 
+def test_a_damaged_shard_is_left_out_and_named(folder):
+    """tarfile takes a damaged or missing header for the end of the file; what comes after it would be lost without a word."""
+    members = {f"{key}.txt": b"x" * 100 for key in "abcdef"} | {"f.jpg": picture()}
+    whole = shard(folder, members)
+    content = (folder / "s.tar").read_bytes()
+    flipped = bytearray(content)
+    flipped[2 * 1024 + 5] ^= 1  # the name in the third header
+    for name, damaged in {"flipped": bytes(flipped), "cut": content[: 4 * 1024], "inside": content[: 4 * 1024 + 200]}.items():
+        (folder / f"{name}.tar").write_bytes(damaged)
+        with pytest.raises(DataError, match=rf"{name}.tar is no whole tar file"):
+            FileRecords([str(folder / f"{name}.tar")])
+        records = FileRecords([whole, str(folder / f"{name}.tar")])
+        assert len(records) == 6
+        assert records.left_out == {
+            f"{name}.tar is no whole tar file (damaged or cut at byte {4096 if name != 'flipped' else 2048:,}). "
+            "Copy or write it again.": len(damaged) / (len(content) + len(damaged))
+        }
+    assert FileRecords([whole]).left_out == {}
+
+
 def test_files_that_vanish_while_they_are_read(folder):
     """T8: entries of a removed shard or file are unreadable samples, named as others are."""
     tar, text = shard(folder, {"k.jpg": picture(), "k.txt": b"x"}), lines(folder, {"image": "a.png", "caption": "x"})
@@ -126,13 +146,14 @@ def test_files_that_vanish_while_they_are_read(folder):
         ('{"image": "http://x/a.png", "caption": "x"}', "line 2: http://x/a.png is not a path below"),
         ('{"image": "data.jsonl", "caption": "x"}', "line 2: data.jsonl is no whole picture"),
         ('{"image": "", "caption": "x"}', "line 2: '' names no picture"),
+        ('{"image": "a.png", "caption": "..."}', "line 2: The caption has no words, only punctuation"),
         ('{"image": 7, "caption": "x"}', "line 2: 7 names no picture"),
     ],
 )
 def test_bad_lines_are_named(folder, line, message):
     records = FileRecords([lines(folder, {"image": "a.png", "caption": "good"}, line)])
     assert records[0]["captions"] == ["good"]
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(X2VLMError, match=message):
         records[1]
 
 
@@ -225,6 +246,9 @@ def test_fine_tuning_formats(folder):
     first, second = FileRecords([lines(folder, *entries)], format="question_answer")
     assert first["questions"][0]["answers"] == {"blue": 0.7, "red": 0.3} and first["questions"][0]["annotations"] == ten
     assert second["questions"] == [{"question": "q", "answers": {"red": 0.5}}]
+    for unanswered in ({}, {"answer": []}):
+        with pytest.raises(DataError, match=r"line 1: .*no '?answer"):
+            FileRecords([lines(folder, {"image": "a.png", "question": "q"} | unanswered)], format="question_answer")[0]
     found = FileRecords([lines(folder, {"image": "a.png", "text": "t", "box": [0, 0, 20, 20]})], format="referring")[0]
     assert found["regions"] == [{"text": "t", "box": [0.25, 0.5, 0.5, 1.0]}]
     pairs = [{"images": ["a.png", "b.png"], "sentence": "s", "label": label} for label in ("True", False, "maybe")]

@@ -15,6 +15,7 @@ from PIL import Image
 from train.data.files import FileRecords
 from train.prepare import (
     coco,
+    coco_objects,
     marvl,
     msrvtt,
     multi30k,
@@ -114,11 +115,24 @@ def test_visual_genome_boxes_are_repaired_and_counted(tmp_path):
         {"x": 0, "y": 0, "w": 5, "h": 5, "names": ["cat"]},
     ]
     found = list(visual_genome.objects([{"image_id": 1, "attributes": items}], sizes, problems))
-    (tmp_path / "VG_100K").mkdir()
-    Image.new("RGB", (40, 20)).save(tmp_path / "VG_100K/1.jpg")
+    (tmp_path / "vg/VG_100K").mkdir(parents=True)
+    Image.new("RGB", (40, 20)).save(tmp_path / "vg/VG_100K/1.jpg")
     write_json_lines(tmp_path / "o.jsonl", found)
     record = FileRecords([str(tmp_path / "o.jsonl")], format="region_text")[0]
     assert [region["text"] for region in record["regions"]] == ["brown small dog", "cat"]
+
+
+def test_coco_objects_without_crowds_and_evaluation_pictures(tmp_path):
+    names = [{"id": 18, "name": "dog"}]
+    pictures = [{"id": i, "width": 40, "height": 20, "file_name": f"COCO_train2014_{i}.jpg"} for i in (1, 2, 3)]
+    boxes = [(1, [0, 0, 50, 10], 0), (1, [0, 0, 9, 9], 1), (2, [0, 0, 9, 9], 0), (3, [1, 1, 0, 9], 0)]
+    objects = [{"image_id": i, "bbox": box, "category_id": 18, "iscrowd": crowd} for i, box, crowd in boxes]
+    problems = Counter()
+    content = {"categories": names, "images": pictures, "annotations": objects}
+    found = list(coco_objects.objects(content, "train2014", {2}, problems))
+    elements = [{"bb": [0, 0, 40, 10], "caption": "dog"}]
+    assert found == [{"image": "coco/train2014/COCO_train2014_1.jpg", "elems": elements}]
+    assert problems == {"cut to the picture": 1, "without area": 1}
 
 
 def test_web_lists_and_pictures(tmp_path):

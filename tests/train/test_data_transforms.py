@@ -144,7 +144,14 @@ def test_prompt_is_not_said_twice_and_long_captions_are_cut(tokenizer):
     twice = caption_layout("a picture of a dog", encoder, masker, np.random.default_rng(0))
     once = caption_layout("a dog", encoder, masker, np.random.default_rng(0))
     assert twice == once
+    loud = caption_layout("A picture of a dog", encoder, masker, np.random.default_rng(0))
+    assert loud == once
+    longer = caption_layout("a picture offering shade", encoder, masker, np.random.default_rng(0))
+    assert len(longer.ids) > len(once.ids)  # only the prompt as whole words is taken away
     assert max(caption_layout("a dog " * 20, encoder, masker, np.random.default_rng(0)).position_ids) == 9
+    encoder.first_position = 2  # XLM-R
+    later = caption_layout("a dog", encoder, masker, np.random.default_rng(0))
+    assert later.position_ids == [position + 2 for position in once.position_ids] and later.ids == once.ids
 
 
 def test_text_batches(tokenizer):

@@ -28,19 +28,26 @@ def test_two_processes_give_the_loss_curve_of_one(runs, tmp_path, parallel):
         assert two[step] == pytest.approx(one[step], abs=1e-5), step
 
 
-def test_a_pair_that_is_killed_and_goes_on(runs, tmp_path):
+@pytest.mark.parametrize("muon", [False, True])
+def test_a_pair_that_is_killed_and_goes_on(runs, tmp_path, muon):
     """Bitwise with dropout, which differs between processes; then alone, where only the data stay the same."""
-    runs.finish(*runs.pair(tmp_path / "whole"))
+    runs.finish(*runs.pair(tmp_path / "whole", optimizer__muon=muon))
     folder = tmp_path / "killed"
-    pair = runs.pair(folder, task={"delay": 0.05})
+    pair = runs.pair(folder, optimizer__muon=muon, task={"delay": 0.05})
     while not (folder / "log.jsonl").exists() or len(losses(folder)) < 5:
         assert all(process.exitcode is None for process in pair)
     kill(pair[0])
     kill(pair[1])
-    runs.finish(*runs.pair(folder))
+    runs.finish(*runs.pair(folder, optimizer__muon=muon))
     assert_same_state(tmp_path / "whole", folder)
-    text = runs.finish(runs.start(folder, max_steps=14, resume__allow_changed="max_steps"))
+    text = runs.finish(runs.start(folder, optimizer__muon=muon, max_steps=14, resume__allow_changed="max_steps"))
     assert "not the same last bits" in text and max(losses(folder)) == 14
+
+
+def test_unreadable_samples_of_every_process_are_named(runs, tmp_path):
+    text = runs.finish(*runs.pair(tmp_path, task={"bad": tuple(range(10))}, max_bad_fraction=0.5))
+    named = {index for index in range(10) if f"toy {index}: toy.jsonl line {index}: cut off." in text}
+    assert named == set(range(10))  # in 12 steps each process meets some of them
 
 
 def test_processes_with_different_numbers_of_rows(runs, tmp_path):

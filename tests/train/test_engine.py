@@ -1,6 +1,7 @@
 """The loop in this process: what is learnt, what is skipped, what is counted, and when it stops."""
 
 import json
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.train.toy import ToyModel, ToyTask, assert_same_state, losses, toy_ru
 from train import engine, loader
 from train.engine import TrainingError, train
 from train.loader import StepData, active_steps, build_loader
+from train.log import RunLog
 from train.stop import StopSignal
 from x2vlm.build import build_model
 from x2vlm.errors import CheckpointError, ConfigError, DataError
@@ -43,10 +45,10 @@ def test_weights_of_losses(tmp_path):
     """A loss at 0 is neither asked for nor learnt from; `weight` scales the rest."""
     model = ToyModel()
     run, tasks = toy_run(tmp_path, steps=3, task={"losses": {"contrastive_loss": 0}, "weight": 2.0})
-    before = [parameter.clone() for parameter in model.text_projection.parameters()]
+    before = [parameter.clone() for parameter in model.text.parameters()]
     train(run, model, tasks)
     assert tasks["toy"].loss_weights == {"regression_loss": 2.0}
-    assert all(torch.equal(old, new) for old, new in zip(before, model.text_projection.parameters()))
+    assert all(torch.equal(old, new) for old, new in zip(before, model.text.parameters()))
     assert "toy/contrastive_loss" not in log(tmp_path, "train")[0]
 
 
@@ -153,6 +155,31 @@ def test_unreadable_samples_are_named_counted_and_replaced(tmp_path, workers, ca
     assert "toy.jsonl line 3: cut off" in capsys.readouterr().out
 
 
+def test_files_that_are_left_out_are_named_and_limited(tmp_path, capsys):
+    @dataclass(kw_only=True)
+    class Torn(ToyTask):
+        def left_out(self):
+            return {"s1.tar is no whole tar file.": 0.02}
+
+    run, _ = toy_run(tmp_path / "few", max_bad_fraction=0.03)
+    train(run, ToyModel(), {"toy": Torn(batch_size=8)})
+    assert log(tmp_path / "few", "left_out")[0]["problems"] == ["s1.tar is no whole tar file."]
+    assert "Left out: s1.tar is no whole tar file." in capsys.readouterr().out
+    run, _ = toy_run(tmp_path / "many")
+    with pytest.raises(TrainingError, match=r"2.0% of the data of task 'toy' cannot be read, more than 1.0%: s1.tar"):
+        train(run, ToyModel(), {"toy": Torn(batch_size=8)})
+
+
+def test_samples_a_second_are_those_of_the_interval(tmp_path):
+    read = {0: 0, 2: 100, 4: 120}
+    run_log = RunLog(tmp_path, 0, 4, read.get, tensorboard=False)
+    for step in (2, 4):
+        run_log._since = (step - 2, time.monotonic() - 10)
+        run_log.scalars("train", step, {})
+    rates = [line["samples_per_second"] for line in log(tmp_path, "train")]
+    assert rates == [pytest.approx(10, rel=0.1), pytest.approx(2, rel=0.1)]
+
+
 def test_too_many_unreadable_samples_stop_the_run(tmp_path):
     with pytest.raises(TrainingError, match=r"1[12] samples could not be read, more than 1\.0%"):
         train_toy(tmp_path, steps=100, task={"bad": (3, 4)})
@@ -192,11 +219,11 @@ def test_nan_in_a_weight_is_never_saved(tmp_path):
 
     def poisoned(model, batch):
         with torch.no_grad():
-            model.text_projection[0].weight[0, 0] = torch.nan
+            model.text["layers"][0].weight[0, 0] = torch.nan
         return step(model, batch)
 
     tasks["toy"].training_step = poisoned
-    with pytest.raises(TrainingError, match=r"weights already hold it: text_projection\.0\.weight"):
+    with pytest.raises(TrainingError, match=r"weights already hold it: text\.layers\.0\.weight"):
         train(run, model, tasks)
     assert sorted(path.name for path in tmp_path.glob("step-*")) == good
     idle = ToyModel()
@@ -242,10 +269,22 @@ def test_the_best_checkpoint_stays_and_is_exported(tmp_path):
             return {"score": scores[2 * self.evaluations]}
 
     exported = []
-    run, _ = toy_run(tmp_path, steps=8, checkpoint__every=100, evaluate__every=2, evaluate__metric="toy/score")
+    # Every step is saved, so that the one after the best stands beside it without a score of its own.
+    run, _ = toy_run(
+        tmp_path, steps=8, checkpoint__every=1, checkpoint__keep=3, evaluate__every=2, evaluate__metric="toy/score"
+    )
     train(run, ToyModel(), {"toy": Scored(batch_size=8)}, export=lambda model, folder: exported.append(folder.name))
-    assert [path.name for path in sorted(tmp_path.glob("step-*"))] == ["step-00000004", "step-00000006", "step-00000008"]
+    assert [int(path.name[5:]) for path in sorted(tmp_path.glob("step-*"))] == [4, 6, 7, 8]
     assert exported == ["final", "best"]
+
+
+def test_a_metric_that_nothing_measures(tmp_path):
+    with pytest.raises(ConfigError, match=r"evaluate.metric is 'toi/bias'; it must be task/metric of one of the tasks"):
+        train_toy(tmp_path, evaluate__metric="toi/bias")
+    with pytest.raises(ConfigError, match=r"evaluate.metric is 'toy/score'; this run measures toy/bias"):
+        train_toy(tmp_path, evaluate__every=2, evaluate__metric="toy/score")
+    train_toy(tmp_path, evaluate__every=2, evaluate__metric="toy/bias")  # what was learnt until then is not lost
+    assert log(tmp_path, "resume")[0]["step"] == 2
 
 
 def test_a_dead_log_stops_nothing(tmp_path, capsys):

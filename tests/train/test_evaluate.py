@@ -50,6 +50,15 @@ def test_results_say_what_was_measured_and_on_what(folder):
         assert "seeds 2000000000 to 2000000001" in numbers["data"] or "unseen, seeds 3000000000" in numbers["data"]
 
 
+def test_a_part_does_not_replace_the_published_numbers(folder, capsys):
+    from train import evaluate
+
+    arguments = ["--config", str(folder / "joint.yaml"), "--only", "pairs", "--limit", "2", "--device", "cpu"]
+    assert evaluate.main(arguments) == 0
+    assert "results.json stays as it is" in capsys.readouterr().out
+    assert not (folder / "joint" / "final" / "results.json").exists()
+
+
 def test_unknown_task_is_refused(folder, capsys):
     from train import evaluate
 

@@ -1,6 +1,7 @@
 """Every task: batches that depend on the generator alone, finite losses under the promised names, metrics of what they name."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -9,12 +10,13 @@ from PIL import Image
 
 from train.config import build_task
 from train.data.records import TestRecords
+from train.data.shards import write_shards
 from train.data.stickers import StickerData, StickerRecords
 from train.data.vocabulary import build_tokenizer, learn_vocabulary
-from train.tasks import TASKS
+from train.tasks import TASKS, task_class
 from x2vlm.build import build_model
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
-from x2vlm.errors import ConfigError
+from x2vlm.errors import ConfigError, DataError
 from x2vlm.predictor import Predictor
 from x2vlm.processing import Processor
 from x2vlm.stickers import corpus
@@ -136,7 +138,7 @@ def test_validation_losses_are_means_over_whole_batches(processor, model):
     """Of the validation records, unaltered, whatever the training data and their augmentation are."""
     task = prepared("captioning", processor, data=SCENES, augmentation="train", label_smoothing=0.0)
     task.batch_size = 2
-    records = StickerRecords(StickerData(split="test", count=5), 32)
+    records = TestRecords(StickerRecords(StickerData(split="test", count=5), 32))
     with torch.no_grad():
         found = task.validation_losses(model.eval(), records)
         task.records, task.augmentation = records, "none"
@@ -145,13 +147,78 @@ def test_validation_losses_are_means_over_whole_batches(processor, model):
     assert found == {"caption_loss": pytest.approx(float(sum(losses)) / 2)}
 
 
+def photos(folder, entries, format="image_text"):
+    """Data of some lines, each with the same picture."""
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    text = "".join(json.dumps({"image": "a.png"} | entry) + "\n" for entry in entries)
+    (folder / f"{format}.jsonl").write_text(text)
+    return {"files": [str(folder / f"{format}.jsonl")], "format": format}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_test_records_are_left_out_and_named(processor, model, tmp_path, capsys, workers):
+    data = photos(tmp_path, [{"caption": "a red heart"}, {"caption": ""}, {"caption": "a dog"}, {"captoin": "x"}])
+    task = prepared("retrieval", processor, data=data, validation={"v": data})
+    records = task.open_test(task.data, workers=workers)
+    with torch.no_grad():
+        assert task.measure(model.eval(), records)["text_r@1"] in (0, 0.5, 1)
+        losses = task.validation_losses(model, records)
+        assert losses == {}  # a batch would need three
+        task.batch_size = 2
+        losses = task.validation_losses(model, records)
+    assert losses.keys() == {"contrastive_loss", "matching_loss"} and all(map(np.isfinite, losses.values()))
+    assert [said.split(": ")[0] for said in records.unreadable] == ["image_text.jsonl, line 2", "image_text.jsonl, line 4"]
+    assert capsys.readouterr().out.count("Unreadable record left out: image_text.jsonl, line 2: The text is empty") == 1
+    none = task.open_test(build_task("it", {"type": "retrieval", "batch_size": 2, "data": photos(tmp_path, [{}])}).data)
+    with pytest.raises(DataError, match=r"No record can be read; the first: image_text.jsonl, line 1: "):
+        task.measure(model, none)
+
+
+def test_records_that_a_task_cannot_use_are_named(processor, tmp_path):
+    rng = np.random.default_rng(0)
+    unlabelled = photos(tmp_path, [{"caption": "a dog"}])
+    with pytest.raises(DataError, match=r"image_text.jsonl, line 1: there is no regions, which the task needs, only"):
+        prepared("grounding", processor, data=unlabelled).sample(0, rng)
+    with pytest.raises(DataError, match="line 1: there is one text instead of two"):
+        prepared("parallel_text", processor, data=unlabelled).sample(0, rng)
+    with pytest.raises(DataError, match="line 1: the label 2 is none of 0 to 1"):
+        data = photos(tmp_path, [{"sentence": "a dog", "label": 2}], "labelled")
+        prepared("classification", processor, data=data).sample(0, rng)
+    with pytest.raises(DataError, match=r"The answer '(very ){8}' is longer than the 16 tokens that the decoder reads"):
+        data = photos(tmp_path, [{"question": "what", "answer": "very " * 20}], "question_answer")
+        prepared("question_answering", processor, data=data).sample(0, rng)
+    with pytest.raises(ConfigError, match="max_tokens is 65; this text encoder reads 64 at most"):
+        prepared("retrieval", processor, data=SCENES, max_tokens=65)
+
+
+def test_damaged_shards_are_left_out_of_training_but_not_of_a_test(processor, tmp_path):
+    write_shards(StickerData(count=4), 32, tmp_path, per_shard=2)
+    damaged = tmp_path / "scene-00001.tar"
+    damaged.write_bytes(damaged.read_bytes()[:1024])
+    data = {"files": [str(tmp_path / "*.tar")], "format": "record"}
+    task = prepared("grounding", processor, data=data)
+    assert len(task) == 2 and 0 < sum(task.left_out().values()) < 0.5
+    with pytest.raises(DataError, match=r"scene-00001.tar is no whole tar file"):
+        prepared("grounding", processor, data=data, validation={"v": data})
+
+
+@pytest.mark.parametrize("kind", ["image_text", "region_text", "parallel_text"])
+def test_a_loss_that_is_switched_off_is_not_computed(processor, kind):
+    """The contrastive-only ablation needs no fusion and none of its heads."""
+    off = {name: 0 for name in task_class(kind).all_losses if name != "contrastive_loss"}
+    task = prepared(kind, processor, **SETTINGS[kind], losses=off)
+    torch.manual_seed(0)
+    model = build_model(processor.config.replace(heads=("contrastive",)))
+    model.fusion_encoder.register_forward_pre_hook(lambda *_: pytest.fail("the fusion encoder ran"))
+    batch = batch_of(task)
+    assert task.training_step(model, batch).keys() == {"contrastive_loss"}
+
+
 def test_every_type_is_tested_or_reported():
     assert set(TASKS) - set(SETTINGS) == {"classification"}
 
 
 def test_classification(processor, model, tmp_path):
-    import json
-
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     entries = [{"video_frames": ["a.png"] * 2, "question": "is there a dog", "label": label} for label in (0, 1, -100)]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from train.config import load_run
+from x2vlm.suite import Settings
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 
@@ -21,6 +22,12 @@ def test_run_is_valid_and_described(path):
     for word in ("command", "hardware", "hours", "expected", "paper"):
         assert f"# {word}  " in head, word
     assert f"--config train/configs/{path.name}" in head or path.stem == "forkme"
+
+
+def test_mini_is_measured_as_it_is_shipped():
+    """The pointing game on the maps that the app shows."""
+    _, tasks = load_run(["--config", str(CONFIGS / "mini.yaml")])
+    assert tasks["grounding"].explain_layer == Settings.read(CONFIGS.parents[1] / "assets" / "mini").explain_layer
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "ablations").glob("*.yaml")), ids=lambda path: path.stem)

@@ -36,7 +36,7 @@ class ToyModel(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.image_projection = nn.Linear(SIZE, 4)
-            self.text_projection = nn.Sequential(nn.Linear(SIZE, 4), nn.LayerNorm(4))
+            self.text = nn.ModuleDict({"layers": nn.Sequential(nn.Linear(SIZE, 4), nn.LayerNorm(4))})  # Muon takes layers
             self.idle_head = nn.Linear(2, 2)
         self.dropout = nn.Dropout(0.2)
         self.temperature = nn.Parameter(torch.tensor(0.3))
@@ -92,7 +92,7 @@ class ToyTask(Task):
         time.sleep(self.delay)
         left_out = int(os.environ.get("RANK", 0)) if self.uneven else 0
         image, text = (batch[name][left_out:] for name in ("image", "text"))
-        image, text = model.image_projection(image), model.text_projection(text)
+        image, text = model.image_projection(image), model.text["layers"](text)
         dropped = model.dropout(image) if self.dropout else image
         return {
             "regression_loss": (dropped - text.detach()).square().mean(),

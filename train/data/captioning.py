@@ -9,6 +9,7 @@ tokens before it, exactly as in generation.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,21 +36,22 @@ def caption_layout(
 ) -> CaptionLayout:
     """`[CLS] prompt caption [SEP]`, cut to the encoder's `max_tokens`, with masks inserted; the prompt is never predicted.
 
-    A caption that begins with the prompt does not get it twice.
+    A caption that begins with the prompt does not get it twice. Positions count from the encoder's `first_position`.
     """
-    caption = caption.strip().removeprefix(prompt)
+    caption = re.sub(rf"^\s*{re.escape(prompt)}\b", "", caption, flags=re.IGNORECASE)
     tokenizer, prompt_ids = encoder.tokenizer, encoder.pieces(prompt)
     tokens = [tokenizer.cls_token_id, *prompt_ids, *encoder.pieces(caption), tokenizer.sep_token_id][: encoder.max_tokens]
     chosen = set(masker.sample_positions(tokens, rng, len(prompt_ids)))
     ids, position_ids, mask_positions = [], [], []
-    for position, token in enumerate(tokens):
-        if position in chosen:
+    for place, token in enumerate(tokens):
+        position = encoder.first_position + place
+        if place in chosen:
             mask_positions.append(len(ids))
             ids.append(masker.mask_token_id)
             position_ids.append(position)
         ids.append(token)
         position_ids.append(position)
-    return CaptionLayout(ids, position_ids, mask_positions, [tokens[position] for position in sorted(chosen)])
+    return CaptionLayout(ids, position_ids, mask_positions, [tokens[place] for place in sorted(chosen)])
 
 
 def collate_captions(layouts: Sequence[CaptionLayout], pad_token_id: int) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from x2vlm.errors import DataError
+from x2vlm.errors import DataError, X2VLMError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
 
@@ -35,8 +35,11 @@ class FileRecords(Sequence):
         format: a key of `train.data.formats.FORMATS`.
         keys: our word -> the word of the files, for example {"caption": "desc", "image": "binary"}.
 
+    Attributes:
+        left_out: damaged shards, which are read without: what is wrong with each -> its share of all bytes.
+
     Raises:
-        DataError: a file is missing, unreadable or without entries, or the format is unknown.
+        DataError: a file is missing, unreadable or without entries, every shard is damaged, or the format is unknown.
     """
 
     def __init__(self, files: Sequence[str], media: str = "", format: str = "image_text", keys: dict[str, str] | None = None):
@@ -44,16 +47,15 @@ class FileRecords(Sequence):
 
         self.to_record = record_format(format)
         self.keys = keys or {}
-        self.files = [open_entries(path, media) for path in expand(files)]
+        self.files, self.left_out = open_all(expand(files), media)
         self.starts = np.cumsum([0, *map(len, self.files)])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Raises `DataError` when the entry cannot be used, naming it."""
-        number = int(np.searchsorted(self.starts, index, side="right")) - 1
-        file, place = self.files[number], index - int(self.starts[number])
+        """Raises `X2VLMError` when the entry cannot be used, naming it."""
+        file, place = self._find(index)
         try:
             entry = file.entry(place)
             entry |= {ours: entry[theirs] for ours, theirs in self.keys.items() if theirs in entry}
@@ -64,8 +66,17 @@ class FileRecords(Sequence):
             raise DataError(f"{file.name(place)}: the entry is not as the format wants it ({error}).", "data/entry") from None
         except OSError as error:  # the file was there when the run began
             raise DataError(f"{file.name(place)}: the file cannot be read now ({error.strerror}).", "data/missing") from None
-        except DataError as error:
-            raise DataError(f"{file.name(place)}: {error.message}", error.code) from None
+        except X2VLMError as error:
+            raise type(error)(f"{file.name(place)}: {error.message}", error.code) from None
+
+    def name(self, index: int) -> str:
+        """File and line, or shard and key."""
+        file, place = self._find(index)
+        return file.name(place)
+
+    def _find(self, index: int) -> tuple[Entries, int]:
+        number = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.files[number], index - int(self.starts[number])
 
     def fingerprint(self) -> str:
         """Changes with names, sizes and numbers of entries."""
@@ -86,6 +97,22 @@ def expand(files: Sequence[str]) -> list[Path]:
             )
         found += matches
     return found
+
+
+def open_all(paths: Sequence[Path], media: str) -> tuple[list[Entries], dict[str, float]]:
+    """The files, and those that are damaged shards as `FileRecords.left_out`. Raises `DataError` for anything else."""
+    size = sum(path.stat().st_size for path in paths)
+    files, damaged = [], {}
+    for path in paths:
+        try:
+            files.append(open_entries(path, media))
+        except DataError as error:
+            if error.code != "data/shard":
+                raise
+            damaged[error.message] = path.stat().st_size / size
+    if not files:
+        raise DataError(next(iter(damaged)), "data/shard")
+    return files, damaged
 
 
 def open_entries(path: Path, media: str) -> Entries:
@@ -212,7 +239,7 @@ class Shard(Entries):
                     self.samples.append((key, {}))
                 self.samples[-1][1][suffix] = (offset, size)
         except tarfile.TarError as error:
-            raise DataError(f"{path.name} is no whole tar file ({error}).", "data/shard") from None
+            raise DataError(f"{path.name} is no whole tar file ({error}). Copy or write it again.", "data/shard") from None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -240,6 +267,10 @@ def _members(path: Path) -> Iterator[tuple[str, str, int, int]]:
                 stem, dot, suffix = PurePosixPath(member.name).name.partition(".")
                 key = str(PurePosixPath(member.name).with_name(stem))
                 yield key, (dot + suffix).lower(), member.offset_data, member.size
+        # tarfile takes a damaged or missing header for the end; the real end is a block of zeros.
+        tar.fileobj.seek(tar.offset)
+        if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.TarError(f"damaged or cut at byte {tar.offset:,}")
 
 
 def _slice(file: BinaryIO, offset: int, size: int) -> bytes:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from train.data.files import Entries
 from x2vlm.errors import ConfigError, DataError
+from x2vlm.processing import clean_caption
 
 Record = dict[str, Any]
 
@@ -55,7 +56,7 @@ def video_text(entry: dict[str, Any], file: Entries) -> Record:
 
 def parallel_text(entry: dict[str, Any], file: Entries) -> Record:
     """`source_text` and `target_text`, the same in two languages."""
-    return {"captions": [_text(entry["source_text"]), _text(entry["target_text"])]}
+    return {"captions": [_caption(entry["source_text"]), _caption(entry["target_text"])]}
 
 
 def text(entry: dict[str, Any], file: Entries) -> Record:
@@ -65,8 +66,10 @@ def text(entry: dict[str, Any], file: Entries) -> Record:
 
 def question_answer(entry: dict[str, Any], file: Entries) -> Record:
     """`question`, `answer` (of ten annotators, or one), `image` or clip; Visual Genome answers (`dataset: vg`) weigh 0.5."""
-    answer = entry.get("answer", [])
-    given = [answer] if isinstance(answer, str) else [_text(text) for text in answer]
+    answer = entry["answer"]
+    given = [_text(text) for text in ([answer] if isinstance(answer, str) else answer)]
+    if not given:
+        raise DataError("The question has no answer.", "data/entry")
     share = 0.5 if entry.get("dataset") == "vg" else 1.0
     weights = {text: share * count / len(given) for text, count in Counter(given).items()}
     question = {"question": _text(entry["question"]), "answers": weights}
@@ -76,7 +79,7 @@ def question_answer(entry: dict[str, Any], file: Entries) -> Record:
 def referring(entry: dict[str, Any], file: Entries) -> Record:
     """`text` and `box` (x, y, w, h in pixels) in `image`."""
     image = _image(entry, file)
-    return {"image": image, "regions": [{"text": _text(entry["text"]), "box": _fractions(entry["box"], image)}]}
+    return {"image": image, "regions": [{"text": _caption(entry["text"]), "box": _fractions(entry["box"], image)}]}
 
 
 def image_pair(entry: dict[str, Any], file: Entries) -> Record:
@@ -87,12 +90,12 @@ def image_pair(entry: dict[str, Any], file: Entries) -> Record:
     images = [file.image(source) for source in entry["images"]]
     if len(images) != 2:
         raise DataError(f"There are {len(images)} pictures instead of two.", "data/entry")
-    return {"images": images, "statement": _text(entry["sentence"]), "label": str(label) in ("True", "true", "1")}
+    return {"images": images, "statement": _caption(entry["sentence"]), "label": str(label) in ("True", "true", "1")}
 
 
 def labelled(entry: dict[str, Any], file: Entries) -> Record:
     """`question` or `sentence`, `label` (index in the closed list, -100: not in it), `image` or clip."""
-    statement = _text(entry["question"] if "question" in entry else entry["sentence"])
+    statement = _caption(entry["question"] if "question" in entry else entry["sentence"])
     return _visual(entry, file) | {"statement": statement, "label": int(entry["label"])}
 
 
@@ -157,12 +160,18 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, dict):
         value = [text for texts in value.values() for text in (texts if isinstance(texts, list) else [texts])]
     values = [value] if isinstance(value, str) else list(value)
-    return [_text(text) for item in values for text in (_texts(item) if isinstance(item, dict) else [item])] or [_text("")]
+    return [_caption(text) for item in values for text in (_texts(item) if isinstance(item, dict) else [item])] or [_text("")]
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"The text is {'empty' if value in ('', None) else repr(value)[:40]}.", "data/text")
+    return value
+
+
+def _caption(value: Any) -> str:
+    """A text of which the cleaning leaves something. Raises `DataError` or `TextError`."""
+    clean_caption(_text(value))
     return value
 
 

@@ -9,14 +9,14 @@ image_id       equal for equal images absent      [text], phrases that are not t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from train.data.stickers import StickerData, StickerRecords
-from x2vlm.errors import ConfigError
+from x2vlm.errors import ConfigError, DataError, X2VLMError
 
 
 @dataclass(kw_only=True)
@@ -56,21 +56,75 @@ def open_records(config: DataConfig, image_size: int) -> Sequence[dict[str, Any]
     return FileRecords(config.files, config.media, config.format, config.keys)
 
 
+def read_record(records: Sequence[dict[str, Any]], index: int, needs: Sequence[str]) -> dict[str, Any]:
+    """The record at `index`, with every key of `needs` in it (`a|b`: one of the two).
+
+    Raises:
+        DataError: it cannot be read, or lacks a key (`data/key`); the message names it.
+    """
+    record = records[index]
+    for need in needs:
+        if not any(key in record for key in need.split("|")):
+            raise DataError(
+                f"{records.name(index)}: there is no {need.replace('|', ' or ')}, which the task needs, only "
+                f"{', '.join(record)}. See data.format.",
+                "data/key",
+            )
+    return record
+
+
 class TestRecords(Sequence):
-    """The first `limit` records, all if None, read by `workers` processes (0: this one)."""
+    """The first `limit` records, all if None, read by `workers` processes (0: this one).
+
+    Attributes:
+        needs: what every record must hold, see `read_record`.
+        unreadable: what is wrong with the records that were left out.
+    """
 
     __test__ = False  # no test class, whatever pytest thinks of the name
 
-    def __init__(self, records: Sequence[dict[str, Any]], limit: int | None = None, workers: int = 0):
-        self.records, self.workers = records, workers
+    def __init__(
+        self, records: Sequence[dict[str, Any]], limit: int | None = None, workers: int = 0, needs: Sequence[str] = ()
+    ):
+        self.records, self.workers, self.needs = records, workers, needs
         self.size = min(limit or len(records), len(records))
+        self.unreadable: list[str] = []
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.records[range(self.size)[index]]  # a loop over all ends by the IndexError of the range
+        index = range(self.size)[index]  # a loop over all ends by the IndexError of the range
+        return read_record(self.records, index, self.needs)
 
-    def batches(self, size: int) -> DataLoader:
-        """Consecutive lists of at most `size` records."""
-        return DataLoader(self, batch_size=size, collate_fn=list, num_workers=self.workers)
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any] | X2VLMError]:
+        """What a DataLoader asks for; errors are values here, because its processes lose the type of an exception."""
+        found = []
+        for index in indices:
+            try:
+                found.append(self[index])
+            except X2VLMError as error:
+                found.append(error)
+        return found
+
+    def batches(self, size: int) -> Iterator[list[dict[str, Any]]]:
+        """Consecutive lists of at most `size` records; those that cannot be read are left out and named.
+
+        Raises:
+            DataError: no record can be read (`data/unreadable`).
+        """
+        for group in DataLoader(self, batch_size=size, collate_fn=list, num_workers=self.workers):
+            for error in group:
+                if isinstance(error, X2VLMError):
+                    self.leave_out(error)
+            readable = [record for record in group if not isinstance(record, X2VLMError)]
+            if readable:
+                yield readable
+        if len(self.unreadable) == self.size:
+            raise DataError(f"No record can be read; the first: {self.unreadable[0]}", "data/unreadable")
+
+    def leave_out(self, error: X2VLMError) -> None:
+        """Notes and prints what is wrong with a record, once."""
+        if str(error) not in self.unreadable:
+            self.unreadable.append(str(error))
+            print(f"Unreadable record left out: {error}", flush=True)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from x2vlm import stickers
 from x2vlm.errors import ConfigError
 from x2vlm.stickers.scene import MAX_ITEMS
 
-REMEMBERED = 2048
-"""Scenes kept in memory per worker process: about 0.11 MB each at 192 px."""
+REMEMBERED, REMEMBERED_CLIPS = 2048, 256
+"""Records kept in memory per worker process. A picture takes about 0.11 MB at 192 px, and a clip has up to 16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,8 @@ class StickerData:
 class StickerRecords(Sequence):
     """Records of the sticker world, each used `echo` times."""
 
-    ordered = True
+    left_out: ClassVar[dict[str, float]] = {}
+    """As of `train.data.files.FileRecords`."""
 
     def __init__(self, config: StickerData, image_size: int):
         self.config = config
@@ -74,16 +75,14 @@ class StickerRecords(Sequence):
         for start, limit in config.curriculum:
             if index >= start:
                 max_items = limit
-        return sticker_record(config.kind, seed, config.split, self.image_size, config.min_items, max_items)
+        draw = _draw_clip if config.kind == "clip" else _draw_picture
+        return draw(config.kind, seed, config.split, self.image_size, config.min_items, max_items)
 
     def name(self, index: int) -> str:
-        return f"sticker {self.config.kind} {index}"
+        return f"sticker {self.config.kind} {index} of {self.config.split}"
 
 
-@lru_cache(maxsize=REMEMBERED)
-def sticker_record(
-    kind: str, seed: int, split: str, size: int, min_items: int = 1, max_items: int = MAX_ITEMS
-) -> dict[str, Any]:
+def _draw(kind: str, seed: int, split: str, size: int, min_items: int, max_items: int) -> dict[str, Any]:
     """One record; `seed` counts from the start of the split."""
     make = {
         "scene": stickers.make_record,
@@ -93,3 +92,6 @@ def sticker_record(
     }[kind]
     options = {"min_items": min_items, "max_items": max_items} if kind == "scene" else {}
     return make(stickers.split_seeds(split).start + seed, split=split, size=size, **options)
+
+
+_draw_picture, _draw_clip = lru_cache(maxsize=REMEMBERED)(_draw), lru_cache(maxsize=REMEMBERED_CLIPS)(_draw)

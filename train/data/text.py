@@ -44,11 +44,12 @@ class TextEncoder:
         tokenizer: a fast transformers tokenizer.
         max_tokens: longest text, [CLS] and [SEP] included.
         masking: adds the masked-LM fields.
+        first_position: of [CLS], where positions are given (`X2VLMConfig.text.first_position`).
     """
 
-    def __init__(self, tokenizer, max_tokens: int = 40, masking: MaskingConfig | None = None):
+    def __init__(self, tokenizer, max_tokens: int = 40, masking: MaskingConfig | None = None, first_position: int = 0):
         self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
+        self.max_tokens, self.first_position = max_tokens, first_position
         self.masker = TokenMasker.from_tokenizer(masking, tokenizer) if masking else None
         self._backend = tokenizer.backend_tokenizer
         self._backend.encode_special_tokens = True  # a typed [MASK] is plain text

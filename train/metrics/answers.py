@@ -40,8 +40,3 @@ def soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
         prediction, answers = prediction.strip(), [answer.strip() for answer in answers]
     same = sum(answer == prediction for answer in answers)
     return sum(min(1.0, (same - (answer == prediction)) / 3) for answer in answers) / len(answers)
-
-
-def exact_match(predictions: Sequence[str], answers: Sequence[str]) -> float:
-    """Share of predictions that equal their answer."""
-    return sum(p == a for p, a in zip(predictions, answers, strict=True)) / len(predictions)

@@ -11,6 +11,7 @@ import pickle
 import urllib.error
 import urllib.request
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from tqdm import tqdm
 from x2vlm.errors import DataError
 
 CHUNK = 1 << 20
+EXCLUDE = {"nargs": "*", "type": Path, "default": [], "help": "files whose image_id are COCO pictures to leave out"}
+"""An option of `arguments`, see `excluded`."""
 
 
 def arguments(description: str, **options: dict[str, Any]) -> argparse.Namespace:
@@ -116,6 +119,27 @@ def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     print(path)
+
+
+def excluded(paths: Iterable[Path]) -> set[int]:
+    """The pictures of some files of ours, by `image_id`."""
+    return {entry["image_id"] for path in paths for entry in read_json_lines(path)}
+
+
+def inside(box_xywh: list[float], width: int, height: int, problems: Counter) -> list[float] | None:
+    """The part of the box within the picture; None when there is none."""
+    x, y, w, h = box_xywh
+    left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
+    if right - left < 1 or bottom - top < 1:
+        problems["without area"] += 1
+        return None
+    problems["cut to the picture"] += [left, top, right - left, bottom - top] != [x, y, w, h]
+    return [left, top, right - left, bottom - top]
+
+
+def say_of_boxes(problems: Counter) -> None:
+    """Prints what `inside` changed."""
+    print(", ".join(f"{count} boxes {problem}" for problem, count in problems.items()) or "no box needed a change")
 
 
 def stable_share(key: str) -> float:

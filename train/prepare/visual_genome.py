@@ -2,31 +2,19 @@
 
     python -m train.prepare.visual_genome --out data --exclude data/coco/karpathy_val.jsonl data/coco/karpathy_test.jsonl
 
-Pictures: VG_100K and VG_100K_2 in one folder VG_100K. Pictures that COCO's evaluation splits show are left out (`--exclude`).
-Boxes that leave their picture are cut to it, boxes without area are dropped; both are counted.
+Pictures: VG_100K and VG_100K_2 in one folder OUT/vg/VG_100K. Pictures that COCO's evaluation splits show are left out
+(`--exclude`). Boxes that leave their picture are cut to it, boxes without area are dropped; both are counted.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
-from train.prepare.common import arguments, fetch, read_json, read_json_lines, write_json_lines
+from train.prepare.common import EXCLUDE, arguments, excluded, fetch, inside, read_json, say_of_boxes, write_json_lines
 
 URL = "https://homes.cs.washington.edu/~ranjay/visualgenome/data/dataset"
-
-
-def inside(box_xywh: list[float], width: int, height: int, problems: Counter) -> list[float] | None:
-    """The part of the box within the picture; None when there is none."""
-    x, y, w, h = box_xywh
-    left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
-    if right - left < 1 or bottom - top < 1:
-        problems["without area"] += 1
-        return None
-    problems["cut to the picture"] += [left, top, right - left, bottom - top] != [x, y, w, h]
-    return [left, top, right - left, bottom - top]
 
 
 def regions(
@@ -58,13 +46,12 @@ def _entry(image_id: int, found, sizes, problems: Counter) -> Iterator[dict[str,
     boxes = [(inside(list(box), *sizes[image_id], problems), said) for box, said in found if said["caption"]]
     elements = [{"bb": box, **said} for box, said in boxes if box]
     if elements:
-        yield {"image": f"VG_100K/{image_id}.jpg", "elems": elements}
+        yield {"image": f"vg/VG_100K/{image_id}.jpg", "elems": elements}
 
 
 def main() -> None:
-    exclude = {"nargs": "*", "type": Path, "default": [], "help": "files whose image_id are COCO pictures to leave out"}
-    options = arguments(__doc__.splitlines()[0], exclude=exclude)
-    left_out = {entry["image_id"] for path in options.exclude for entry in read_json_lines(path)}
+    options = arguments(__doc__.splitlines()[0], exclude=EXCLUDE)
+    left_out = excluded(options.exclude)
     load = {
         name: read_json(fetch(f"{name}.json.zip", f"{URL}/{name}.json.zip", options.raw), f"{name}.json")
         for name in ("image_data", "region_descriptions", "attributes")
@@ -80,7 +67,7 @@ def main() -> None:
         if picture["id"] in sizes and region["phrase"].strip()
     )
     write_json_lines(options.out / "vg/captions.jsonl", captions)
-    print(", ".join(f"{count} boxes {problem}" for problem, count in problems.items()) or "no box needed a change")
+    say_of_boxes(problems)
 
 
 if __name__ == "__main__":

@@ -115,6 +115,10 @@ class Task(ABC):
         """
         return {}
 
+    def left_out(self) -> dict[str, float]:
+        """Files that the task reads without: what is wrong with each -> its share of the data, for the log and the limit."""
+        return {}
+
     def fingerprint(self) -> str:
         """A short text that changes when the data change; a run refuses to go on with other data than it began with."""
         return str(len(self))

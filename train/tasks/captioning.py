@@ -53,7 +53,7 @@ class Captioning(RecordTask):
         self.masker = TokenMasker.from_tokenizer(self.masking, processor.tokenizer)
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        record = self.records[index]
+        record = self.record(index)
         captions = choose_exactly(record["captions"], self.captions_per_image, rng)
         captions = [record["captions"][0] if rng.random() < self.first_share else caption for caption in captions]
         layouts = [caption_layout(caption, self.texts, self.masker, rng, self.prompt) for caption in captions]

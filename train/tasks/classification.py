@@ -12,6 +12,7 @@ from train.data.records import TestRecords
 from train.data.transforms import normalize
 from train.metrics.scores import accuracy
 from train.tasks.records import RecordTask
+from x2vlm.errors import DataError
 from x2vlm.modeling.classification import X2VLMForClassification
 from x2vlm.modeling.x2vlm import X2VLM
 
@@ -21,11 +22,17 @@ class Classification(RecordTask):
     """`statement` (question or hypothesis) and `label`, the index in the closed list; -100 is left out of the loss."""
 
     all_losses: ClassVar[tuple[str, ...]] = ("classification_loss",)
+    needs = ("image|frames", "statement", "label")
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        record = self.records[index]
-        text = self.encode(record["statement"])
-        return {"visual": self.pixels(record, rng), "text": text, "label": int(record["label"])}
+        record, labels = self.record(index), self.processor.config.num_labels
+        if record["label"] != -100 and not 0 <= record["label"] < labels:
+            raise DataError(
+                f"{self.records.name(index)}: the label {record['label']} is none of 0 to {labels - 1} (model.overrides: "
+                "num_labels), nor -100.",
+                "data/entry",
+            )
+        return {"visual": self.pixels(record, rng), "text": self.encode(record["statement"]), "label": int(record["label"])}
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         return {

@@ -31,12 +31,13 @@ class Grounding(RecordTask):
     """
 
     all_losses: ClassVar[tuple[str, ...]] = ("box_l1_loss", "box_giou_loss")
+    needs = ("image", "regions")
 
     phrases_per_image: int = 1
     explain_layer: int | None = None
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        record = self.records[index]
+        record = self.record(index)
         regions = choose_exactly(record["regions"], self.phrases_per_image, rng)
         image, flip = record["image"], False
         if self.augmentation != "none":

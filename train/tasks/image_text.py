@@ -31,7 +31,7 @@ class ImageText(RecordTask):
         return self.masking
 
     def sample(self, index: int, rng) -> dict[str, Any]:
-        record = self.records[index]
+        record = self.record(index)
         caption = choose(record["captions"], 1, rng)[0]
         return {"visual": self.pixels(record, rng), "text": self.encode(caption, rng)}
 
@@ -42,4 +42,4 @@ class ImageText(RecordTask):
 
     def training_step(self, model, batch):
         batch = batch | {"visual": normalize(batch["visual"])}
-        return X2VLMForPretraining(model)(**batch, match="matching_loss" in self.loss_weights).losses
+        return X2VLMForPretraining(model)(**batch, wanted=self.loss_weights).losses

@@ -29,12 +29,13 @@ class Matching(RecordTask):
     """
 
     all_losses: ClassVar[tuple[str, ...]] = ("matching_loss",)
+    needs = ("image|frames|images", "captions", "absent|images")
 
     true_texts: int = 3
     absent_texts: int = 3
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        record = self.records[index]
+        record = self.record(index)
         if "images" in record:
             visual = torch.stack([self.pixels({"image": image}, rng) for image in record["images"]])
             texts = [*record["captions"], *record["captions"]]

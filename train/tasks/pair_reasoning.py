@@ -21,9 +21,10 @@ class PairReasoning(RecordTask):
     """Pairs of pictures with a statement and its truth."""
 
     all_losses: ClassVar[tuple[str, ...]] = ("pair_loss",)
+    needs = ("images", "statement", "label")
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        record = self.records[index]
+        record = self.record(index)
         return {
             "images": [self.pixels({"image": image}, rng) for image in record["images"]],
             "text": self.encode(record["statement"]),

@@ -10,9 +10,11 @@ import torch
 
 from train.data.files import read_json_list
 from train.data.records import TestRecords
+from train.data.text import EncodedText
 from train.data.transforms import may_flip, normalize
 from train.metrics.answers import soft_accuracy
 from train.tasks.records import RecordTask, choose_exactly, device_of, owned
+from x2vlm.errors import DataError
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import clean_question
@@ -30,6 +32,7 @@ class QuestionAnswering(RecordTask):
     """
 
     all_losses: ClassVar[tuple[str, ...]] = ("answer_loss",)
+    needs = ("image|frames", "questions")
 
     questions_per_image: int = 1
     answer_list: str = ""
@@ -39,7 +42,7 @@ class QuestionAnswering(RecordTask):
         return clean_question(text, self.max_words)
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        record = self.records[index]
+        record = self.record(index)
         questions = choose_exactly(record["questions"], self.questions_per_image, rng)
         answers = [question.get("answers") or {question["answer"]: 1.0} for question in questions]
         mirrors = self.augmentation != "none"
@@ -47,8 +50,15 @@ class QuestionAnswering(RecordTask):
         return {
             "visual": self.pixels(record, rng, flip=mirrors and may_flip(texts, rng)),
             "questions": [self.encode(question["question"]) for question in questions],
-            "answers": [[(self.texts.encode(text), weight) for text, weight in choices.items()] for choices in answers],
+            "answers": [[(self.encode_answer(text), weight) for text, weight in choices.items()] for choices in answers],
         }
+
+    def encode_answer(self, text: str) -> EncodedText:
+        """Raises `DataError` when the answer has more tokens than the decoder has positions."""
+        answer, most = self.texts.encode(text), self.processor.config.decoder.max_positions
+        if len(answer.ids) > most:
+            raise DataError(f"The answer {text[:40]!r} is longer than the {most} tokens that the decoder reads.", "data/text")
+        return answer
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         questions = self.texts.collate([question for sample in samples for question in sample["questions"]])
@@ -71,7 +81,7 @@ class QuestionAnswering(RecordTask):
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """`accuracy`: exact match, or the soft accuracy of VQA where a question has the `annotations` of several people."""
         task, candidates = X2VLMForQuestionAnswering(model), self.candidates()
-        fields = self.texts.collate([self.texts.encode(answer) for answer in candidates])
+        fields = self.texts.collate([self.encode_answer(answer) for answer in candidates])
         answer_ids, answer_mask = (fields[key].to(device_of(model)) for key in ("input_ids", "attention_mask"))
         scores = []
         for group in records.batches(16):

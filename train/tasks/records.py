@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,13 +13,15 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 
 from train.data.masking import MaskingConfig
-from train.data.records import DataConfig, TestRecords, open_records
+from train.data.records import DataConfig, TestRecords, open_records, read_record
 from train.data.text import EncodedText, TextEncoder
 from train.data.transforms import Augmentation, augment, normalize, to_pixels
 from train.data.video import sample_frame_indices
 from train.tasks.base import Task
+from x2vlm.errors import ConfigError, DataError, X2VLMError
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import clean_caption
+from x2vlm.stickers import WORLD_VERSION
 
 VALIDATION_BATCH = 64
 
@@ -37,6 +39,9 @@ class RecordTask(Task):
         test: the same for `python -m train.evaluate`; look at them once.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("image|frames", "captions")
+    """What a record must hold, see `train.data.records.read_record`."""
+
     data: DataConfig
     max_tokens: int = 40
     max_words: int = 30
@@ -47,16 +52,30 @@ class RecordTask(Task):
     def prepare(self, processor: Any) -> None:
         self.prepare_texts(processor)
         self.records = open_records(self.data, self.image_size)
-        self.validation_records = {
-            name: TestRecords(open_records(data, self.image_size)) for name, data in self.validation.items()
-        }
+        self.validation_records = {name: self.open_test(data) for name, data in self.validation.items()}
+
+    def open_test(self, data: DataConfig, limit: int | None = None, workers: int = 0) -> TestRecords:
+        """Data to measure on. Raises `DataError` for any file that cannot be used."""
+        records = open_records(data, self.image_size)
+        for problem in records.left_out:
+            raise DataError(problem, "data/shard")
+        return TestRecords(records, limit, workers, self.needs)
 
     def prepare_texts(self, processor: Any) -> None:
-        """What reading needs besides the data; enough for `measure`."""
+        """What reading needs besides the data; enough for `measure`.
+
+        Raises:
+            ConfigError: `max_tokens` is more than the text encoder reads (`config/value`).
+        """
+        text = processor.config.text
+        if self.max_tokens > text.max_tokens:
+            raise ConfigError(
+                f"max_tokens is {self.max_tokens}; this text encoder reads {text.max_tokens} at most.", "config/value"
+            )
         self.processor = processor
         self.image_size = processor.config.vision.image_size
         self.num_frames = processor.config.num_frames
-        self.texts = TextEncoder(processor.tokenizer, self.max_tokens, self.text_masking())
+        self.texts = TextEncoder(processor.tokenizer, self.max_tokens, self.text_masking(), text.first_position)
 
     def text_masking(self) -> MaskingConfig | None:
         """How texts are masked for masked LM; None for not at all."""
@@ -65,12 +84,19 @@ class RecordTask(Task):
     def __len__(self) -> int:
         return len(self.records)
 
+    def left_out(self) -> dict[str, float]:
+        return self.records.left_out
+
+    def record(self, index: int) -> dict[str, Any]:
+        """A training record. Raises `DataError` that names it."""
+        return read_record(self.records, index, self.needs)
+
     def order(self, rng: np.random.Generator) -> np.ndarray:
         # Sticker scenes are random already, and curricula and echoes need them as they come.
         return np.arange(len(self)) if self.data.stickers else super().order(rng)
 
     def fingerprint(self) -> str:
-        return repr(self.data) if self.data.stickers else self.records.fingerprint()
+        return f"{self.data!r}, world {WORLD_VERSION}" if self.data.stickers else self.records.fingerprint()
 
     def clean(self, text: str) -> str:
         """The official rules for texts that are read, not written. Raises `TextError` when no word is left."""
@@ -97,7 +123,7 @@ class RecordTask(Task):
             for key, value in (self.measure(model, records) | self.validation_losses(model, records)).items()
         }
 
-    def validation_losses(self, model: X2VLM, records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    def validation_losses(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """Means of the training losses over whole batches of other records, not augmented; equal draws in every evaluation.
 
         A contrastive loss depends on the size of its batch, here at most `VALIDATION_BATCH`.
@@ -105,14 +131,20 @@ class RecordTask(Task):
         reader = copy.copy(self)
         reader.records, reader.augmentation = records, "none"
         size = min(self.batch_size, VALIDATION_BATCH, len(records))
-        found: dict[str, list[float]] = {name: [] for name in self.loss_weights}
+        found: dict[str, list[float]] = {}
         with torch.random.fork_rng():
             torch.manual_seed(0)  # hard negatives are drawn
-            for start in range(0, len(records) - size + 1, size) if found else ():
-                batch = self.collate([reader.sample(i, np.random.default_rng(i)) for i in range(start, start + size)])
-                losses = self.training_step(model, send_to_device(batch, device_of(model)))
-                for name, values in found.items():
-                    values.append(losses[name].item())
+            samples = []
+            for index in range(len(records)) if self.loss_weights else ():
+                try:
+                    samples.append(reader.sample(index, np.random.default_rng(index)))
+                except X2VLMError as error:
+                    records.leave_out(error)
+                if len(samples) == size:
+                    losses = self.training_step(model, send_to_device(self.collate(samples), device_of(model)))
+                    for name in self.loss_weights:
+                        found.setdefault(name, []).append(losses[name].item())
+                    samples = []
         return {name: sum(values) / len(values) for name, values in found.items()}
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:

@@ -36,6 +36,7 @@ class RegionTextTask(RecordTask):
         "box_l1_loss",
         "box_giou_loss",
     )
+    needs = ("image", "regions")
 
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     equal_texts: bool = True
@@ -52,7 +53,7 @@ class RegionTextTask(RecordTask):
         self.grid_size = processor.config.vision.grid_size
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        record = self.records[index]
+        record = self.record(index)
         image, regions = record["image"], record["regions"]
         caption = choose(record.get("captions", ()), 1, rng)
         crop, flip = (0, 0, *image.size), False
@@ -99,8 +100,7 @@ class RegionTextTask(RecordTask):
 
     def training_step(self, model, batch):
         batch = batch | {"image": normalize(batch["image"])}
-        match = "matching_loss" in self.loss_weights
-        return X2VLMForPretraining(model).forward_regions(**batch, match=match).losses
+        return X2VLMForPretraining(model).forward_regions(**batch, wanted=self.loss_weights).losses
 
 
 def _scaled(box_cxcywh, size: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -33,7 +33,7 @@ class Retrieval(RecordTask):
     first_caption: bool = False
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        record = self.records[index]
+        record = self.record(index)
         text = self.encode(choose(record["captions"], 1, rng)[0])
         key = text.key if "image_id" not in record else text_key(str(record["image_id"]))
         return {"visual": self.pixels(record, rng), "text": text, "key": key}

@@ -56,6 +56,7 @@ class Scene(RecordTask):
         "object_loss",
         "answer_loss",
     )
+    needs = ("image|frames", "captions", "false_captions", "absent", "questions")
 
     region_losses: ClassVar[frozenset[str]] = frozenset(
         ("region_contrastive_loss", "region_matching_loss", "box_l1_loss", "box_giou_loss")
@@ -85,7 +86,7 @@ class Scene(RecordTask):
         self.names = self.texts.collate([self.encode(name) for name in OBJECT_NAMES])
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        record = self.records[index]
+        record = self.record(index)
         captions = record["captions"]
         caption = captions[0] if rng.random() < self.first_share else choose_exactly(captions, 1, rng)[0]
         regions = record.get("regions") or [{"text": text, "box": WHOLE_IMAGE} for text in captions]

@@ -9,6 +9,7 @@ import numpy as np
 
 from train.data.masking import MaskingConfig
 from train.tasks.records import RecordTask, choose
+from x2vlm.errors import DataError
 from x2vlm.modeling.pretraining import X2VLMForPretraining
 
 
@@ -17,6 +18,7 @@ class MaskedText(RecordTask):
     """Masked LM without a picture, on the `captions` of the records."""
 
     all_losses: ClassVar[tuple[str, ...]] = ("masked_lm_loss",)
+    needs = ("captions",)
 
     masking: MaskingConfig = field(default_factory=MaskingConfig)
 
@@ -24,7 +26,7 @@ class MaskedText(RecordTask):
         return self.masking
 
     def sample(self, index: int, rng: np.random.Generator) -> Any:
-        return self.encode(choose(self.records[index]["captions"], 1, rng)[0], rng)
+        return self.encode(choose(self.record(index)["captions"], 1, rng)[0], rng)
 
     def collate(self, samples: list[Any]) -> dict[str, Any]:
         fields = self.texts.collate(samples)
@@ -40,6 +42,7 @@ class ParallelText(RecordTask):
     """The first two `captions` of a record say the same in two languages; which one is the source is a coin's choice."""
 
     all_losses: ClassVar[tuple[str, ...]] = ("contrastive_loss", "matching_loss", "masked_lm_loss")
+    needs = ("captions",)
 
     masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(0.4, 16, whole_word=False))
     max_tokens: int = 64
@@ -48,7 +51,10 @@ class ParallelText(RecordTask):
         return self.masking
 
     def sample(self, index: int, rng: np.random.Generator) -> Any:
-        source, target = choose(self.records[index]["captions"][:2], 2, rng)
+        texts = self.record(index)["captions"][:2]
+        if len(texts) < 2:
+            raise DataError(f"{self.records.name(index)}: there is one text instead of two.", "data/entry")
+        source, target = choose(texts, 2, rng)
         return self.encode(source, rng), self.encode(target, rng)
 
     def collate(self, samples: list[Any]) -> dict[str, Any]:
@@ -64,5 +70,4 @@ class ParallelText(RecordTask):
         }
 
     def training_step(self, model, batch):
-        match = "matching_loss" in self.loss_weights
-        return X2VLMForPretraining(model).forward_parallel_text(**batch, match=match).losses
+        return X2VLMForPretraining(model).forward_parallel_text(**batch, wanted=self.loss_weights).losses

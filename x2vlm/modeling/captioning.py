@@ -73,7 +73,7 @@ class CaptionDecoder:
         self._text_cache = KeyValueCache(len(model.text_encoder.layers))
         self._fusion_cache = KeyValueCache(len(model.fusion_encoder.layers))
         self._ancestors = torch.ones(len(image_embeds), 1, 0, dtype=torch.bool, device=image_embeds.device)
-        self._position = model.config.text.pad_token_id + 1 if model.config.multilingual else 0
+        self._position = model.config.text.first_position
 
     def step(self, token_ids: Tensor) -> Tensor:
         """int64[N, T] new tokens to float[N, V] logits of the next one."""

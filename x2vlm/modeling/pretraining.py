@@ -6,22 +6,24 @@ Shapes: B pairs, R regions, M masked tokens, others as in `x2vlm.modeling.x2vlm`
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import Tensor
 
 from x2vlm.losses import box_losses, contrastive_loss, masked_lm_loss, matching_loss
 from x2vlm.modeling.task import TaskModel, TaskOutput, match_against_negatives
 from x2vlm.modeling.x2vlm import region_context_mask
 
+LOSSES = ("contrastive_loss", "matching_loss", "masked_lm_loss", "box_l1_loss", "box_giou_loss")
+
 
 class X2VLMForPretraining(TaskModel):
-    """Contrastive, matching, masked-LM and box losses. Text arguments are the same in every method:
+    """Contrastive, matching, masked-LM and box losses. These arguments are the same in every method:
 
     input_ids, attention_mask: int64[B, T]; masked_ids: int64[B, T], the text with masks; masked_positions, masked_labels:
-    int64[B, M], label -100 = padding; match: False leaves the matching loss out; positives: int64[B], equal number = same
-    content (None: only row i fits row i).
+    int64[B, M], label -100 = padding; wanted: which of `LOSSES` to compute, others cost nothing and need no head; positives:
+    int64[B], equal number = same content (None: only row i fits row i).
     """
-
-    heads = ("contrastive", "matching", "box", "masked_lm")
 
     def forward(
         self,
@@ -31,18 +33,21 @@ class X2VLMForPretraining(TaskModel):
         masked_ids: Tensor,
         masked_positions: Tensor,
         masked_labels: Tensor,
-        match: bool = True,
+        wanted: Collection[str] = LOSSES,
         positives: Tensor | None = None,
     ) -> TaskOutput:
         """Pictures float[B, 3, H, W] or clips float[B, F, 3, H, W] and their texts.
 
         Returns:
-            losses contrastive_loss, matching_loss (if `match`), masked_lm_loss.
+            losses contrastive_loss, matching_loss, masked_lm_loss.
         """
         embeds = self.model.encode_visual(visual)
         text_embeds = self.model.encode_text(input_ids, attention_mask)
-        losses = self._align(embeds, None, text_embeds, attention_mask, match, positives)
-        losses["masked_lm_loss"] = self._masked_lm(embeds, None, masked_ids, attention_mask, masked_positions, masked_labels)
+        losses = self._align(embeds, None, text_embeds, attention_mask, wanted, positives)
+        if "masked_lm_loss" in wanted:
+            losses["masked_lm_loss"] = self._masked_lm(
+                embeds, None, masked_ids, attention_mask, masked_positions, masked_labels
+            )
         return TaskOutput(losses)
 
     def forward_regions(
@@ -57,7 +62,7 @@ class X2VLMForPretraining(TaskModel):
         masked_labels: Tensor,
         target_boxes: Tensor,
         is_image: Tensor,
-        match: bool = True,
+        wanted: Collection[str] = LOSSES,
         positives: Tensor | None = None,
     ) -> TaskOutput:
         """Regions of pictures and their texts; one pass of the tower for all regions of a picture.
@@ -68,20 +73,22 @@ class X2VLMForPretraining(TaskModel):
             target_boxes: float[R, 4] (cx, cy, w, h) in [0, 1]; is_image: bool[R], rows that describe the whole picture.
 
         Returns:
-            losses contrastive_loss, matching_loss (if `match`), masked_lm_loss, box_l1_loss, box_giou_loss. Alignment sees the
-            region only; the box is predicted from the whole picture.
+            losses contrastive_loss, matching_loss, masked_lm_loss, box_l1_loss, box_giou_loss. Alignment sees the region only;
+            the box is predicted from the whole picture.
         """
         model = self.model
         image_embeds = model.encode_image(image)
         region_embeds = model.encode_regions(image_embeds, patch_mask, image_index)
         context_mask = region_context_mask(patch_mask)
         text_embeds = model.encode_text(input_ids, attention_mask)
-        losses = self._align(region_embeds, context_mask, text_embeds, attention_mask, match, positives)
-        losses["masked_lm_loss"] = self._masked_lm(
-            region_embeds, context_mask, masked_ids, attention_mask, masked_positions, masked_labels
-        )
-        boxes = model.predict_boxes(model.fuse(text_embeds, attention_mask, image_embeds[image_index]))
-        losses["box_l1_loss"], losses["box_giou_loss"] = box_losses(boxes, target_boxes, is_image)
+        losses = self._align(region_embeds, context_mask, text_embeds, attention_mask, wanted, positives)
+        if "masked_lm_loss" in wanted:
+            losses["masked_lm_loss"] = self._masked_lm(
+                region_embeds, context_mask, masked_ids, attention_mask, masked_positions, masked_labels
+            )
+        if "box_l1_loss" in wanted or "box_giou_loss" in wanted:
+            boxes = model.predict_boxes(model.fuse(text_embeds, attention_mask, image_embeds[image_index]))
+            losses["box_l1_loss"], losses["box_giou_loss"] = box_losses(boxes, target_boxes, is_image)
         return TaskOutput(losses)
 
     def forward_text(
@@ -101,7 +108,7 @@ class X2VLMForPretraining(TaskModel):
         masked_source_ids: Tensor,
         masked_positions: Tensor,
         masked_labels: Tensor,
-        match: bool = True,
+        wanted: Collection[str] = LOSSES,
     ) -> TaskOutput:
         """Two languages of one sentence; the source stands where a picture would (CCLM, arXiv 2206.00621, section 3).
 
@@ -110,20 +117,24 @@ class X2VLMForPretraining(TaskModel):
         model = self.model
         source = model.encode_text(source_ids, source_mask)
         target = model.encode_text(target_ids, target_mask)
-        losses = self._align(source, source_mask, target, target_mask, match, None, of_context=model.text_features)
-        losses["masked_lm_loss"] = self._masked_lm(
-            target, target_mask, masked_source_ids, source_mask, masked_positions, masked_labels
-        )
+        losses = self._align(source, source_mask, target, target_mask, wanted, None, of_context=model.text_features)
+        if "masked_lm_loss" in wanted:
+            losses["masked_lm_loss"] = self._masked_lm(
+                target, target_mask, masked_source_ids, source_mask, masked_positions, masked_labels
+            )
         return TaskOutput(losses)
 
     def _align(
-        self, context, context_mask, text_embeds, attention_mask, match, positives, of_context=None
+        self, context, context_mask, text_embeds, attention_mask, wanted, positives, of_context=None
     ) -> dict[str, Tensor]:
-        model = self.model
-        features = (of_context or model.image_features)(context)
+        model, losses = self.model, {}
+        if "contrastive_loss" not in wanted and "matching_loss" not in wanted:
+            return losses
+        features = (of_context or model.image_features)(context)  # matching draws its negatives by them
         text_features = model.text_features(text_embeds)
-        losses = {"contrastive_loss": contrastive_loss(features, text_features, model.temperature, positives)}
-        if match:
+        if "contrastive_loss" in wanted:
+            losses["contrastive_loss"] = contrastive_loss(features, text_features, model.temperature, positives)
+        if "matching_loss" in wanted:
             similarity = features.detach() @ text_features.detach().T / model.temperature.detach()
             logits, labels = match_against_negatives(
                 model, context, context_mask, text_embeds, attention_mask, similarity, positives
