@@ -39,8 +39,8 @@ MAX_SKIPPED = 3
 """Steps in a row that may be skipped for a non-finite loss or gradient."""
 BAD_SAMPLE_BASE = 1000
 """The part of unreadable samples is counted over at least so many."""
-WORKER_FAULTS = {
-    "DataLoader worker (pid": "A data worker died, often for want of memory. Lower num_workers or batch_size",
+FAULTS = {
+    state.DEAD_WORKER: "A data worker died, often for want of memory. Lower num_workers or batch_size",
     "DataLoader timed out": "The data workers gave no batch for nine minutes. See whether the disk of the data still answers; "
     "if it is only slow, raise num_workers",
 }
@@ -81,9 +81,10 @@ def train(
             another process of the run did (`train/process`).
         CheckpointError, ConfigError, DataError: see `train.state`, `train.config`, `train.loader`.
     """
-    with lost_process(), Trainer(run, model, tasks, processor, new_parameters, export, stop or StopSignal()) as trainer:
+    with known_faults(), Trainer(run, model, tasks, processor, new_parameters, export, stop or StopSignal()) as trainer:
         step = trainer.restore()
         trainer.announce(step)
+        trainer.make_up(step)
         while step < run.max_steps and not trainer.stopping:
             factor = lr_factor(step, run.max_steps, run.optimizer.warmup, run.optimizer.min_lr / run.optimizer.lr)
             set_learning_rate(trainer.optimizer, factor)
@@ -99,11 +100,16 @@ def train(
 
 
 @contextlib.contextmanager
-def lost_process() -> Iterator[None]:
-    """What the backend says of a process that died or hangs becomes a `TrainingError`; so all end, and none waits for ever."""
+def known_faults() -> Iterator[None]:
+    """What torch says of a data worker or another process that died or hangs becomes a `TrainingError`, so that all end and
+    none waits for ever. The death of a worker is raised wherever the training process happens to be."""
     try:
         yield
     except RuntimeError as error:  # gloo raises no kind of its own
+        said = next((said for sign, said in FAULTS.items() if sign in str(error)), None)
+        if said:
+            message = f"{said}, and run the same command again; it goes on from the last checkpoint."
+            raise TrainingError(message, "train/worker") from error
         if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error).lower():
             raise
         raise TrainingError(
@@ -138,6 +144,7 @@ class Trainer:
         self.accelerator = build_accelerator(run)
         self.main, self.rank = self.accelerator.is_main_process, self.accelerator.process_index
         self.world = self.accelerator.num_processes
+        model.train()  # a loaded one comes ready for inference
         freeze(model, run.model.freeze)
         if self.accelerator.device.type == "cpu":
             explicit_attention(model)
@@ -184,7 +191,7 @@ class Trainer:
         self._on_main(lambda: state.check_settings(manifest, self.settings, self.run.resume.allow_changed))
         load_weights(self.model, state.load_state(path, "model"))
         load_moments(self.model, self.optimizer.optimizer, state.load_state(path, "optimizer"))
-        self.bad_samples, self.saved_step = manifest.bad_samples, manifest.step
+        self.bad_samples, self.saved_step, self.metrics = manifest.bad_samples, manifest.step, manifest.metrics
         if self.main and (manifest.world_size, manifest.versions) != (self.world, state.versions()):
             print("Other processes or library versions than before: the same data, but not the same last bits.")
         return manifest.step
@@ -234,16 +241,10 @@ class Trainer:
             )
 
     def read_from(self, step: int) -> Generator[StepPart]:
-        """Everything this process reads from `step` on; a problem of a worker becomes a `TrainingError`."""
+        """Everything this process reads from `step` on."""
         loader = iter(build_loader(self.data, step, self.run.num_workers, self.accelerator.device.type == "cuda"))
         try:
             yield from loader
-        except RuntimeError as error:
-            said = next((said for sign, said in WORKER_FAULTS.items() if sign in str(error)), None)
-            if said is None:
-                raise
-            message = f"{said}, and run the same command again; it goes on from the last checkpoint."
-            raise TrainingError(message, "train/worker") from error
         finally:
             del loader  # ends the workers
 
@@ -287,7 +288,8 @@ class Trainer:
     def agree(self, losses: dict[str, Tensor], grad_norm: Tensor, read: list[StepPart], step: int) -> bool:
         """Shares the numbers of a step among the processes; True when every one is finite, so that the step counts.
 
-        The only wait for the device in a step. It also spreads a stop signal and the count of unreadable samples.
+        The one exchange of a step beside that of the gradients; it also spreads a stop signal and the count of unreadable
+        samples.
 
         Raises:
             TrainingError: too many steps in a row were not finite (`train/nonfinite`), or too many samples (`train/data`).
@@ -316,44 +318,67 @@ class Trainer:
             self.model.clamp_temperature()
 
     def after_step(self, step: int) -> None:
-        """Log, evaluation and checkpoint, each when due, with `step` steps taken.
-
-        Raises:
-            ConfigError: the evaluation does not give `evaluate.metric` (`config/value`).
-        """
-        run, self.metrics = self.run, {}
+        """Log, evaluation and checkpoint, each when due, with `step` steps taken."""
+        run = self.run
         self.log.step(step)
         if step % run.log.every == 0 or step == run.max_steps:
             means = {name: sum(values) / len(values) for name, values in self.interval.items()}
             lrs = {group["lr"] for group in self.optimizer.param_groups}
             self.log.scalars("train", step, {**means, "lr": max(lrs)})
             self.interval.clear()
-        evaluating = step == run.max_steps or (run.evaluate.every and step % run.evaluate.every == 0)
-        if evaluating and not self.stopping:
-            self.metrics = self.evaluate()
-            if self.metrics:
-                self.log.scalars("evaluate", step, self.metrics)
-        if step % run.checkpoint.every == 0 or (evaluating and run.evaluate.metric):
+        self.metrics = {}
+        if not self.stopping:
+            self.measure(step)
+        if step % run.checkpoint.every == 0:
             self.save(step)
+
+    def make_up(self, step: int) -> None:
+        """The evaluation after the step that the run goes on from, if a stop cut it short."""
+        if step and not self.metrics:
+            self.measure(step)
+
+    def measure(self, step: int) -> None:
+        """An evaluation, when due, and a checkpoint that holds it where checkpoints are compared by it.
+
+        Raises:
+            ConfigError: the evaluation does not give `evaluate.metric` (`config/value`).
+        """
+        run = self.run
+        if step != run.max_steps and not (run.evaluate.every and step % run.evaluate.every == 0):
+            return
+        self.metrics = self.evaluate()
+        if self.metrics:
+            self.log.scalars("evaluate", step, self.metrics)
+            self.saved_step = -1  # one that is on disk has no metrics
+            if run.evaluate.metric:
+                self.save(step)
         if self.metrics and run.evaluate.metric not in {"", *self.metrics}:
             measured = ", ".join(self.metrics)
             raise ConfigError(f"evaluate.metric is {run.evaluate.metric!r}; this run measures {measured}.", "config/value")
 
     def evaluate(self) -> dict[str, float]:
-        """`{"task/metric": value}` of every task; {} when a stop signal came in between."""
-        metrics = {}
+        """`{"task/metric": value}` of every task. A stop signal cuts it short, with {}, unless other processes would have to
+        wait."""
+        metrics, alone = {}, self.world == 1
+        interruptible = self.stop.interruptible() if alone else contextlib.nullcontext()
         self.model.eval()
-        with self._whole(), torch.no_grad(), self.accelerator.autocast(), self.stop.interruptible():
+        with self._whole(), torch.no_grad(), self.accelerator.autocast(), interruptible:
             for name, task in self.tasks.items():
                 metrics |= {f"{name}/{key}": float(value) for key, value in task.evaluate(self.model).items()}
         self.model.train()
-        return {} if self.stop.requested else metrics
+        if alone and self.stop.requested:
+            self.stopping = True
+            return {}
+        return metrics
 
     def save(self, step: int) -> None:
         """A checkpoint that takes the run up after `step` steps; nothing when there is one already."""
         if step == self.saved_step:
             return
-        states = {"model": weights(self.model), "optimizer": moments(self.model, self.optimizer.optimizer)}
+        states = {
+            "model": weights(self.model, self.main),
+            "optimizer": moments(self.model, self.optimizer.optimizer, self.main),
+        }
         about = {
             "step": step,
             "settings": self.settings,
@@ -368,6 +393,7 @@ class Trainer:
 
     def finish(self, step: int) -> int:
         """The last checkpoint and, when the run is complete, the finished weights."""
+        self.parts.close()  # workers that end in the middle of a save would interrupt it
         self.save(step)
         if step < self.run.max_steps:
             self.log.say(f"Stopped after step {step} of {self.run.max_steps}; the same command goes on from there.")
@@ -375,6 +401,7 @@ class Trainer:
             self._export("final")
             best = self._on_main(self.folder.best)
             if best and not best.name.endswith(f"{step:08d}"):
+                self._on_main(lambda: state.verify(best))
                 load_weights(self.model, state.load_state(best, "model"))
                 self._export("best")
         self.log.close()
@@ -386,10 +413,12 @@ class Trainer:
 
     def _shard(self, module: JointStep) -> nn.Module:
         """FSDP by torch itself (accelerate's does not run on CPUs, where it can be tested). Scalars cannot be sharded."""
+        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
         module = self.accelerator.prepare_model(module, evaluation_mode=True)  # device and precision, no wrapper
-        return fully_shard(module, ignored_params=_scalars(module))
+        mesh = init_device_mesh(self.accelerator.device.type, (self.world,))
+        return fully_shard(module, mesh=mesh, ignored_params=_scalars(module))
 
     @contextlib.contextmanager
     def _whole(self) -> Iterator[None]:
@@ -513,9 +542,10 @@ def like(tensor: Tensor, parameter: Tensor) -> Tensor:
     return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
 
 
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    """The model's whole state dict on the CPU."""
-    return {name: full(tensor.detach()).cpu() for name, tensor in model.state_dict().items()}
+def weights(model: nn.Module, main: bool = True) -> dict[str, Tensor]:
+    """The model's whole state dict on the CPU; on processes that only have to hand over their shards, {}."""
+    whole = ((name, full(tensor.detach())) for name, tensor in model.state_dict().items())
+    return {name: tensor.cpu() for name, tensor in whole if main}
 
 
 def load_weights(model: nn.Module, saved: dict[str, Tensor]) -> None:
@@ -532,10 +562,11 @@ def load_weights(model: nn.Module, saved: dict[str, Tensor]) -> None:
             tensor.copy_(like(saved[name], tensor))
 
 
-def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
-    """The optimiser's state by parameter name, on the CPU; learning rates are no part of it, the configuration has them."""
+def moments(model: nn.Module, optimizer: torch.optim.Optimizer, main: bool = True) -> dict[str, dict[str, Tensor]]:
+    """The optimiser's state by parameter name, as `weights`; learning rates are no part of it, the configuration has them."""
     named = ((name, optimizer.state[p]) for name, p in model.named_parameters() if p in optimizer.state)
-    return {name: {key: full(value).cpu() for key, value in values.items()} for name, values in named}
+    whole = ((name, {key: full(value) for key, value in values.items()}) for name, values in named)
+    return {name: {key: value.cpu() for key, value in values.items()} for name, values in whole if main}
 
 
 def load_moments(model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, dict[str, Tensor]]) -> None:

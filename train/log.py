@@ -41,8 +41,7 @@ class RunLog:
         """One line: `{"event": kind, "step": step, ...}`. NaN and infinity become text, so that every line is JSON."""
         if not self.main:
             return
-        values = {key: repr(v) if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
-        self._guard(lambda: self._append(json.dumps({"event": kind, "step": step, **values})))
+        self._guard(lambda: self._append(json.dumps(_finite({"event": kind, "step": step, **values}))))
 
     def say(self, text: str) -> None:
         """A line on the terminal, above the progress bar."""
@@ -90,6 +89,13 @@ class RunLog:
             if not self._lost:
                 self.say(f"The log cannot be written ({type(error).__name__}); training goes on without it.")
             self._lost = True
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity as text, at any depth of dicts."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _open_board(folder: Path, first_step: int):

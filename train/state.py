@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -31,6 +32,9 @@ from x2vlm.errors import CheckpointError, ConfigError
 FORMAT = 1
 HEADROOM = 2.5
 """Free space asked for at the start, in checkpoints."""
+
+DEAD_WORKER = "DataLoader worker (pid"
+"""Begins what torch raises in the training process, wherever that is, when a data worker dies."""
 
 FREE_SETTINGS = ("output_dir", "num_workers", "stop_after_minutes", "device", "log.", "evaluate.", "checkpoint.", "resume.")
 """Settings that may differ when a run goes on: they do not change what is learnt."""
@@ -152,7 +156,7 @@ class RunFolder:
             manifest = asdict(Manifest(**about, versions=versions(), files=files))
             _write(folder / "manifest.json", lambda f: f.write(_seal(manifest).encode()))
         verify(path)
-        self._prune()
+        self._prune(path)
         return path
 
     @contextlib.contextmanager
@@ -169,6 +173,8 @@ class RunFolder:
             temporary.rename(path)
             _sync(path.parent)
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+            if DEAD_WORKER in str(error):
+                raise
             size = sum(file.stat().st_size for file in temporary.glob("*"))
             shutil.rmtree(temporary, ignore_errors=True)
             free = shutil.disk_usage(path.parent).free
@@ -182,9 +188,9 @@ class RunFolder:
             for old in path.parent.glob(f"{path.name}.tmp.old.*"):
                 shutil.rmtree(old, ignore_errors=True)
 
-    def _prune(self) -> None:
-        """Keeps the newest `keep` and the best by the evaluation metric."""
-        kept = self.checkpoints()
+    def _prune(self, newest: Path) -> None:
+        """Keeps `keep` checkpoints up to the one just written, and the best by the evaluation metric. Later ones are bad."""
+        kept = [path for path in self.checkpoints() if path.name <= newest.name]
         best = self.best()
         for path in kept[: -self.config.keep]:
             if path != best:
@@ -192,13 +198,13 @@ class RunFolder:
                 shutil.rmtree(path.with_name(f"{path.name}.tmp.old"), ignore_errors=True)
 
     def best(self) -> Path | None:
-        """The checkpoint with the best value of `evaluate.metric`; the newer one of equals."""
+        """The checkpoint with the best finite value of `evaluate.metric`; the newer one of equals."""
         sign = 1 if self.evaluate.goal == "max" else -1
         scored = []
         for path in self.checkpoints():
             with contextlib.suppress(CheckpointError):
-                value = read_manifest(path).metrics.get(self.evaluate.metric)
-                if value is not None:
+                value = read_manifest(path).metrics.get(self.evaluate.metric, math.nan)
+                if math.isfinite(value):
                     scored.append((sign * value, path))
         return max(scored)[1] if scored else None
 

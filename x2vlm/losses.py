@@ -92,7 +92,7 @@ def sample_hard_negatives(similarity: Tensor, positives: Tensor | None = None) -
     Returns:
         int64[B]. A row without any negative gets its own index; leave such rows out with `has_negative`.
     """
-    weights = similarity.float().softmax(dim=1) + 1e-5
+    weights = similarity.float().softmax(dim=1).nan_to_num(0) + 1e-5  # NaN shows in the loss, where it is dealt with
     weights = weights.masked_fill(_positive_pairs(len(weights), positives, weights.device), 0)
     alone = weights.sum(dim=1) == 0
     weights[alone] = torch.eye(len(weights), device=weights.device)[alone]

@@ -57,9 +57,18 @@ class Processor:
         config: the model's sizes; `config.vision.image_size` and `grid_size` are used.
         tokenizer: a fast tokenizer of transformers, WordPiece (BERT) or SentencePiece (XLM-R), with its special tokens set.
         max_tokens: token budget of a text, `[CLS]` and `[SEP]` included.
+
+    Raises:
+        CheckpointError: the tokenizer has more words than the model (`ckpt/shape`).
     """
 
     def __init__(self, config: X2VLMConfig, tokenizer, max_tokens: int = 40):
+        if len(tokenizer) > config.text.vocab_size:
+            raise CheckpointError(
+                f"The tokenizer has {len(tokenizer)} entries, the model's word table only {config.text.vocab_size}. "
+                "Use the tokenizer that belongs to this checkpoint.",
+                "ckpt/shape",
+            )
         self.config = config
         self.tokenizer = tokenizer
         self.max_tokens = min(max_tokens, config.text.max_tokens)
@@ -80,16 +89,9 @@ class Processor:
         """Read `tokenizer.json` (or `vocab.txt`, `sentencepiece.bpe.model`) from a folder.
 
         Raises:
-            CheckpointError: no tokenizer there (`ckpt/source`), or one with more words than the model (`ckpt/shape`).
+            CheckpointError: no tokenizer there (`ckpt/source`), or not this model's (`ckpt/shape`).
         """
-        tokenizer = load_tokenizer(directory)
-        if len(tokenizer) > config.text.vocab_size:
-            raise CheckpointError(
-                f"The tokenizer has {len(tokenizer)} entries, the model's word table only {config.text.vocab_size}. "
-                "Use the tokenizer that belongs to this checkpoint.",
-                "ckpt/shape",
-            )
-        return cls(config, tokenizer, max_tokens)
+        return cls(config, load_tokenizer(directory), max_tokens)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`."""

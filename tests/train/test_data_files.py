@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import struct
 import tarfile
 
 import pytest
@@ -65,7 +66,7 @@ def shard(folder, members: dict[str, bytes], name="s.tar") -> str:
 def test_shards(folder):
     members = {"k1.jpg": picture(), "k1.json": b'{"captions": ["x"]}', "d/k2.PNG": picture("blue"), "d/k2.txt": b"y"}
     records = FileRecords([shard(folder, members)])
-    assert [(record["captions"], record["image_id"]) for record in records] == [(["x"], "k1"), (["y"], "d/k2")]
+    assert [(record["captions"], record["image_id"]) for record in records] == [(["x"], "s.tar/k1"), (["y"], "s.tar/d/k2")]
 
 
 @pytest.mark.parametrize(
@@ -157,6 +158,16 @@ def test_bad_lines_are_named(folder, line, message):
         records[1]
 
 
+def test_a_picture_whose_reader_fails_in_its_own_way(folder, monkeypatch):
+    def fails(file):
+        raise struct.error("unpack requires a buffer of 4 bytes")
+
+    records = FileRecords([lines(folder, {"image": "a.png", "caption": "x"})])
+    monkeypatch.setattr(Image, "open", fails)
+    with pytest.raises(DataError, match=r"line 1: a.png is no whole picture"):
+        records[0]
+
+
 def test_encodings(folder):
     (folder / "bom.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps({"image": "a.png", "caption": "é"}).encode())
     assert FileRecords([str(folder / "bom.jsonl")])[0]["captions"] == ["é"]
@@ -189,12 +200,18 @@ def test_regions(folder):
     elements = [
         {"bb": [10, 5, 20, 10], "caption": "a dog", "attributes": ["brown"]},
         {"bb": [0, 0, 40, 20], "caption": ["all of it"]},
+        {"bb": [0, 0, 40, 20], "caption": {"en": "a dog", "de": "ein Hund"}, "attributes": ["big", "old"]},
     ]
     record = FileRecords([lines(folder, {"image": "a.png", "caption": "c", "elems": elements})], format="region_text")[0]
     assert record["captions"] == ["c"]
     assert record["regions"] == [
         {"text": "brown a dog", "box": [0.5, 0.5, 0.5, 0.5]},
         {"text": "all of it", "box": [0.5, 0.5, 1.0, 1.0]},
+        {
+            "text": "big a dog",
+            "texts": ["big a dog", "big ein Hund", "old a dog", "old ein Hund"],
+            "box": [0.5, 0.5, 1.0, 1.0],
+        },
     ]
 
 
@@ -202,6 +219,7 @@ def test_regions(folder):
     ("box", "message"),
     [
         ([35, 0, 20, 5], "leaves the picture of 40 x 20"),
+        ([40, 0, 1, 5], "lies outside the picture of 40 x 20"),
         ([-3, 0, 20, 5], "leaves the picture"),
         ([0, 0, 0, 5], "has no area"),
         ([10, 10, -5, 5], "has no area"),
@@ -246,6 +264,8 @@ def test_fine_tuning_formats(folder):
     first, second = FileRecords([lines(folder, *entries)], format="question_answer")
     assert first["questions"][0]["answers"] == {"blue": 0.7, "red": 0.3} and first["questions"][0]["annotations"] == ten
     assert second["questions"] == [{"question": "q", "answers": {"red": 0.5}}]
+    two = FileRecords([lines(folder, {"image": "a.png", "question": "q", "answer": ["red", "red"]})], format="question_answer")
+    assert two[0]["questions"] == [{"question": "q", "answers": {"red": 1.0}}]  # VQA's accuracy of ten would say 0.33
     for unanswered in ({}, {"answer": []}):
         with pytest.raises(DataError, match=r"line 1: .*no '?answer"):
             FileRecords([lines(folder, {"image": "a.png", "question": "q"} | unanswered)], format="question_answer")[0]

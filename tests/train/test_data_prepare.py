@@ -55,6 +55,7 @@ def test_refcoco_boxes():
     found = list(refcoco.entries(refs, instances, "testA"))
     assert [entry["text"] for entry in found] == ["left dog", "brown"]
     assert found[0]["image"] == "train2014/COCO_train2014_9.jpg" and found[0]["box"] == [1, 2, 3, 4]
+    assert found[0]["image_id"] == 9  # of COCO, so that pre-training can leave it out
     assert list(refcoco.entries(refs, instances, "val")) == []
 
 
@@ -89,7 +90,8 @@ def test_vqa():
             ]
         }
     ]
-    assert [entry["answer"] for entry in vqa.genome(qas, {"red"})] == ["red"]
+    assert [entry["answer"] for entry in vqa.genome(qas, {"red"}, set())] == ["red"]
+    assert not list(vqa.genome(qas, {"red"}, {3}))
 
 
 def test_nlvr2_pictures():

@@ -81,6 +81,16 @@ def test_a_signal_to_one_of_two_stops_both(runs, tmp_path):
     assert runs.finish(*pair, timeout=30).count("Stopped after step") == 1
 
 
+def test_a_signal_to_one_of_two_in_an_evaluation_cuts_it_short_for_neither(runs, tmp_path):
+    pair = runs.pair(tmp_path, task={"evaluation_seconds": 2.0}, evaluate__every=4)
+    while not (tmp_path / "log.jsonl").exists() or 4 not in losses(tmp_path):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.kill(pair[1].pid, signal.SIGTERM)
+    assert "evaluate 4/12" in runs.finish(*pair)
+    assert max(losses(tmp_path)) == 5
+
+
 @pytest.mark.parametrize(("rank", "number"), [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
 def test_no_process_outlives_one_that_dies_or_hangs(runs, tmp_path, rank, number):
     """T3: the other one ends with a sentence, the data workers end as well, and the same command goes on."""

@@ -10,7 +10,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from tests.train.toy import ToyModel, ToyTask, assert_same_state, losses, toy_run, train_toy
-from train import engine, loader
+from train import engine, loader, state
 from train.engine import TrainingError, train
 from train.loader import StepData, active_steps, build_loader
 from train.log import RunLog
@@ -25,8 +25,12 @@ def forget_precision():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def no_constant(name):
+    raise ValueError(f"{name} is no JSON")
+
+
 def log(folder, event):
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line, parse_constant=no_constant) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [line for line in lines if line["event"] == event]
 
 
@@ -287,6 +291,13 @@ def test_a_metric_that_nothing_measures(tmp_path):
     assert log(tmp_path, "resume")[0]["step"] == 2
 
 
+def test_a_model_that_comes_ready_for_inference_learns_with_dropout(tmp_path):
+    train_toy(tmp_path / "fresh")
+    run, tasks = toy_run(tmp_path / "loaded")
+    train(run, ToyModel().eval(), tasks)
+    assert_same_state(tmp_path / "fresh", tmp_path / "loaded")
+
+
 def test_a_dead_log_stops_nothing(tmp_path, capsys):
     (tmp_path / "log.jsonl").mkdir()
     (tmp_path / "tensorboard").write_text("not a folder")
@@ -321,6 +332,18 @@ def test_a_dead_data_worker_is_named(tmp_path):
     run, _ = toy_run(tmp_path, num_workers=1)
     with pytest.raises(TrainingError, match="data worker died"):
         train(run, ToyModel(), {"toy": Deadly(batch_size=8)})
+
+
+def test_a_worker_that_dies_in_the_middle_of_a_save(tmp_path, monkeypatch):
+    """torch raises it wherever the training process is; it is no full disk."""
+
+    def interrupted(descriptor):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    monkeypatch.setattr(state.os, "fsync", interrupted)
+    with pytest.raises(TrainingError, match=r"A data worker died.*run the same command again"):
+        train_toy(tmp_path)
+    assert not list(tmp_path.glob("step-*"))
 
 
 def test_a_slow_disk_changes_nothing(tmp_path):

@@ -71,7 +71,7 @@ def test_vqa_soft_accuracy():
 def test_answer_normalisation():
     assert normalize_answer("Two dogs.") == "2 dogs"
     assert normalize_answer("dont know, a lot") == "don't know lot"
-    assert normalize_answer("3.5 meters") == "3.5 meters"
+    assert normalize_answer("3.5 meters") == "3.5 meters" and normalize_answer("5.") == "5"
 
 
 def test_recall_with_and_without_ties():

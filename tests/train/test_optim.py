@@ -131,7 +131,8 @@ def test_muon_moves_the_matrices_of_the_layers_and_adamw_the_rest(model):
     names = {parameter: name for name, parameter in model.named_parameters()}
     marked = {names[p] for group in optimizer.param_groups if group["muon"] for p in group["params"]}
     assert {"vision.tower.blocks.0.attn.qkv.weight", "fusion_encoder.layers.0.fc1.weight"} <= marked
-    assert not [name for name in marked if "embed" in name or "head" in name or name.endswith("bias")]
+    assert not [name for name in marked if "embed" in name or "head" in name or name.endswith(("bias", "bias_table"))]
+    assert any(name.endswith("relative_position_bias_table") for name in names.values())
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     torch.manual_seed(0)
     for parameter in model.parameters():

@@ -109,6 +109,14 @@ def test_rotation_keeps_the_newest_and_the_best(tmp_path):
         assert folder.best().name == "step-00000002"
 
 
+def test_a_damaged_newer_checkpoint_takes_no_place(tmp_path):
+    with state.RunFolder(tmp_path, state.CheckpointConfig(keep=1), state.EvaluateConfig()) as folder:
+        for step in (9, 6):  # the run went on from step 3, as 9 is damaged
+            folder.save({"model": {"weight": torch.zeros(1)}}, step=step, **ABOUT)
+            (tmp_path / "step-00000009" / "model.pt").write_bytes(b"")
+        assert [int(path.name[5:]) for path in folder.checkpoints()] == [6, 9]
+
+
 def test_states_are_read_without_code(tmp_path):
     class Payload:
         def __reduce__(self):

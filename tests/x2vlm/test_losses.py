@@ -46,6 +46,8 @@ def test_hard_negatives_follow_similarity_and_avoid_positives():
     assert set(draws[:, :2].unique().tolist()) <= {2, 3}
     assert has_negative(3, torch.tensor([1, 1, 1]), torch.device("cpu")).tolist() == [False] * 3
     assert sample_hard_negatives(torch.zeros(1, 1)).tolist() == [0]
+    broken = sample_hard_negatives(torch.full((3, 3), torch.nan))  # that the loss is NaN too is for the loop to say
+    assert (broken != torch.arange(3)).all()
 
 
 def test_matching_loss_leaves_rows_out():

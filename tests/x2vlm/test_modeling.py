@@ -17,7 +17,7 @@ from x2vlm.modeling.layers import AttentionRecord
 from x2vlm.modeling.pretraining import X2VLMForPretraining
 from x2vlm.modeling.retrieval import X2VLMForRetrieval
 from x2vlm.modeling.task import match_against_negatives
-from x2vlm.modeling.vision import build_tower, pool_regions
+from x2vlm.modeling.vision import VisionEncoder, build_tower, pool_regions
 from x2vlm.modeling.vqa import AnswerStepDecoder, X2VLMForQuestionAnswering
 from x2vlm.modeling.x2vlm import region_context_mask
 
@@ -109,6 +109,13 @@ def test_position_bias_is_that_of_timm():
     attention.relative_position_bias_table.normal_()
     assert type(attention) is not Attention
     assert torch.equal(attention._get_rel_pos_bias(), Attention._get_rel_pos_bias(attention))
+
+
+def test_the_blocks_share_one_position_index_wherever_they_are_moved():
+    config = VisionConfig(image_size=64, hidden_size=32, num_layers=2, num_heads=2)
+    encoder = VisionEncoder(build_tower(config), config).to("meta")
+    first, second = (block.attn.relative_position_index for block in encoder.tower.blocks)
+    assert first is second and first.device.type == "meta"
 
 
 def test_region_pooling_is_a_masked_mean():

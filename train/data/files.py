@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from x2vlm.errors import DataError, X2VLMError
 
@@ -153,7 +153,9 @@ class Entries:
         try:
             with Image.open(io.BytesIO(self.read(source))) as image:
                 return ImageOps.exif_transpose(image).convert("RGB")
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except DataError:
+            raise
+        except Exception:  # Pillow's readers raise whatever the damage leads to
             label = source if isinstance(source, str) and len(source) < 200 else "the encoded picture"
             raise DataError(f"{label} is no whole picture.", "data/image") from None
 
@@ -246,7 +248,7 @@ class Shard(Entries):
 
     def entry(self, index: int) -> dict[str, Any]:
         key, members = self.samples[index]
-        entry: dict[str, Any] = {"image_id": key}
+        entry: dict[str, Any] = {"image_id": f"{self.path.name}/{key}"}
         with self.path.open("rb") as file:
             contents = {suffix: _slice(file, *where) for suffix, where in members.items()}
         if ".json" in contents:

@@ -18,6 +18,8 @@ from x2vlm.errors import ConfigError, DataError
 from x2vlm.processing import clean_caption
 
 Record = dict[str, Any]
+ANNOTATORS = 10
+"""Answers that a question of VQA v2 has; its soft accuracy is defined for so many."""
 
 
 def image_text(entry: dict[str, Any], file: Entries) -> Record:
@@ -27,15 +29,17 @@ def image_text(entry: dict[str, Any], file: Entries) -> Record:
 
 
 def region_text(entry: dict[str, Any], file: Entries) -> Record:
-    """`image`, maybe `caption`, and `elems`: `bb` (x, y, w, h in pixels, inside the picture), `caption`, maybe `attributes`."""
+    """`image`, maybe `caption`, and `elems`: `bb` (x, y, w, h in pixels, inside the picture), `caption`, maybe `attributes`.
+
+    An element with several captions or attributes (by language, say) has every combination as `texts`.
+    """
     image = _image(entry, file)
     regions = []
     for element in entry["elems"]:
-        text = (
-            " ".join(_texts(element["attributes"])[:1] + _texts(element["caption"])[:1]) if element.get("attributes") else None
-        )
-        texts = [text] if text else _texts(element["caption"])
-        regions += [{"text": text, "box": _fractions(element["bb"], image)} for text in texts[:1]]
+        attributes = [f"{attribute} " for attribute in _texts(element["attributes"])] if element.get("attributes") else [""]
+        texts = [attribute + caption for attribute in attributes for caption in _texts(element["caption"])]
+        region = {"text": texts[0], "box": _fractions(element["bb"], image)}
+        regions.append(region | ({"texts": texts} if len(texts) > 1 else {}))
     if not regions:
         raise DataError("There are no elements.", "data/entry")
     return {"image": image, "captions": _texts(entry["caption"]) if entry.get("caption") else [], "regions": regions}
@@ -73,7 +77,7 @@ def question_answer(entry: dict[str, Any], file: Entries) -> Record:
     share = 0.5 if entry.get("dataset") == "vg" else 1.0
     weights = {text: share * count / len(given) for text, count in Counter(given).items()}
     question = {"question": _text(entry["question"]), "answers": weights}
-    return _visual(entry, file) | {"questions": [question | ({"annotations": given} if len(given) > 1 else {})]}
+    return _visual(entry, file) | {"questions": [question | ({"annotations": given} if len(given) == ANNOTATORS else {})]}
 
 
 def referring(entry: dict[str, Any], file: Entries) -> Record:
@@ -188,6 +192,8 @@ def _fractions(box_xywh: Any, image: Image.Image) -> list[float]:
     if x < 0 or y < 0 or x + w > image.width + 1 or y + h > image.height + 1:
         raise DataError(f"The box {shown} leaves the picture of {image.width} x {image.height} pixels.", "data/box")
     w, h = min(w, image.width - x), min(h, image.height - y)
+    if w <= 0 or h <= 0:
+        raise DataError(f"The box {shown} lies outside the picture of {image.width} x {image.height} pixels.", "data/box")
     return [(x + w / 2) / image.width, (y + h / 2) / image.height, w / image.width, h / image.height]
 
 

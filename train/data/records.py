@@ -97,6 +97,9 @@ class TestRecords(Sequence):
         index = range(self.size)[index]  # a loop over all ends by the IndexError of the range
         return read_record(self.records, index, self.needs)
 
+    def name(self, index: int) -> str:
+        return self.records.name(index)
+
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any] | X2VLMError]:
         """What a DataLoader asks for; errors are values here, because its processes lose the type of an exception."""
         found = []

@@ -54,10 +54,13 @@ def _read_with_av(path: Path) -> list[Image.Image]:
     import av
 
     try:
+        with av.open(str(path)) as container:  # read twice: a picture of every frame of a long clip is gigabytes
+            count = sum(1 for _ in container.decode(video=0))
+        chosen = set(sample_frame_indices(count, min(count, MOST_FRAMES))) if count else set()
         with av.open(str(path)) as container:
-            frames = [frame.to_image() for frame in container.decode(video=0)]
+            frames = [frame.to_image() for index, frame in enumerate(container.decode(video=0)) if index in chosen]
     except (av.FFmpegError, IndexError) as error:
         raise DataError(f"{path.name} is no readable clip.", "data/video") from error
     if not frames:
         raise DataError(f"{path.name} has no frames.", "data/video")
-    return [frames[index] for index in sample_frame_indices(len(frames), min(len(frames), MOST_FRAMES))]
+    return frames

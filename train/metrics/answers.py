@@ -25,7 +25,7 @@ def normalize_answer(text: str) -> str:
     for mark in _PUNCTUATION:
         spaced = f"{mark} " in text or f" {mark}" in text or re.search(r"\d,\d", text) is not None
         text = text.replace(mark, "" if spaced else " ")
-    text = re.sub(r"(?<!\d)\.(?!\d)", "", text)
+    text = re.sub(r"\.(?!\d)", "", text)
     words = [_DIGITS.get(word, word) for word in text.lower().split()]
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 

@@ -1,6 +1,8 @@
 """COCO captions in Karpathy's split -> karpathy_{train,val,test}.jsonl (train: one line a caption, restval included).
 
-    python -m train.prepare.coco --out data/coco
+    python -m train.prepare.coco --out data/coco [--exclude data/refcoco+/val.jsonl ...]
+
+With `--exclude`, karpathy_pretrain.jsonl is the training part without pictures that other tasks are evaluated on.
 
 Pictures: unpack train2014.zip and val2014.zip into the same folder. `--dataset flickr30k` does the same for Flickr30K.
 """
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from train.prepare.common import arguments, fetch, read_json, write_json_lines
+from train.prepare.common import EXCLUDE, arguments, excluded, fetch, read_json, write_json_lines
 
 URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 
@@ -30,10 +32,16 @@ def entries(images: list[dict[str, Any]], split: str) -> Iterator[dict[str, Any]
 
 
 def main(dataset: str = "coco") -> None:
-    options = arguments(__doc__.splitlines()[0], dataset={"default": dataset, "choices": ["coco", "flickr30k"]})
+    options = arguments(
+        __doc__.splitlines()[0], dataset={"default": dataset, "choices": ["coco", "flickr30k"]}, exclude=EXCLUDE
+    )
     content = read_json(fetch("caption_datasets.zip", URL, options.raw), f"dataset_{options.dataset}.json")
     for split in ("train", "val", "test"):
         write_json_lines(options.out / f"karpathy_{split}.jsonl", entries(content["images"], split))
+    if options.exclude:
+        left_out = excluded(options.exclude)
+        kept = (entry for entry in entries(content["images"], "train") if entry["image_id"] not in left_out)
+        write_json_lines(options.out / "karpathy_pretrain.jsonl", kept)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ def entries(refs: list[dict[str, Any]], instances: dict[str, Any], split: str) -
             name = names[ref["image_id"]]
             image = f"{name.split('_')[1]}/{name}" if name.startswith("COCO_") else name
             for sentence in ref["sentences"]:
-                yield {"image": image, "text": sentence["sent"], "box": boxes[ref["ann_id"]], "ref_id": ref["ref_id"]}
+                about = {"image": image, "image_id": ref["image_id"], "ref_id": ref["ref_id"]}
+                yield about | {"text": sentence["sent"], "box": boxes[ref["ann_id"]]}
 
 
 def unpack(archive: Path, raw: Path) -> None:

@@ -2,8 +2,8 @@
 
     python -m train.prepare.vqa --out data/vqa
 
-`minival` is 2 % of the validation pictures and not in `val`, so that training on train and val leaves something to choose by.
-The answer list holds the answers that at least nine annotators gave in train and val together (as the usual 3,129; the official
+`minival` is 2 % of the validation pictures, in neither `val` nor `vg`, so that training leaves something to choose by. The
+answer list holds the answers that at least nine annotators gave in train and val together (as the usual 3,129; the official
 file of 3,128 answers differs slightly and can be put in its place).
 """
 
@@ -17,7 +17,7 @@ from train.metrics.answers import normalize_answer
 from train.prepare.common import arguments, fetch, read_json, stable_share, write_json, write_json_lines
 
 VQA = "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
-GENOME = "https://homes.cs.washington.edu/~ranjay/visualgenome/data/dataset/question_answers.json.zip"
+GENOME = "https://homes.cs.washington.edu/~ranjay/visualgenome/data/dataset"
 PARTS = {"train": "train2014", "val": "val2014", "test": "test2015"}
 LEAST_COUNT = 9
 MINIVAL = 0.02
@@ -32,12 +32,12 @@ def entries(questions: list[dict[str, Any]], annotations: list[dict[str, Any]], 
         yield entry | ({"answer": answers[question["question_id"]]} if answers else {})
 
 
-def genome(pictures: list[dict[str, Any]], known: set[str]) -> Iterator[dict[str, Any]]:
-    """Visual Genome questions whose answer is in the list."""
+def genome(pictures: list[dict[str, Any]], known: set[str], left_out: set[int]) -> Iterator[dict[str, Any]]:
+    """Visual Genome questions whose answer is in the list, but for some pictures."""
     for picture in pictures:
         for item in picture["qas"]:
             answer = normalize_answer(item["answer"].rstrip("."))
-            if answer in known:
+            if answer in known and item["image_id"] not in left_out:
                 image = f"VG_100K/{item['image_id']}.jpg"
                 yield {
                     "image": image,
@@ -74,8 +74,13 @@ def main() -> None:
     write_json_lines(options.out / "val.jsonl", (entry for entry in found["val"] if not is_mini[entry["image"]]))
     write_json_lines(options.out / "minival.jsonl", (entry for entry in found["val"] if is_mini[entry["image"]]))
     write_json_lines(options.out / "test.jsonl", found["test"])
-    pictures = read_json(fetch("question_answers.json.zip", GENOME, options.raw), "question_answers.json")
-    write_json_lines(options.out / "vg.jsonl", genome(pictures, set(answers)))
+    pictures, of_coco = (
+        read_json(fetch(f"{name}.json.zip", f"{GENOME}/{name}.json.zip", options.raw), f"{name}.json")
+        for name in ("question_answers", "image_data")
+    )
+    mini = {int(image[-16:-4]) for image, chosen in is_mini.items() if chosen}  # the number in COCO_val2014_000000000042.jpg
+    left_out = {picture["image_id"] for picture in of_coco if picture["coco_id"] in mini}
+    write_json_lines(options.out / "vg.jsonl", genome(pictures, set(answers), left_out))
 
 
 if __name__ == "__main__":

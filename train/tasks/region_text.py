@@ -54,7 +54,8 @@ class RegionTextTask(RecordTask):
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.record(index)
-        image, regions = record["image"], record["regions"]
+        image = record["image"]
+        regions = [region | {"text": choose(region.get("texts", [region["text"]]), 1, rng)[0]} for region in record["regions"]]
         caption = choose(record.get("captions", ()), 1, rng)
         crop, flip = (0, 0, *image.size), False
         if self.augmentation != "none":

@@ -40,6 +40,12 @@ class VisionEncoder(nn.Module):
         self.tower = tower
         self.config = config
 
+    def _apply(self, *args, **kwargs) -> VisionEncoder:
+        """Moved or cast, which would leave each block with a copy of its own."""
+        super()._apply(*args, **kwargs)
+        share_position_index(self.tower)
+        return self
+
     def forward(self, image: Tensor) -> Tensor:
         """Encodes normalised pictures.
 
@@ -94,6 +100,13 @@ class RelativeAttention(Attention):
         return table.gather(1, index.flatten().expand(len(table), -1)).view(1, len(table), *index.shape)
 
 
+def share_position_index(tower: nn.Module) -> None:
+    """Gives all blocks with relative positions the index of the first one: at 768 px each copy is 42 MB."""
+    attentions = [module for module in tower.modules() if isinstance(module, RelativeAttention)]
+    for attention in attentions:
+        attention.relative_position_index = attentions[0].relative_position_index
+
+
 def sincos_positions(grid_size: int, width: int) -> Tensor:
     """Fixed two-dimensional positions, float[grid_size**2, width]: a quarter of the width each for sin and cos of x and y."""
     frequencies = torch.exp(torch.arange(width // 4) * (-math.log(1e4) / (width // 4)))
@@ -137,8 +150,7 @@ def build_tower(config: VisionConfig) -> nn.Module:
     if not absolute:
         for block in tower.blocks:
             block.attn.__class__ = RelativeAttention  # timm's block names its class of attention itself
-            # One index for all: at 768 px each copy is 42 MB.
-            block.attn.relative_position_index = tower.blocks[0].attn.relative_position_index
+        share_position_index(tower)
     else:
         tower.pos_embed.requires_grad_(False)
         with torch.no_grad():
