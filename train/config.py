@@ -142,7 +142,8 @@ class RunConfig:
         tasks: blocks of settings by a name of one's own; `type` names the task, the rest are fields of its class.
         precision: `bf16` is autocast over fp32 weights.
         accumulation: parts in which a step's batch goes through the model one after the other.
-        parallel: how several processes (started by `accelerate launch` or `torchrun`) share the work.
+        parallel: how several processes (started by `accelerate launch` or `torchrun`) share the work. `fsdp` shards weights,
+            gradients and moments between the passes; for a pass every process holds all weights.
         num_workers: processes that load data, for each training process.
         deterministic: bitwise repeatable on a GPU too, at a price in speed.
         stop_after_minutes: save and end after so long; the same command goes on later.

@@ -58,9 +58,9 @@ def evaluate(
             results[f"{name}/{test}"] = {
                 **{key: round(value, 5) for key, value in metrics.items()},
                 "samples": len(records) - len(records.unreadable),
-                "unreadable": records.unreadable,
                 "seconds": seconds,
                 "data": describe(data, len(records)),
+                **({"unreadable": records.unreadable} if records.unreadable else {}),
             }
             shown = "  ".join(f"{key} {value:.4f}" for key, value in metrics.items())
             print(f"{name}/{test}: {shown}  ({results[f'{name}/{test}']['samples']} samples, {seconds} s)", flush=True)

@@ -63,6 +63,7 @@ def test_a_weight_is_arranged_once_and_its_copy_stays_with_the_layer(layer):
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert twin._arranged is None
         assert_plain(twin, torch.randn(3, 48))
+    assert layer.train(False)._arranged is first and layer.train()._arranged is None
     assert layer.to("meta")._arranged is None
 
 

@@ -56,6 +56,12 @@ class Linear(nn.Linear):
         self._arranged = self._arranged_from = None
         return super()._apply(*args, **kwargs)
 
+    def train(self, mode: bool = True) -> Linear:
+        """About to learn: the same, and its memory is wanted. (Shards of FSDP change without a new version.)"""
+        if mode:
+            self._arranged = self._arranged_from = None
+        return super().train(mode)
+
     def __getstate__(self) -> dict:
         """Without the copy, for `copy.deepcopy` and pickle."""
         return {key: value for key, value in super().__getstate__().items() if key not in ("_arranged", "_arranged_from")}
