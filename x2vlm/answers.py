@@ -67,7 +67,7 @@ def _labels(
     member: Member, image_embeds: Tensor, ids: Tensor, mask: Tensor, choices: tuple[str, ...], top_k: int
 ) -> tuple[Answer, ...]:
     """The label of a classification head; its list is fixed."""
-    if choices != member.settings.answers or len(choices) != member.model.config.num_labels:
+    if choices != member.answers:
         raise ParameterError("This model answers from its own list of labels only. Leave the choices out.", "param/range")
     logits = X2VLMForClassification(member.model).predict(image_embeds, ids, mask)[0].float()
     best = logits.softmax(-1).topk(min(top_k, len(choices)))

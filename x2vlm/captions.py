@@ -37,13 +37,17 @@ class CaptionOptions:
     prefix: str | None = None
 
     def __post_init__(self):
-        check_number("num_beams", self.num_beams, 1, 10)
-        check_number("num_captions", self.num_captions, 1, 10)
-        check_number("max_new_tokens", self.max_new_tokens, 1, 200)
-        check_number("min_length", self.min_length or 0, 0, self.max_new_tokens)
-        check_number("top_p", self.top_p, 0.01, 1, whole=False)
-        check_number("temperature", self.temperature, 0.01, 10, whole=False)
-        check_number("seed", self.seed, 0, 2**63 - 1)
+        self._check("num_beams", 1, 10)
+        self._check("num_captions", 1, 10)
+        self._check("max_new_tokens", 1, 200)
+        if self.min_length is not None:
+            self._check("min_length", 0, self.max_new_tokens)
+        self._check("top_p", 0.01, 1, whole=False)
+        self._check("temperature", 0.01, 10, whole=False)
+        self._check("seed", 0, 2**63 - 1)
+
+    def _check(self, name: str, low: float, high: float, whole: bool = True) -> None:
+        object.__setattr__(self, name, check_number(name, getattr(self, name), low, high, whole))
 
 
 class _Watched:
@@ -75,7 +79,14 @@ def write_captions(
         Cancelled: between two tokens.
     """
     model, processor = member.model, member.processor
-    prefix_ids = processor.tokenize(options.prefix, None, "prefix").ids[1:-1] if options.prefix else ()
+    prefix_ids = ()
+    if options.prefix:
+        prefix = processor.tokenize(options.prefix, None, "prefix")
+        if prefix.truncated_at is not None:
+            raise TextError(
+                f"The prefix exceeds the {processor.max_tokens} tokens that the model reads. Shorten it.", "text/long"
+            )
+        prefix_ids = prefix.ids[1:-1]
     prompt = [processor.cls_id, *processor.pieces(member.settings.prompt), *prefix_ids]
     room = model.config.text.max_tokens - len(prompt) - 1
     if room < 1:
@@ -91,7 +102,7 @@ def write_captions(
         "no_repeat_ngram_size": member.settings.no_repeat_ngram_size,
     }
     if options.do_sample:
-        generator = torch.Generator().manual_seed(int(options.seed))
+        generator = torch.Generator().manual_seed(options.seed)
         drawing = {"generator": generator, "num_samples": options.num_captions, "top_p": options.top_p}
         found = sample(decoder, prompt_ids, **drawing, temperature=options.temperature, **shared)[0]
     else:

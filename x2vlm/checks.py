@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, Protocol
 
 from x2vlm.errors import Cancelled, ParameterError
@@ -39,7 +40,7 @@ def check_number(name: str, value: Any, low: float, high: float, whole: bool = T
     Raises:
         ParameterError: not a number in [low, high] (`param/range`).
     """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not low <= value <= high or (whole and value != int(value)):
         kind = "a whole number" if whole else "a number"
         raise ParameterError(f"{name} must be {kind} from {low:g} to {high:g}.", "param/range")
@@ -81,7 +82,7 @@ def check_box(box_xyxy: Sequence[float], size: tuple[int, int]) -> tuple[float, 
     """
     try:
         edges = [float(edge) for edge in box_xyxy]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         edges = []
     if len(edges) != 4 or not all(map(math.isfinite, edges)):
         raise ParameterError("A box is four numbers: left, top, right, bottom in pixels.", "box/invalid")

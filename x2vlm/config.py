@@ -6,10 +6,19 @@ A configuration says what is built (towers, layers, heads); it never enters a le
 from __future__ import annotations
 
 import dataclasses
+import types
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from x2vlm.errors import ConfigError
+
+Size = Annotated[int, (1, 65_536)]
+Few = Annotated[int, (0, 256)]
+Count = Annotated[int, (0, 10_000_000)]
+Rate = Annotated[float, (0, 1)]
+"""Numbers with their least and greatest value, which `read_values` checks; files with other numbers are damaged or hostile."""
 
 HEADS = ("contrastive", "matching", "box", "masked_lm", "answer_decoder", "pair", "classification")
 """Every head a model can carry. `pair` reasons over two pictures (NLVR2), `classification` answers from a closed list."""
@@ -29,19 +38,19 @@ class VisionConfig:
     """
 
     tower: Literal["beit2", "swin", "clip"] = "beit2"
-    image_size: int = 224
-    patch_size: int = 16
-    hidden_size: int = 768
-    num_layers: int = 12
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
-    drop_path: float = 0.1
-    layer_scale: float | None = 0.1
+    image_size: Size = 224
+    patch_size: Size = 16
+    hidden_size: Size = 768
+    num_layers: Few = 12
+    num_heads: Size = 12
+    mlp_ratio: Annotated[float, (0, 100)] = 4.0
+    drop_path: Rate = 0.1
+    layer_scale: Rate | None = 0.1
     position: Literal["relative", "sincos"] = "relative"
-    swin_embed_dim: int = 128
-    swin_depths: tuple[int, ...] = (2, 2, 18, 2)
-    swin_num_heads: tuple[int, ...] = (4, 8, 16, 32)
-    swin_window_size: int = 7
+    swin_embed_dim: Size = 128
+    swin_depths: tuple[Few, ...] = (2, 2, 18, 2)
+    swin_num_heads: tuple[Size, ...] = (4, 8, 16, 32)
+    swin_window_size: Size = 7
 
     def __post_init__(self):
         if self.image_size <= 0 or self.image_size % self.patch_size:
@@ -67,17 +76,17 @@ class TextConfig:
     """The text encoder: BERT (`bert`) or XLM-R (`xlm-roberta`, positions counted from the padding id)."""
 
     family: Literal["bert", "xlm-roberta"] = "bert"
-    vocab_size: int = 30522
-    hidden_size: int = 768
-    num_layers: int = 12
-    num_heads: int = 12
-    intermediate_size: int = 3072
-    max_positions: int = 512
-    type_vocab_size: int = 2
-    pad_token_id: int = 0
-    layer_norm_eps: float = 1e-12
-    dropout: float = 0.1
-    drop_path: float = 0.0
+    vocab_size: Count = 30522
+    hidden_size: Size = 768
+    num_layers: Few = 12
+    num_heads: Size = 12
+    intermediate_size: Size = 3072
+    max_positions: Size = 512
+    type_vocab_size: Size = 2
+    pad_token_id: Count = 0
+    layer_norm_eps: Rate = 1e-12
+    dropout: Rate = 0.1
+    drop_path: Rate = 0.0
     drop_path_per_token: bool = False
 
     @property
@@ -95,12 +104,12 @@ class TextConfig:
 class FusionConfig:
     """The fusion layers: self-attention, cross-attention to the image, MLP. Their width is the text width."""
 
-    num_layers: int = 6
-    num_heads: int = 12
-    intermediate_size: int = 3072
-    layer_norm_eps: float = 1e-12
-    dropout: float = 0.1
-    drop_path: float = 0.0
+    num_layers: Few = 6
+    num_heads: Size = 12
+    intermediate_size: Size = 3072
+    layer_norm_eps: Rate = 1e-12
+    dropout: Rate = 0.1
+    drop_path: Rate = 0.0
     drop_path_per_token: bool = False
 
 
@@ -108,9 +117,9 @@ class FusionConfig:
 class DecoderConfig:
     """The answer decoder: causal layers that attend to the fused question states, with embeddings and LM head of its own."""
 
-    num_layers: int = 6
-    max_positions: int = 512
-    type_vocab_size: int = 2
+    num_layers: Few = 6
+    max_positions: Size = 512
+    type_vocab_size: Size = 2
 
 
 @dataclass(frozen=True)
@@ -128,15 +137,19 @@ class X2VLMConfig:
     text: TextConfig = field(default_factory=TextConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    projection_size: int = 256
-    num_frames: int = 0
+    projection_size: Size = 256
+    num_frames: Few = 0
     heads: tuple[str, ...] = ("contrastive", "matching", "box", "masked_lm")
-    num_labels: int = 2
+    num_labels: Size = 2
 
     def __post_init__(self):
         unknown = [head for head in self.heads if head not in HEADS]
         if unknown:
             raise ConfigError(f"Unknown head {unknown[0]!r}. Known heads: {', '.join(HEADS)}.", "config/value")
+        widths = {"vision": self.vision.hidden_size, "text": self.text.hidden_size, "fusion": self.text.hidden_size}
+        for part, width in widths.items():
+            if width % (heads := getattr(self, part).num_heads):
+                raise ConfigError(f"The {part} width {width} is not a multiple of its num_heads, {heads}.", "config/value")
 
     @property
     def multilingual(self) -> bool:
@@ -156,23 +169,50 @@ class X2VLMConfig:
         Raises:
             ConfigError: an unknown key (`config/key`) or a bad value (`config/value`).
         """
-        parts = {"vision": VisionConfig, "text": TextConfig, "fusion": FusionConfig, "decoder": DecoderConfig}
-        values = dict(values)
-        for name, part in parts.items():
-            if isinstance(values.get(name), dict):
-                values[name] = _from_dict(part, values[name], name)
-        return _from_dict(cls, values, "model")
+        return read_values(cls, values, "the model configuration")
 
 
-def _from_dict(cls, values: dict[str, Any], where: str):
-    known = {f.name for f in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ConfigError(
-            f"Unknown key {unknown[0]!r} in the {where} configuration. Known keys: {', '.join(sorted(known))}.",
-            "config/key",
-        )
-    return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+def read_values(cls: type, values: Mapping[str, Any], where: str) -> Any:
+    """A dataclass from what a JSON file holds, checked by the types of its fields; blocks and lists nest.
+
+    Args:
+        where: what is read, for messages.
+
+    Raises:
+        ConfigError: an unknown key (`config/key`), or a value of another type or outside its bounds (`config/value`).
+    """
+    hints = typing.get_type_hints(cls, include_extras=True)
+    if unknown := sorted(set(values) - set(hints)):
+        raise ConfigError(f"Unknown key {unknown[0]!r} in {where}. Known keys: {', '.join(sorted(hints))}.", "config/key")
+    read = {}
+    for key, value in values.items():
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+            value = read_values(hint, value, f"{key} of {where}")
+        elif wanted := _unlike(value, hint):
+            raise ConfigError(f"{key} in {where} is {value!r:.40}; it must be {wanted}.", "config/value")
+        read[key] = tuple(value) if isinstance(value, list) else value
+    return cls(**read)
+
+
+def _unlike(value: Any, hint: Any) -> str | None:
+    """What a value of this type looks like, in words; None where `value` does."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        wanted = [_unlike(value, choice) for choice in inner]
+        return " or ".join(wanted) if all(wanted) else None
+    if origin is tuple:
+        wanted = [_unlike(item, inner[0]) for item in value] if isinstance(value, (list, tuple)) else [_unlike(None, inner[0])]
+        return f"a list, every entry {next(filter(None, wanted))}" if any(wanted) else None
+    if origin is Literal:
+        return None if value in inner else f"one of: {', '.join(inner)}"
+    if origin is Annotated:
+        kind, (low, high) = inner
+        number = isinstance(value, (int, kind)) and not isinstance(value, bool)
+        named = "a whole number" if kind is int else "a number"
+        return None if number and low <= value <= high else f"{named} from {low} to {high}"
+    words = {str: "text", bool: "true or false", types.NoneType: "null"}
+    return None if isinstance(value, hint) else words.get(hint, "a block of keys")
 
 
 _LARGE_VISION = VisionConfig(hidden_size=1024, num_layers=24, num_heads=16)

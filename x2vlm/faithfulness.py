@@ -8,8 +8,10 @@ from torch import Tensor
 
 from x2vlm.checks import Cancel, Progress, check_cancel, report
 from x2vlm.grounding import match_texts
+from x2vlm.modeling.video import pool_frames
 from x2vlm.processing import TokenizedText
 from x2vlm.results import DeletionCheck
+from x2vlm.scene import FRAMES_AT_ONCE
 from x2vlm.suite import Member
 
 
@@ -34,13 +36,15 @@ def check_deletion(
     """
     rng = np.random.default_rng(seed)
     orders = [np.argsort(-map2d.flatten(), kind="stable"), *(rng.permutation(map2d.size) for _ in range(draws))]
+    at_once = FRAMES_AT_ONCE if visual.ndim == 3 else max(1, FRAMES_AT_ONCE // len(visual))
     curves = []
     for step in range(steps + 1):
-        check_cancel(cancel)
-        count = round(step / steps * map2d.size)
-        variants = torch.stack([delete_patches(visual, order[:count], len(map2d)) for order in orders])
-        embeds = member.model.encode_visual(variants)
-        curves.append(match_texts(member, embeds, [text] * len(orders))[0])
+        count, matches = round(step / steps * map2d.size), []
+        for start in range(0, len(orders), at_once):
+            check_cancel(cancel)
+            part = [delete_patches(visual, order[:count], len(map2d)) for order in orders[start : start + at_once]]
+            matches += match_texts(member, _encode(member, torch.stack(part)), [text] * len(part))[0]
+        curves.append(matches)
         report(progress, (step + 1) / (steps + 1), "Greying patches")
     by_heat, *by_chance = np.array(curves).T
     by_chance = np.mean(by_chance, axis=0)
@@ -50,6 +54,15 @@ def check_deletion(
         by_chance=tuple(by_chance.tolist()),
         faithfulness=float(by_chance.mean() - by_heat.mean()),
     )
+
+
+def _encode(member: Member, visuals: Tensor) -> Tensor:
+    """Pictures float[N, 3, H, W] or clips float[N, F, 3, H, W] to float[N, P, D], a few frames at a time."""
+    parts = visuals.flatten(0, -4).split(FRAMES_AT_ONCE)
+    embeds = torch.cat([member.model.encode_image(part) for part in parts])
+    if visuals.ndim == 4:
+        return embeds
+    return pool_frames(embeds.unflatten(0, visuals.shape[:2]), member.model.frame_positions)
 
 
 def delete_patches(visual: Tensor, patches: np.ndarray, grid_size: int) -> Tensor:

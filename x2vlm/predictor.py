@@ -24,16 +24,7 @@ from x2vlm.faithfulness import check_deletion
 from x2vlm.grounding import ground_phrases, make_grounding, match_texts
 from x2vlm.modeling.x2vlm import X2VLM, region_context_mask
 from x2vlm.processing import Processor, patch_mask
-from x2vlm.results import (
-    Answers,
-    Caption,
-    Completion,
-    DeletionCheck,
-    Explanation,
-    Grounding,
-    Match,
-    RegionDescription,
-)
+from x2vlm.results import Answers, Caption, Completion, DeletionCheck, Explanation, Grounding, Match, RegionDescription
 from x2vlm.scene import Scene, open_scene
 from x2vlm.suite import (
     TASKS,
@@ -42,6 +33,7 @@ from x2vlm.suite import (
     assign_tasks,
     check_thresholds,
     describe_suite,
+    gpu_memory,
     load_member,
     pick_device,
     pick_dtype,
@@ -70,8 +62,9 @@ class Predictor:
 
     Raises (all methods):
         MediaError, TextError, ParameterError: input that cannot be used.
-        CheckpointError: the models lack the head for the task (`ckpt/keys`).
+        CheckpointError, ConfigError: the models lack the head (`ckpt/keys`) or the labels (`config/value`) for the task.
         Cancelled: `cancel` was set (`job/cancelled`).
+        X2VLMError: the GPU has too little memory (`device/memory`).
     """
 
     def __init__(self, members: Sequence[Member], named: Mapping[str, Member] | None = None):
@@ -111,6 +104,7 @@ class Predictor:
         words = model.text_encoder.embeddings.words.weight
         return cls([Member(name, "", prepare(model, words.device, words.dtype), processor, settings or Settings())])
 
+    @gpu_memory()
     def encode(
         self,
         media: Any,
@@ -139,6 +133,7 @@ class Predictor:
             scene.embeds(next(iter(self._serving.values())), cancel)
         return scene
 
+    @gpu_memory()
     def caption(
         self,
         scene: Any,
@@ -174,6 +169,7 @@ class Predictor:
             match = partial(self._matches, self._matcher, scene.embeds(self._matcher, cancel).whole, cancel=cancel)
         return tuple(write_ranked(member, embeds, options, match, cancel=cancel, progress=progress))
 
+    @gpu_memory()
     def answer(
         self,
         scene: Any,
@@ -194,7 +190,7 @@ class Predictor:
         member, scene = self._member("answer"), self.encode(scene, cancel=cancel)
         tokens = member.processor.tokenize(question, "question", "question")
         top_k = check_number("top_k", top_k, 1, 100)
-        listed = tuple(check_texts("choices", choices, MAX_CHOICES)) if choices is not None else member.settings.answers
+        listed = tuple(check_texts("choices", choices, MAX_CHOICES)) if choices is not None else member.answers
         mode = check_choice("mode", mode or ("rank" if listed else "generate"), ("rank", "generate"))
         if mode == "rank" and not listed:
             raise ParameterError("This model has no answer list. Give choices, or use mode 'generate'.", "param/range")
@@ -206,6 +202,7 @@ class Predictor:
             answers = generate_answers(member, embeds, tokens, top_k, cancel)
         return Answers(tokens.text, answers, mode, tokens.truncated_at)
 
+    @gpu_memory()
     def ground(
         self,
         scene: Any,
@@ -231,20 +228,21 @@ class Predictor:
         number = scene.middle if frame is None else check_number("frame", frame, 0, len(scene.frames) - 1)
         embeds = scene.embeds(member, cancel).frames[number : number + 1]
         tokens = [member.processor.tokenize(phrase, field="phrase") for phrase in listed]
-        matcher = self._matcher
         found: list[Grounding] = []
         for start in range(0, len(tokens), TEXTS_AT_ONCE):
             check_cancel(cancel)
             part = tokens[start : start + TEXTS_AT_ONCE]
             boxes, matches, explanations = ground_phrases(member, embeds, part, explain)
-            if matches[0] is None and matcher is not None:
-                matches, _ = match_texts(matcher, scene.embeds(matcher, cancel).frames[number : number + 1], part)
+            if matches[0] is None and (matcher := self._matcher) is not None:
+                seen = scene.embeds(matcher, cancel).frames[number : number + 1]
+                matches = [m.probability for m in self._matches(matcher, seen, [t.text for t in part], cancel)]
             found += [
                 make_grounding(tokenized, box, scene.size, match, limits, heat, number if scene.kind == "video" else None)
                 for tokenized, box, match, heat in zip(part, boxes, matches, explanations, strict=True)
             ]
         return tuple(found)
 
+    @gpu_memory()
     def explain(
         self,
         scene: Any,
@@ -276,6 +274,7 @@ class Predictor:
         layer = self._layer(member, layer, method)
         if head is not None and head != "max":
             head = check_number("head", head, 0, member.model.config.fusion.num_heads - 1)
+        seed = check_number("seed", seed, 0, 2**63 - 1)
         if target == "answer":
             answer = self.answer(scene, text, cancel=cancel).best if answer is None else answer
             explained = answer_target(member, text, answer)
@@ -283,33 +282,36 @@ class Predictor:
             explained = {"match": match_target, "caption": caption_target, "box": box_target}[target](member, text)
         embeds = scene.embeds(member, cancel).whole
         check_cancel(cancel)
-        words, maps, overall, score = explain_text(
-            member, embeds, explained, method, layer, head, check_number("seed", seed, 0, 2**63 - 1)
-        )
+        words, maps, overall, score = explain_text(member, embeds, explained, method, layer, head, seed)
         tokens = explained.tokens
         return Explanation(tokens.text, words, maps, overall, target, method, layer, score, tokens.truncated_at)
 
+    @gpu_memory()
     def match(self, scene: Any, texts: str | Sequence[str], *, cancel: Cancel | None = None) -> tuple[Match, ...]:
         """Say how well texts fit a picture or clip; one Match per text, in their order."""
         member, scene = self._member("match"), self.encode(scene, cancel=cancel)
         return self._matches(member, scene.embeds(member, cancel).whole, texts, cancel)
 
+    @gpu_memory()
     def match_over_time(self, scene: Any, text: str, *, cancel: Cancel | None = None) -> tuple[tuple[float, float | None], ...]:
         """(seconds, match probability) for each frame that is seen of a clip. Without a matching head the cosine stands in."""
         member, scene = self._member("match"), self.encode(scene, cancel=cancel)
         tokens = member.processor.tokenize(text)
-        embeds = scene.embeds(member, cancel).frames
-        check_cancel(cancel)
-        probabilities, similarities = match_texts(member, embeds, [tokens] * len(embeds))
-        values = probabilities if probabilities[0] is not None else similarities
+        values: list[float | None] = []
+        for part in scene.embeds(member, cancel).frames.split(TEXTS_AT_ONCE):
+            check_cancel(cancel)
+            probabilities, similarities = match_texts(member, part, [tokens] * len(part))
+            values += similarities if probabilities[0] is None else probabilities
         return tuple(zip(scene.times, values, strict=True))
 
+    @gpu_memory()
     def complete(self, scene: Any, text: str, top_k: int = 5, *, cancel: Cancel | None = None) -> tuple[Completion, ...]:
         """Fill the `[MASK]`s of a text, best filling first."""
         member, scene = self._member("complete"), self.encode(scene, cancel=cancel)
         embeds = scene.embeds(member, cancel).whole
         return complete_masks(member, embeds, text, check_number("top_k", top_k, 1, 100))
 
+    @gpu_memory()
     def describe_region(
         self,
         scene: Any,
@@ -328,20 +330,23 @@ class Predictor:
         """
         member, scene = self._member("describe_region"), self.encode(scene, cancel=cancel)
         box = check_box(box_xyxy, scene.size)
-        patches = patch_mask(box, member.model.config.vision.grid_size)[None].to(member.device)
-        whole = scene.embeds(member, cancel).frames[scene.middle : scene.middle + 1]
-        region = member.model.encode_regions(whole, patches, torch.zeros(1, dtype=torch.long, device=member.device))
-        captions, heads = (), member.model.config.heads
-        if "masked_lm" in heads:
-            options, mask = CaptionOptions(**caption_options), region_context_mask(patches)
-            match = partial(self._matches, member, region, cancel=cancel, patches=patches)
-            captions = tuple(write_ranked(member, region, options, match if "matching" in heads else None, mask, cancel))
-        matches = () if phrases is None else self._matches(member, region, phrases, cancel, patches)
+
+        def matched(judge: Member, texts: str | Sequence[str]) -> tuple[Match, ...]:
+            region, patches = _region(scene, judge, box, cancel)
+            return self._matches(judge, region, texts, cancel, patches)
+
+        matches, captions = () if phrases is None else matched(self._member("match"), phrases), ()
+        if "masked_lm" in member.model.config.heads:
+            region, patches = _region(scene, member, box, cancel)
+            match = None if self._matcher is None else partial(matched, self._matcher)
+            options = CaptionOptions(**caption_options)
+            captions = tuple(write_ranked(member, region, options, match, region_context_mask(patches), cancel))
         ranked = sorted(matches, key=lambda match: -(match.similarity if match.probability is None else match.probability))
         width, height = scene.size
         pixels = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
         return RegionDescription(pixels, captions, tuple(ranked))
 
+    @gpu_memory()
     def deletion_check(
         self,
         scene: Any,
@@ -356,7 +361,7 @@ class Predictor:
         """Test a map: grey the hottest patches step by step and watch the match of its text fall, against random patches.
 
         Args:
-            steps: 1 to 100; the picture is encoded `steps * (1 + draws)` times.
+            steps: 1 to 100; the picture is encoded `(steps + 1) * (1 + draws)` times.
             draws: 1 to 50 random orders.
         """
         member, scene = self._member("match", "matching"), self.encode(scene, cancel=cancel)
@@ -406,3 +411,10 @@ class Predictor:
             for text, probability, similarity in zip(part, *match_texts(member, embeds, part, patches), strict=True):
                 found.append(Match(text.text, probability, similarity, text.truncated_at))
         return tuple(found)
+
+
+def _region(scene: Scene, member: Member, box: tuple[float, ...], cancel: Cancel | None) -> tuple[Tensor, Tensor]:
+    """float[1, P, D] and bool[1, P-1]: a box in fractions as one model sees it, and the patches in it."""
+    patches = patch_mask(box, member.model.config.vision.grid_size)[None].to(member.device)
+    whole = scene.embeds(member, cancel).frames[scene.middle : scene.middle + 1]
+    return member.model.encode_regions(whole, patches, torch.zeros(1, dtype=torch.long, device=member.device)), patches

@@ -125,12 +125,15 @@ class Processor:
         """Ids of `text` alone, without `[CLS]` and `[SEP]`, never cut."""
         return self._backend.encode(text, add_special_tokens=False).ids
 
-    def tokenize(self, text: str, clean: str | None = "caption", field: str = "text") -> TokenizedText:
+    def tokenize(
+        self, text: str, clean: str | None = "caption", field: str = "text", max_tokens: int | None = None
+    ) -> TokenizedText:
         """Check, clean and tokenise one text that a user typed.
 
         Args:
             clean: `caption` or `question` for the official rules, None for the text as it is.
             field: how the text is called in an error.
+            max_tokens: a budget below the processor's own.
 
         Raises:
             TextError: see `validate_text`; also no known word (`text/unknown`).
@@ -143,7 +146,7 @@ class Processor:
         encoding = self._backend.encode(cleaned, add_special_tokens=False)
         if all(index == self.unk_id for index in encoding.ids):
             raise TextError(f"The model knows no word of the {field}. Say it in other words.", "text/unknown")
-        room = self.max_tokens - 2
+        room = min(max_tokens or self.max_tokens, self.max_tokens) - 2
         spans = [
             (origin[start], origin[end - 1] + 1 if piece != "▁" else origin[start])
             for piece, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True)

@@ -80,7 +80,8 @@ class Answers(_Result):
 
     @property
     def best(self) -> str:
-        return self.answers[0].text
+        """The first answer, empty where the model wrote none."""
+        return self.answers[0].text if self.answers else ""
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,7 @@ class ModelInfo(_Result):
         parameters: number of weights of all models in the suite.
         num_frames: frames of a clip that are looked at by default.
         num_layers: fusion layers, the choice of `layer` in `Predictor.explain`.
+        num_heads: attention heads of a fusion layer, the choice of `head` there.
         thresholds: match probabilities (absent, present): below the first a phrase is absent, from the second on found.
         note: what the model knows and does not, for the user.
     """
@@ -195,5 +197,6 @@ class ModelInfo(_Result):
     grid_size: int
     num_frames: int
     num_layers: int
+    num_heads: int
     thresholds: tuple[float, float]
     note: str

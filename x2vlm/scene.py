@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from x2vlm.checks import Cancel, check_cancel
+from x2vlm.checks import Cancel, check_cancel, check_number
 from x2vlm.errors import MediaError, ParameterError
 from x2vlm.media import OpenedImage, OpenedVideo, open_image, open_media, sample_frame_indices
 from x2vlm.modeling.video import pool_frames
@@ -80,7 +80,7 @@ class Scene:
 def open_scene(media: Any, num_frames: int, frame_indices: Sequence[int] | None, cancel: Cancel | None) -> Scene:
     """Opens a path, bytes, PIL picture, array, list of frames, or what `x2vlm.media` opened. See `Predictor.encode`."""
     if isinstance(media, (list, tuple)):
-        media = _clip_of(media, num_frames, frame_indices)
+        media = _clip_of(media, num_frames, frame_indices, cancel)
     elif not isinstance(media, (OpenedImage, OpenedVideo)):
         media = open_media(media, num_frames, indices=frame_indices, cancel=cancel)
     if isinstance(media, OpenedImage):
@@ -88,19 +88,25 @@ def open_scene(media: Any, num_frames: int, frame_indices: Sequence[int] | None,
     return Scene("video", media.frames, media.indices, media.times, media.duration, media.notes)
 
 
-def _clip_of(pictures: Sequence[Any], num_frames: int, frame_indices: Sequence[int] | None) -> OpenedVideo:
-    """Pictures in a list as a clip of one frame a second."""
+def _clip_of(
+    pictures: Sequence[Any], num_frames: int, frame_indices: Sequence[int] | None, cancel: Cancel | None
+) -> OpenedVideo:
+    """Pictures in a list as a clip of one frame a second; only those that are chosen are opened."""
     if not pictures:
         raise MediaError("The clip has no frames. Give at least one picture.", "video/empty")
-    frames = [open_image(picture).pixels for picture in pictures]
+    count = len(pictures)
+    numbers = sample_frame_indices(count, num_frames) if frame_indices is None else frame_indices
+    chosen = tuple(check_number("A frame number", number, 0, count - 1) for number in numbers)
+    if not chosen:
+        raise ParameterError("frame_indices is empty. Give at least one frame number.", "param/range")
+    opened = {}
+    for number in dict.fromkeys(chosen):
+        check_cancel(cancel)
+        opened[number] = open_image(pictures[number], cancel=cancel).pixels
+    frames = tuple(opened[number] for number in chosen)
     if any(frame.size != frames[0].size for frame in frames):
         raise MediaError("The frames of a clip must have one size. Resize them first.", "video/format")
-    chosen = list(frame_indices) if frame_indices is not None else sample_frame_indices(len(frames), num_frames)
-    if not all(0 <= index < len(frames) for index in chosen):
-        raise ParameterError(f"Frame numbers must be from 0 to {len(frames) - 1}.", "param/range")
-    times = tuple(float(index) for index in chosen)
-    seen = tuple(frames[index] for index in chosen)
-    return OpenedVideo(seen, tuple(chosen), times, float(len(frames)), len(frames), 1.0, frames[0].size)
+    return OpenedVideo(frames, chosen, tuple(map(float, chosen)), float(count), count, 1.0, frames[0].size)
 
 
 @torch.no_grad()

@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from x2vlm import hub
 from x2vlm.checkpoint import load_model
-from x2vlm.checkpoint.tokenizer import find_tokenizer
+from x2vlm.checkpoint.tokenizer import find_tokenizer, missing_note
 from x2vlm.checks import check_choice, check_number
-from x2vlm.errors import CheckpointError, ConfigError, ParameterError, TextError
+from x2vlm.config import Few, Rate, read_values
+from x2vlm.errors import CheckpointError, ConfigError, ParameterError, TextError, X2VLMError
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import Processor, validate_text
 from x2vlm.results import ModelInfo
@@ -56,13 +58,13 @@ class Settings:
     """
 
     prompt: str = "a picture of"
-    max_tokens: int = 40
-    min_length: int = 5
-    no_repeat_ngram_size: int = 3
-    absent: float = 0.2
-    present: float = 0.5
+    max_tokens: Annotated[int, (3, 65_536)] = 40
+    min_length: Few = 5
+    no_repeat_ngram_size: Few = 3
+    absent: Rate = 0.2
+    present: Rate = 0.5
     answers: tuple[str, ...] = ()
-    explain_layer: int | None = None
+    explain_layer: Few | None = None
     note: str = ""
 
     @classmethod
@@ -89,12 +91,14 @@ class Settings:
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """`thresholds: {"absent": ..., "present": ...}` may stand for the two numbers. Raises as `read`."""
         values = dict(values)
-        values |= values.pop("thresholds", {})
-        known = [field.name for field in dataclasses.fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise ConfigError(f"Unknown key {unknown[0]!r} in {SETTINGS_FILE}. Known: {', '.join(known)}.", "config/key")
-        settings = cls(**{**values, "answers": tuple(values.get("answers", ()))})
-        check_thresholds((settings.absent, settings.present))
+        thresholds = values.pop("thresholds", {})
+        if not isinstance(thresholds, Mapping):
+            raise ConfigError(
+                f"thresholds in {SETTINGS_FILE} must be a block with the keys absent and present.", "config/value"
+            )
+        settings = read_values(cls, {**values, **thresholds}, SETTINGS_FILE)
+        if settings.absent > settings.present:
+            raise ConfigError(f"absent in {SETTINGS_FILE} is above present. Exchange them.", "config/value")
         return settings
 
 
@@ -122,6 +126,14 @@ class Member:
     processor: Processor
     settings: Settings
 
+    def __post_init__(self):
+        layer, layers = self.settings.explain_layer, self.model.config.fusion.num_layers
+        if layer is not None and layer >= layers:
+            raise ConfigError(
+                f"explain_layer in {SETTINGS_FILE} is {layer}; this model's fusion layers are 0 to {layers - 1}.",
+                "config/value",
+            )
+
     @property
     def device(self) -> torch.device:
         return self.model.text_encoder.embeddings.words.weight.device
@@ -130,30 +142,75 @@ class Member:
     def dtype(self) -> torch.dtype:
         return self.model.text_encoder.embeddings.words.weight.dtype
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The list that questions are ranked over, empty where there is none; of a closed list all its labels.
+
+        Raises:
+            ConfigError: the labels of a closed list are not known (`config/value`).
+        """
+        config, listed = self.model.config, self.settings.answers
+        if "answer_decoder" not in config.heads and len(listed) != config.num_labels:
+            raise ConfigError(
+                f"This model chooses from {config.num_labels} labels and {SETTINGS_FILE} names {len(listed)}. "
+                f"Put all of them, in order, into {SETTINGS_FILE} as `answers`.",
+                "config/value",
+            )
+        return listed
+
+    def answer_tensors(self, answers: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """ids, mask int64[A, T], kept for the lists used last.
+
+        Raises:
+            TextError: an answer that cannot be read, or not whole (`text/*`).
+        """
+        for answer in answers:
+            validate_text(answer, "answer")
+        return self._kept_tensors(answers)
+
     @functools.cached_property
-    def answer_tensors(self):
-        """Answers (tuple of str) -> ids, mask int64[A, T], kept for the lists used last."""
+    def _kept_tensors(self):
         return functools.lru_cache(maxsize=8)(self._answer_tensors)
 
     def _answer_tensors(self, answers: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        for answer in answers:
-            validate_text(answer, "answer")
-        ids, mask = self.processor.text(answers, max_tokens=512)
-        if ids.shape[1] > self.model.config.decoder.max_positions:
-            raise TextError(
-                f"An answer exceeds the {self.model.config.decoder.max_positions} tokens that the model reads. Shorten it.",
-                "text/long",
-            )
+        room = self.model.config.decoder.max_positions
+        ids, mask = self.processor.text(answers, max_tokens=room + 1)  # one more than it reads shows what is too long
+        if ids.shape[1] > room:
+            raise TextError(f"An answer exceeds the {room} tokens that the model reads. Shorten it.", "text/long")
         if int(mask.sum(1).min()) < 3:
             raise TextError("An answer has no words in it. Write it in letters or digits.", "text/empty")
         return ids.to(self.device), mask.to(self.device)
 
 
+@contextmanager
+def gpu_memory() -> Iterator[None]:
+    """What runs inside, or is decorated with `@gpu_memory()`, may need more memory than the GPU has.
+
+    Raises:
+        X2VLMError: it did (`device/memory`).
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise X2VLMError(
+            "The GPU has too little free memory. Use dtype bfloat16, a smaller model, or the device cpu.", "device/memory"
+        ) from None
+
+
+@gpu_memory()
 def load_member(name_or_path: str | Path, device: torch.device, dtype: torch.dtype, progress: hub.Progress | None) -> Member:
-    """A checkpoint with its tokenizer and settings, ready for a Predictor. Raises as `x2vlm.checkpoint.load_model`."""
+    """A checkpoint with its tokenizer and settings, ready for a Predictor.
+
+    Raises:
+        CheckpointError: see `x2vlm.checkpoint.load_model`; no tokenizer (`ckpt/source`). ConfigError: bad settings.
+        X2VLMError: it does not fit on the device (`device/memory`).
+    """
     loaded = load_model(name_or_path, progress=progress)
     settings = Settings.read(loaded.path.parent)
     tokenizer = find_tokenizer(loaded.config, loaded.tokenizer_dir)
+    if tokenizer is None:
+        note = missing_note(loaded.config)
+        raise CheckpointError(f"{note[0].upper()}{note[1:]}.", "ckpt/source")
     processor = Processor(loaded.config, tokenizer, settings.max_tokens)
     return Member(Path(str(name_or_path)).name, loaded.sha256[:12], prepare(loaded.model, device, dtype), processor, settings)
 
@@ -203,6 +260,7 @@ def describe_suite(members: Sequence[Member]) -> ModelInfo:
         grid_size=config.vision.grid_size,
         num_frames=config.num_frames or DEFAULT_FRAMES,
         num_layers=config.fusion.num_layers,
+        num_heads=config.fusion.num_heads,
         thresholds=(first.settings.absent, first.settings.present),
         note=first.settings.note,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from x2vlm import explain
+from x2vlm.errors import ParameterError
 from x2vlm.processing import TokenizedText
 from x2vlm.results import Word
 from x2vlm.suite import Member
@@ -70,7 +71,9 @@ def answer_target(member: Member, question: str, answer: str) -> ExplainedText:
             scores = decoder.head(hidden).float().log_softmax(-1)
             return scores.gather(2, answer_ids[:, 1:, None]).sum((1, 2))
     else:
-        label = member.settings.answers.index(answer)
+        if answer not in member.answers:
+            raise ParameterError("The answer is none of this model's own labels. Give one of them, or none.", "param/range")
+        label = member.answers.index(answer)
 
         def log_probability(fused: Tensor) -> Tensor:
             return model.classification_head(fused[:, 0]).float().log_softmax(-1)[:, label]
@@ -85,9 +88,9 @@ def caption_target(member: Member, caption: str) -> ExplainedText:
     A word's map is that of its tokens' `[MASK]`s; the score is the geometric mean of the tokens' probabilities.
     """
     model, processor = member.model, member.processor
-    tokens = processor.tokenize(caption, None, "caption")
     prompt = [processor.cls_id, *processor.pieces(member.settings.prompt)]
-    pieces = tokens.ids[1:-1][: model.config.text.max_tokens - len(prompt) - 2]
+    tokens = processor.tokenize(caption, None, "caption", model.config.text.max_tokens - len(prompt))
+    pieces = tokens.ids[1:-1]
     ids, sees, positions = (t.to(member.device) for t in explain.left_to_right_layout(prompt, pieces, processor.mask_id))
     wanted = torch.tensor([pieces], device=member.device)
     masks = torch.arange(ids.shape[1] - len(pieces), ids.shape[1], device=member.device)[None]
@@ -102,7 +105,7 @@ def caption_target(member: Member, caption: str) -> ExplainedText:
         sees,
         lambda fused: log_probabilities(fused).sum(-1),
         lambda fused: float(log_probabilities(fused).mean().exp()),
-        tokens.word_index[1 : 1 + len(pieces)],
+        tokens.word_index[1:-1],
     )
 
 

@@ -246,11 +246,11 @@ def test_deletion_check_tells_a_map_that_matters(tiny_config, tiny_processor, sc
     predictor = Predictor.from_model(build_model(tiny_config), tiny_processor, Settings(max_tokens=20))
     model = predictor._member("match").model
 
-    def encode_visual(visual):  # brightness of patch 5 is the pooled token
+    def encode_image(visual):  # brightness of patch 5 is the pooled token
         patches = visual.unfold(-2, 16, 16).unfold(-2, 16, 16).mean((-1, -2)).flatten(-2)
         return torch.where(patches[:, 0, 5, None, None] == 0, 0.0, 1.0).expand(-1, 17, 32)
 
-    model.encode_visual = encode_visual
+    model.encode_image = encode_image
     model.fuse = lambda text, mask, image, context_mask=None: image[:, :1]
     model.match_logits = lambda fused: torch.stack([-fused[:, 0, 0], fused[:, 0, 0]], -1)
     explanation = predictor.explain(scene, "a red car", method="random")

@@ -14,14 +14,17 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import without_heads
-from x2vlm import hub
+from tests.conftest import SPECIALS, without_heads
+from x2vlm import hub, suite
 from x2vlm.boxes import box_iou, cxcywh_to_xyxy
 from x2vlm.build import build_model
 from x2vlm.captions import caption_score, is_repetitive
-from x2vlm.errors import Cancelled, CheckpointError, ConfigError, MediaError, ParameterError
+from x2vlm.errors import Cancelled, CheckpointError, ConfigError, MediaError, ParameterError, TextError, X2VLMError
+from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.predictor import Predictor
 from x2vlm.processing import Processor
+from x2vlm.results import Answers
+from x2vlm.scene import open_scene
 from x2vlm.suite import Settings
 
 PHRASES = ["a red car", "dog", "the man sitting next to a small blue bus"]
@@ -178,6 +181,8 @@ def test_captions(tiny_predictor, photo):
         assert caption.match == pytest.approx(tiny_predictor.match(scene, caption.text)[0].probability, abs=1e-5)
     assert not any("[SEP]" in c.tokens[:5] for c in tiny_predictor.caption(scene, num_captions=3, max_new_tokens=10))
     assert {c.finished for c in tiny_predictor.caption(scene, max_new_tokens=1)} == {False}
+    whole = {"num_beams": 3.0, "num_captions": np.int64(3), "min_length": 2.0, "max_new_tokens": 6.0}
+    assert len(tiny_predictor.caption(scene, **whole)) == 3
 
 
 def test_sampling_has_a_seed_and_leaves_the_global_one(tiny_predictor, photo):
@@ -197,6 +202,8 @@ def test_prefix_begins_the_caption(tiny_predictor, photo):
     assert caption.text.startswith("a red")
     assert caption.words[0].probability is None and caption.words[-1].probability is not None
     assert len(caption.tokens) <= 6
+    with pytest.raises(TextError, match="text/long"):
+        tiny_predictor.caption(photo, prefix="a red " * 10)
 
 
 @pytest.mark.parametrize(
@@ -227,6 +234,7 @@ def test_answers(tiny_predictor, photo):
         tiny_predictor.answer(scene, "who?", choices=[])
     with pytest.raises(ParameterError):
         tiny_predictor.answer(scene, "who?", mode="guess")
+    assert Answers("who?", (), "generate").best == ""
 
 
 def test_answer_list_is_tokenised_once(tiny_predictor, photo, tiny_processor, monkeypatch):
@@ -257,6 +265,14 @@ def test_labels_of_a_closed_list(tiny_config, tiny_processor, photo):
     for change in ({"choices": ["yes", "no"]}, {"mode": "generate"}):
         with pytest.raises(ParameterError):
             predictor.answer(photo, "is there a dog?", **change)
+    with pytest.raises(ParameterError, match="own labels"):
+        predictor.explain(photo, "is there a dog?", target="answer", answer="cat")
+    nameless = Predictor.from_model(build_model(config), tiny_processor)
+    for change in ({}, {"choices": ["yes", "no"]}, {"mode": "rank"}, {"mode": "generate"}):
+        with pytest.raises(ConfigError, match=r"3 labels .* `answers`"):
+            nameless.answer(photo, "is there a dog?", **change)
+    with pytest.raises(ConfigError, match="`answers`"):
+        nameless.explain(photo, "is there a dog?", target="answer", answer="yes")
 
 
 def test_masks_are_filled(tiny_predictor, photo):
@@ -280,7 +296,16 @@ def test_regions(tiny_predictor, photo):
     assert [m.probability for m in part.matches] == sorted((m.probability for m in part.matches), reverse=True)
     assert {m.probability for m in part.matches} != {m.probability for m in whole.matches}
     assert part.captions[0].match is not None
-    for bad in ((1, 2, 3), (50, 0, 40, 30), (200, 0, 300, 30), (0, 0, float("nan"), 3), "abcd", None, (5, 5, 5, 5)):
+    for bad in (
+        (1, 2, 3),
+        (0, 0, 10**400, 9),
+        (50, 0, 40, 30),
+        (200, 0, 300, 30),
+        (0, 0, float("nan"), 3),
+        "abcd",
+        None,
+        (5, 5, 5, 5),
+    ):
         with pytest.raises(ParameterError, match="box/invalid"):
             tiny_predictor.describe_region(scene, bad)
 
@@ -300,13 +325,42 @@ def test_clips(tiny_predictor, clip):
     assert tiny_predictor.ground(scene, "a red car")[0].frame == 2
     chosen = tiny_predictor.encode(clip, frame_indices=[5, 1])
     assert chosen.indices == (5, 1) and len(tiny_predictor.encode(clip, num_frames=2).frames) == 2
-    for change in ({"frame_indices": [9]}, {"num_frames": 0}, {"num_frames": 1.5}):
-        with pytest.raises(ParameterError):
+    for change in ({"frame_indices": [9]}, {"frame_indices": []}, {"num_frames": 0}, {"num_frames": 1.5}):
+        with pytest.raises(ParameterError, match="param/range"):
             tiny_predictor.encode(clip, **change)
     with pytest.raises(ParameterError):
         tiny_predictor.ground(scene, "dog", frame=4)
     with pytest.raises(MediaError):
         tiny_predictor.encode([])
+
+
+def test_only_chosen_pictures_of_a_list_are_opened(tiny_predictor, clip, photo):
+    damaged = [b"no picture", clip[1], b"no picture", photo]
+    assert tiny_predictor.encode(damaged, frame_indices=[1, 1]).frames == (clip[1], clip[1])
+    with pytest.raises(MediaError, match="image/"):
+        tiny_predictor.encode(damaged, frame_indices=[0])
+    with pytest.raises(MediaError, match="one size"):
+        tiny_predictor.encode(damaged, frame_indices=[1, 3])
+    flag = threading.Event()
+    flag.set()
+    with pytest.raises(Cancelled):
+        open_scene([photo], 1, None, flag)
+
+
+def test_many_frames_are_seen_a_few_at_a_time(tiny_predictor, tiny_model, clip, monkeypatch):
+    scene = tiny_predictor.encode(clip, num_frames=20)
+    explanation = tiny_predictor.explain(scene, "a red car")
+    whole = tiny_predictor.match(scene, "a red car")[0].probability
+    texts, frames, fuse, forward = [], [], X2VLM.fuse, type(tiny_model.vision).forward
+    monkeypatch.setattr(X2VLM, "fuse", lambda self, *args: texts.append(len(args[0])) or fuse(self, *args))
+    monkeypatch.setattr(type(tiny_model.vision), "forward", lambda self, x: frames.append(len(x)) or forward(self, x))
+    assert len(tiny_predictor.match_over_time(scene, "a red car")) == 20
+    picture = tiny_predictor.match(clip[0], "a red car")[0].probability
+    for media, draws, expected in ((scene, 2, whole), (clip[0], 19, picture)):
+        check = tiny_predictor.deletion_check(media, explanation, steps=1, draws=draws)
+        for curve in (check.by_heat, check.by_chance):  # at first nothing is grey, at last everything
+            assert curve[0] == pytest.approx(expected, abs=1e-5) and curve[-1] == pytest.approx(check.by_heat[-1], abs=1e-5)
+    assert max(texts) <= 16 and max(frames) <= 8
 
 
 def test_clip_is_what_the_model_makes_of_it(tiny_predictor, tiny_model, tiny_processor, clip):
@@ -382,6 +436,58 @@ def test_suite_of_one_checkpoint_a_task(tiny_folder, tiny_config, tiny_tokenizer
             Predictor.from_pretrained(bad)
 
 
+def test_models_of_a_suite_keep_their_vocabularies(tiny_model, tiny_config, tiny_tokenizer, tiny_processor, photo):
+    from transformers import BertTokenizerFast
+
+    words = [*SPECIALS, *sorted(set(tiny_tokenizer.vocab) - set(SPECIALS), reverse=True), "zebra"]
+    other = BertTokenizerFast(vocab={word: index for index, word in enumerate(words)})
+    text = dataclasses.replace(tiny_config.text, vocab_size=len(words))
+    boxes = build_model(tiny_config.replace(heads=("box", "masked_lm"), text=text))
+    judge = Predictor.from_model(tiny_model, tiny_processor)
+    members = [
+        *Predictor.from_model(boxes, Processor(boxes.config, other, 20), name="boxes")._serving.values(),
+        *judge._serving.values(),
+    ]
+    suite = Predictor(members, {"ground": members[0], "describe_region": members[0]})
+    for phrase in (*PHRASES, "a man on the grass"):
+        expected = judge.match(photo, phrase)[0].probability
+        assert suite.ground(photo, phrase)[0].match == pytest.approx(expected, abs=1e-5)
+    box = (10, 10, 80, 60)
+    region = suite.describe_region(photo, box, phrases=PHRASES, max_new_tokens=3)
+    wanted = {m.text: m.probability for m in judge.describe_region(photo, box, phrases=PHRASES, max_new_tokens=3).matches}
+    assert {m.text: m.probability for m in region.matches} == pytest.approx(wanted, abs=1e-5)
+    alone = Predictor([members[0]])
+    assert alone.describe_region(photo, box, max_new_tokens=3).captions[0].match is None
+    with pytest.raises(CheckpointError, match="ckpt/keys"):
+        alone.describe_region(photo, box, phrases=PHRASES)
+
+
+def test_a_model_without_its_tokenizer_is_refused(tiny_model, tmp_path):
+    from x2vlm.checkpoint import save_model
+
+    folder = save_model(tiny_model, tmp_path / "mute", None)
+    with pytest.raises(CheckpointError, match=r"^No tokenizer was found.*\. \[ckpt/source\]$"):
+        Predictor.from_pretrained(folder)
+
+
+def test_a_full_gpu_is_told(tiny_predictor, tiny_folder, photo, monkeypatch):
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    scene = tiny_predictor.encode(photo)
+    monkeypatch.setattr(X2VLM, "encode_text", full)
+    monkeypatch.setattr(X2VLM, "encode_image", full)
+    monkeypatch.setattr(suite, "prepare", full)
+    for call in (
+        lambda: Predictor.from_pretrained(tiny_folder),
+        lambda: tiny_predictor.encode(photo),
+        lambda: tiny_predictor.ground(scene, "dog"),
+        lambda: tiny_predictor.describe_region(scene, (0, 0, 9, 9), phrases="dog"),
+    ):
+        with pytest.raises(X2VLMError, match=r"bfloat16.*device/memory"):
+            call()
+
+
 def test_folder_round_trip(tiny_folder, tiny_predictor, photo):
     loaded = Predictor.from_pretrained(str(tiny_folder))
     assert loaded.info.name == "tiny" and len(loaded.info.hash) == 12 and loaded.info.note == "knows nothing"
@@ -439,7 +545,7 @@ def test_cancel_stops_between_stages(tiny_predictor, photo):
     [
         {name: value}
         for name in ("num_beams", "num_captions", "max_new_tokens", "top_p", "temperature", "seed", "min_length")
-        for value in (-1, 1e9, 1e308, "nan", float("nan"), True)
+        for value in (-1, 1e9, 1e308, 10**400, "nan", float("nan"), float("inf"), True)
     ]
     + [{"num_beams": 0}, {"num_beams": 1.5}, {"num_beams": None}, {"top_p": 0}, {"temperature": 0}],
 )
@@ -450,7 +556,7 @@ def test_numbers_outside_their_range_are_refused(tiny_predictor, photo, options)
         tiny_predictor.caption(photo, **options)
 
 
-def test_bad_devices_and_settings(tiny_folder, tmp_path):
+def test_bad_devices_and_settings(tiny_folder, tiny_model, tiny_processor, tmp_path):
     for change in ({"device": "toaster"}, {"device": "cuda:77"}, {"dtype": "int8"}):
         with pytest.raises(ParameterError, match="param/range"):
             Predictor.from_pretrained(tiny_folder, **change)
@@ -460,9 +566,19 @@ def test_bad_devices_and_settings(tiny_folder, tmp_path):
     (tmp_path / "predictor.json").write_text("[1]")
     with pytest.raises(ConfigError, match="config/syntax"):
         Settings.read(tmp_path)
-    for values, error in (({"colour": 1}, "config/key"), ({"thresholds": {"absent": 2}}, "param/range")):
-        with pytest.raises((ConfigError, ParameterError), match=error):
+    for values, error in (
+        ({"colour": 1}, "config/key"),
+        ({"thresholds": {"absent": 2}}, r"absent .* is 2; it must be a number from 0 to 1"),
+        ({"thresholds": [0.2, 0.5]}, "thresholds .* absent and present"),
+        ({"absent": 0.6, "present": 0.5}, "absent .* above present"),
+        ({"max_tokens": "40"}, "max_tokens .* whole number"),
+        ({"answers": "yes"}, "answers .* list, every entry text"),
+        ({"explain_layer": 1.5}, "explain_layer .* whole number .* or null"),
+    ):
+        with pytest.raises(ConfigError, match=error):
             Settings.from_dict(values)
+    with pytest.raises(ConfigError, match="fusion layers are 0 to 2"):
+        Predictor.from_model(tiny_model, tiny_processor, Settings(explain_layer=3))
     with pytest.raises(CheckpointError, match="ckpt/source"):
         Predictor.from_pretrained("no such model")
 
