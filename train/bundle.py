@@ -75,8 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = calibrate(loaded.model, processor, options.scenes)
         card = Path(options.out) / "README.md"
         kept = card.read_text(encoding="utf-8") if card.is_file() else None
-        out = save_model(loaded.model, options.out, processor.tokenizer, kept, torch.float16)
-        settings.write(out)
+        out = save_model(loaded.model, options.out, processor.tokenizer, kept, torch.float16, settings)
     except X2VLMError as error:
         print(error, file=sys.stderr)
         return 2

@@ -135,13 +135,16 @@ def _open(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 def _models(named: list[str] | None) -> str | dict[str, str]:
     """`--model NAME`, or `--model TASK=NAME` several times."""
+    from x2vlm.suite import TASKS
+
     if not named:
         return "mini"
-    if len(named) == 1 and "=" not in named[0]:
-        return named[0]
-    if not all("=" in item for item in named):
-        raise ParameterError("Give one --model, or several in the form TASK=NAME.", "param/range")
-    return dict(item.split("=", 1) for item in named)
+    pairs = [item.partition("=") for item in named]
+    if all(sign and task in TASKS for task, sign, _ in pairs):
+        return {task: name for task, _, name in pairs}
+    if len(named) > 1:
+        raise ParameterError(f"Give one --model, or several TASK=NAME. Tasks: {', '.join(TASKS)}.", "param/range")
+    return named[0]  # a path may hold a =
 
 
 def _caption(arguments: argparse.Namespace) -> None:
@@ -216,7 +219,7 @@ def _explain(arguments: argparse.Namespace) -> None:
         result["deletion_check"] = check.to_dict()
         lines.append(f"faithfulness {check.faithfulness:+.3f} (above 0: the map finds what matters)")
     if out:
-        _save(out, lambda path: _write_maps(path, out.suffix, explanation, scene, predictor.info))
+        _save(out, lambda path: _write_maps(path, out.suffix.lower(), explanation, scene, predictor.info))
     _answer(arguments, predictor, scene, result, [*lines, *_cut(explanation)])
 
 
@@ -265,6 +268,8 @@ def _convert(arguments: argparse.Namespace) -> None:
         num_frames=arguments.num_frames,
         dtype=getattr(torch, arguments.dtype) if arguments.dtype else None,
     )
+    for note in report.notes:
+        _say(f"note: {note}")
     if arguments.json:
         _print_json(report.to_dict())
     else:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
+from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import WeakFileLock
 
 from x2vlm.errors import CheckpointError
@@ -29,6 +30,7 @@ BASE_URL = "https://lf-robot-opensource.bytetos.com/obj/lab-robot-public/x2vlm_c
 TIMEOUT_SECONDS = 30
 ATTEMPTS = 3
 CHUNK_BYTES = 1 << 20
+WEIGHT_SUFFIXES = (".th", ".pt", ".pth", ".bin", ".tar", ".safetensors")
 Progress = Callable[[int, int], None]
 """Called with (bytes here, bytes in all)."""
 
@@ -115,6 +117,12 @@ def resolve(path_or_name: str | Path, progress: Progress | None = None) -> Path:
             "Addresses are not opened. Download the file yourself and give its path, or give one of the known names.",
             "ckpt/source",
         )
+    try:
+        path = Path(path_or_name).expanduser()
+        if path.is_file() or path.is_dir():
+            return path
+    except (OSError, RuntimeError):  # no name that the system takes, or the home of nobody
+        raise unknown(text) from None
     if text == MINI:
         if mini := mini_dir():
             return mini
@@ -124,13 +132,8 @@ def resolve(path_or_name: str | Path, progress: Progress | None = None) -> Path:
         )
     if text in KNOWN:
         return download(text, progress)
-    path = Path(path_or_name).expanduser()
-    try:
-        if path.is_file() or path.is_dir():
-            return path
-    except OSError:
-        raise unknown(text) from None
-    if not isinstance(path_or_name, Path) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text) and not path.suffix:
+    repository = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text) and path.suffix.lower() not in WEIGHT_SUFFIXES
+    if repository and not isinstance(path_or_name, Path):
         return _from_hugging_face(text)
     raise unknown(text)
 
@@ -164,7 +167,7 @@ def download(name: str, progress: Progress | None = None) -> Path:
         return target
     if not known.downloadable:
         raise CheckpointError(
-            f"{name} has no direct link. Get {known.file} from its authors' page and put it at {_shown_place(known)}.",
+            f"{name} has no direct link. Get {known.file} from its authors' page and put it at {shown_place(known.file)}.",
             "ckpt/download",
         )
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
@@ -176,7 +179,7 @@ def download(name: str, progress: Progress | None = None) -> Path:
                 _fetch(name, known, target, progress or (lambda done, total: None))
     except OSError:
         raise CheckpointError(
-            f"{known.file} cannot be written to {_shown_place(known)}. Free some room or set HF_HOME to another disk.",
+            f"{known.file} cannot be written to {shown_place(known.file)}. Free some room or set HF_HOME to another disk.",
             "ckpt/disk",
         ) from None
     return target
@@ -189,12 +192,15 @@ def _fetch(name: str, known: KnownCheckpoint, target: Path, progress: Progress) 
             total = _receive(known, partial, progress)
             break
         except urllib.error.HTTPError as error:
-            if error.code == 416:  # nothing after what we have: the partial file is not of this download
-                partial.unlink(missing_ok=True)
+            if error.code == 416:  # nothing comes after what we have: it is the whole file, or not of this download
+                total = _size(partial)
+                if error.headers.get("Content-Range") == f"bytes */{total}":
+                    break
+                _drop(partial)
             elif error.code < 500:
                 raise CheckpointError(
                     f"The server has no {known.file} (answer {error.code}). Get it from its authors' page and put it at "
-                    f"{_shown_place(known)}.",
+                    f"{shown_place(known.file)}.",
                     "ckpt/download",
                 ) from None
         except _NETWORK_ERRORS:
@@ -202,12 +208,27 @@ def _fetch(name: str, known: KnownCheckpoint, target: Path, progress: Progress) 
         if attempt == ATTEMPTS - 1:
             raise _offline(name, known)
     if (known.size or total) != total:
-        partial.unlink(missing_ok=True)
+        _drop(partial)
         raise CheckpointError(f"{known.file} has {total:,} bytes on the server, not {known.size:,}.", "ckpt/download")
     if known.sha256 and sha256_of(partial) != known.sha256:
-        partial.unlink(missing_ok=True)
+        _drop(partial)
         raise CheckpointError(f"{known.file} arrived damaged (wrong checksum). Download it again.", "ckpt/download")
     os.replace(partial, target)
+    _drop(partial)
+
+
+def _size(partial: Path) -> int:
+    return partial.stat().st_size if partial.is_file() else 0
+
+
+def _version(partial: Path) -> Path:
+    """The file that says which version of the server's file a partial one is of."""
+    return partial.with_suffix(".version")
+
+
+def _drop(partial: Path) -> None:
+    partial.unlink(missing_ok=True)
+    _version(partial).unlink(missing_ok=True)
 
 
 class _Cut(Exception):
@@ -218,35 +239,45 @@ _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutErro
 
 
 def _receive(known: KnownCheckpoint, partial: Path, progress: Progress) -> int:
-    """Appends what is missing to the partial file and returns the full size."""
-    have = partial.stat().st_size if partial.is_file() else 0
+    """Appends what is missing to the partial file, or starts anew if the server's has changed; returns the full size."""
+    have, version = _size(partial), _version(partial)
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    if have and version.is_file() and (validator := version.read_text(encoding="utf-8")):
+        headers["If-Range"] = validator
     address = os.environ.get("X2VLM_CHECKPOINT_URL", BASE_URL).rstrip("/") + "/" + known.file
-    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(address, headers=headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
         if response.headers.get_content_type() == "text/html":
             raise CheckpointError(
                 f"The server sent a web page (a login or an error) in place of {known.file}. Get the file from its authors' "
-                f"page and put it at {_shown_place(known)}.",
+                f"page and put it at {shown_place(known.file)}.",
                 "ckpt/download",
             )
         if response.status != 206:
             have = 0
-        total = have + int(response.headers.get("Content-Length") or 0)
-        if total - have > shutil.disk_usage(partial.parent).free:
+        missing = int(response.headers.get("Content-Length") or 0)  # a server may leave it out and just end
+        total = have + missing if missing else None
+        if missing > shutil.disk_usage(partial.parent).free:
             raise CheckpointError(
-                f"{known.file} needs {total / 2**30:.1f} GiB and the disk has less. Free some room, or set HF_HOME.",
+                f"{known.file} needs {missing / 2**30:.1f} GiB and the disk has less. Free some room, or set HF_HOME.",
                 "ckpt/disk",
             )
-        with partial.open("ab" if have else "wb") as file:
+        if not have:
+            _drop(partial)
+            strong = not response.headers.get("ETag", "W/").startswith("W/")  # a weak one does not vouch for every byte
+            validator = response.headers.get("ETag" if strong else "Last-Modified") or ""
+            version.write_text(validator, encoding="utf-8")
+        with partial.open("ab") as file:
             while chunk := response.read(CHUNK_BYTES):
                 file.write(chunk)
                 have += len(chunk)
-                progress(have, total)
+                if total:
+                    progress(have, total)
             file.flush()
             os.fsync(file.fileno())
-    if have != total:
+    if total and have != total:
         raise _Cut
-    return total
+    return have
 
 
 def _from_hugging_face(name: str) -> Path:
@@ -262,7 +293,7 @@ def _from_hugging_face(name: str) -> Path:
     ]
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
-    except (huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.LocalEntryNotFoundError, OSError, ValueError):
+    except (HTTPError, OSError, ValueError, RuntimeError):  # RuntimeError: hf_xet's, which fetches the large files
         raise CheckpointError(
             f"{name} is neither here nor reachable on the Hugging Face Hub. Check the name and the connection, or give a path.",
             "ckpt/source",
@@ -278,11 +309,11 @@ def sha256_of(path: Path) -> str:
 def _offline(name: str, known: KnownCheckpoint) -> CheckpointError:
     return CheckpointError(
         f"{name} is not on this machine and cannot be downloaded now (no connection, or it was cut; what has arrived is kept). "
-        f"Try again, or put the file {known.file} at {_shown_place(known)}.",
+        f"Try again, or put the file {known.file} at {shown_place(known.file)}.",
         "ckpt/download",
     )
 
 
-def _shown_place(known: KnownCheckpoint) -> str:
-    """Where a file belongs, without naming the machine's folders."""
-    return f"{'$HF_HOME' if os.environ.get('HF_HOME') else '~/.cache/huggingface'}/x2vlm/{known.file}"
+def shown_place(file: str) -> str:
+    """Where a file of the cache belongs, without naming the machine's folders."""
+    return f"{'$HF_HOME' if os.environ.get('HF_HOME') else '~/.cache/huggingface'}/x2vlm/{file}"

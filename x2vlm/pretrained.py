@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from huggingface_hub import HfApi, ModelHubMixin
+
+if TYPE_CHECKING:
+    from x2vlm.suite import Settings
 
 
 class Pretrained(ModelHubMixin, library_name="x2vlm", paper_url="https://arxiv.org/abs/2211.12402"):
@@ -30,18 +33,25 @@ class Pretrained(ModelHubMixin, library_name="x2vlm", paper_url="https://arxiv.o
         return model if isinstance(model, cls) else cls(model).eval()
 
     def save_pretrained(
-        self, save_directory: str | Path, *, tokenizer=None, card: str | None = None, dtype: torch.dtype | None = None
+        self,
+        save_directory: str | Path,
+        *,
+        tokenizer=None,
+        card: str | None = None,
+        dtype: torch.dtype | None = None,
+        settings: Settings | None = None,
     ) -> Path:
-        """Writes config.json, model.safetensors, README.md and tokenizer files; see `x2vlm.checkpoint.save_model`."""
+        """Writes config.json, model.safetensors, README.md, tokenizer and settings; see `x2vlm.checkpoint.save_model`."""
         from x2vlm.checkpoint import save_model
 
-        return save_model(getattr(self, "model", self), save_directory, tokenizer, card, dtype)
+        return save_model(getattr(self, "model", self), save_directory, tokenizer, card, dtype, settings)
 
     def push_to_hub(
         self,
         repo_id: str,
         *,
         tokenizer=None,
+        settings: Settings | None = None,
         private: bool | None = None,
         token: str | None = None,
         commit_message: str = "Upload model",
@@ -51,6 +61,7 @@ class Pretrained(ModelHubMixin, library_name="x2vlm", paper_url="https://arxiv.o
 
         Args:
             tokenizer: uploaded with the model; without it the model cannot read text.
+            settings: uploaded as `predictor.json`: answers, thresholds and what else a Predictor must know.
             options: of `huggingface_hub.HfApi.upload_folder`.
 
         Returns:
@@ -59,6 +70,7 @@ class Pretrained(ModelHubMixin, library_name="x2vlm", paper_url="https://arxiv.o
         api = HfApi(token=token)
         repository = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         with TemporaryDirectory() as folder:
-            saved = self.save_pretrained(Path(folder) / repo_id.rpartition("/")[2], tokenizer=tokenizer)
+            target = Path(folder) / repo_id.rpartition("/")[2]
+            saved = self.save_pretrained(target, tokenizer=tokenizer, settings=settings)
             commit = api.upload_folder(repo_id=repository, folder_path=saved, commit_message=commit_message, **options)
         return str(commit)

@@ -28,6 +28,11 @@ MAX_CHARACTERS = 10_000
 """A longer text is refused before any tokenising."""
 
 _PUNCTUATION = r"[,.'!?\"()*#:;~/-]"
+_SPECIAL_TOKENS = (
+    {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]", "pad_token": "[PAD]", "unk_token": "[UNK]"},
+    {"cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>", "pad_token": "<pad>", "unk_token": "<unk>"},
+)
+"""Of BERT's and XLM-R's vocabularies."""
 _UNSPACED_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
 
@@ -89,7 +94,7 @@ class Processor:
         """Read `tokenizer.json` (or `vocab.txt`, `sentencepiece.bpe.model`) from a folder.
 
         Raises:
-            CheckpointError: no tokenizer there (`ckpt/source`), or not this model's (`ckpt/shape`).
+            CheckpointError: see `load_tokenizer`; also a tokenizer that is not this model's (`ckpt/shape`).
         """
         return cls(config, load_tokenizer(directory), max_tokens)
 
@@ -193,7 +198,8 @@ def load_tokenizer(directory: str | Path):
     """The fast tokenizer in a folder, whatever of the three known files is there.
 
     Raises:
-        CheckpointError: none of them is (`ckpt/source`), or it knows no `[CLS]` or `[MASK]` (`ckpt/keys`).
+        CheckpointError: none of them is (`ckpt/source`), it cannot be read (`ckpt/damaged`), or it has no token for the start,
+            the end, a mask or padding (`ckpt/keys`).
     """
     from transformers import BertTokenizerFast, PreTrainedTokenizerFast, XLMRobertaTokenizerFast
 
@@ -208,10 +214,29 @@ def load_tokenizer(directory: str | Path):
         raise CheckpointError(
             f"No tokenizer: the model folder holds none of {', '.join(readers)}. Put one there.", "ckpt/source"
         )
-    tokenizer = readers[found].from_pretrained(str(directory))
-    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or tokenizer.mask_token_id is None:
-        raise CheckpointError(f"{found} names no start, end or mask token. Convert the checkpoint again.", "ckpt/keys")
+    try:
+        tokenizer = readers[found].from_pretrained(str(directory))
+    except Exception:  # tokenizers raises nothing narrower
+        raise unreadable_tokenizer(found) from None
+    vocabulary = tokenizer.get_vocab()
+    special = next((tokens for tokens in _SPECIAL_TOKENS if vocabulary.keys() >= set(tokens.values())), {})
+    # The public files of BERT leave it to the class of the tokenizer which tokens are special.
+    tokenizer.add_special_tokens({role: token for role, token in special.items() if getattr(tokenizer, role) is None})
+    if None in (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id):
+        raise CheckpointError(
+            f"{found} names no start, end, mask or padding token. Put the tokenizer there that belongs to this checkpoint.",
+            "ckpt/keys",
+        )
     return tokenizer
+
+
+def unreadable_tokenizer(file: str) -> CheckpointError:
+    """The error for a tokenizer file that is there and tells nothing."""
+    return CheckpointError(
+        f"{file} cannot be read: it is damaged, or the sentencepiece package that its kind needs is missing. Copy it again, or "
+        "put a tokenizer.json there.",
+        "ckpt/damaged",
+    )
 
 
 def validate_text(text: object, field: str = "text") -> None:

@@ -22,6 +22,7 @@ from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, 
 from x2vlm.errors import CheckpointError, ConfigError
 from x2vlm.modeling.captioning import X2VLMForCaptioning
 from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.suite import Settings
 
 VISION = VisionConfig(image_size=64, hidden_size=32, num_layers=2, num_heads=2, drop_path=0.0)
 TEXT = TextConfig(vocab_size=90, hidden_size=64, num_layers=2, num_heads=1, intermediate_size=96, max_positions=40, dropout=0.0)
@@ -239,11 +240,13 @@ def test_push_to_hub_uploads_a_complete_folder(models, monkeypatch, tiny_tokeniz
             return type("Repository", (), {"repo_id": name})
 
         def upload_folder(self, repo_id, folder_path, commit_message):
-            uploaded.update(repo=repo_id, files=sorted(os.listdir(folder_path)))
+            uploaded.update(repo=repo_id, files=sorted(os.listdir(folder_path)), settings=Settings.read(folder_path))
             return "address"
 
     monkeypatch.setattr("x2vlm.pretrained.HfApi", Api)
-    assert models["pair"].push_to_hub("someone/model", tokenizer=tiny_tokenizer, token="secret") == "address"
+    settings = Settings(answers=("rot", "grün"), present=0.75)
+    pushed = models["pair"].push_to_hub("someone/model", tokenizer=tiny_tokenizer, settings=settings, token="secret")
+    assert pushed == "address" and uploaded["settings"] == settings
     assert uploaded["repo"] == "someone/model" and uploaded["token"] == "secret"
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(uploaded["files"])
 
@@ -372,6 +375,31 @@ def test_a_failed_save_leaves_nothing_and_keeps_what_was_there(models, tmp_path,
                 assert caught.value.code == "ckpt/disk" and str(tmp_path) not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved"]
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
+def test_a_full_disk_is_told(models, tmp_path):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # fails as a full disk does, in safetensors' own writing
+    try:
+        with pytest.raises(CheckpointError, match="room") as caught:
+            save_model(models["pair"], tmp_path / "saved")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.code == "ckpt/disk" and not list(tmp_path.iterdir())
+
+
+def test_conversion_takes_the_settings_along(tiny_folder, tmp_path):
+    convert(tiny_folder, tmp_path / "half", dtype=torch.float16)
+    settings = Settings.read(tmp_path / "half")
+    assert settings == Settings.read(tiny_folder) and settings.max_tokens == 20 and "red" in settings.answers
+    convert(tmp_path / "half" / "model.safetensors", tmp_path / "again", tokenizer=tiny_folder)
+    assert Settings.read(tmp_path / "again") == settings
+    (tmp_path / "half" / "predictor.json").unlink()
+    convert(tmp_path / "half", tmp_path / "bare")
+    assert not (tmp_path / "bare" / "predictor.json").exists()
 
 
 def test_saving_into_a_folder_keeps_other_files(models, tmp_path):

@@ -4,6 +4,7 @@ import unicodedata
 
 import pytest
 import torch
+from huggingface_hub.errors import HTTPError
 
 from tests.x2vlm.test_checkpoint import CONFIGS, write_official
 from x2vlm.build import build_model
@@ -119,3 +120,21 @@ def test_without_any_tokenizer_the_report_says_what_to_add(tmp_path):
     assert "sentencepiece.bpe.model" in str(report)
     with pytest.raises(CheckpointError, match="no tokenizer at"):
         convert(tmp_path / "model.th", tmp_path / "out2", tokenizer=tmp_path / "nothing.txt")
+    (tmp_path / "latin.txt").write_bytes("[PAD]\né\n".encode("latin-1"))
+    with pytest.raises(CheckpointError, match=r"latin\.txt") as caught:
+        convert(tmp_path / "model.th", tmp_path / "out2", tokenizer=tmp_path / "latin.txt")
+    assert caught.value.code == "ckpt/damaged"
+
+
+def test_a_proxy_that_fails_is_no_tokenizer(monkeypatch):
+    import sys
+
+    import transformers
+
+    client = sys.modules[HTTPError.__module__.partition(".")[0]]
+
+    def failing(*_, **__):
+        raise client.ProxyError("407")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", failing)
+    assert find_tokenizer(BASE, None) is None

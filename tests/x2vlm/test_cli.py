@@ -90,15 +90,28 @@ def test_pictures_and_maps_are_saved_whole_or_not_at_all(run, picture, tmp_path)
     with np.load(tmp_path / "heat.npz") as stored:
         np.testing.assert_array_equal(stored["maps"], np.array(explain["maps"], np.float32))
         assert stored["words"].tolist() == ["a", "red", "car"] and str(stored["method"]) == "gradient"
+    assert run("explain", picture, "dog", "--out", str(tmp_path / "heat.npz"))[0] == 0
+    assert run("explain", picture, "dog", "--out", str(tmp_path / "LOUD.NPZ"))[0] == 0
+    assert (tmp_path / "LOUD.NPZ").read_bytes() == (tmp_path / "heat.npz").read_bytes()
     for bad in ("heat.jpg", "none/heat.png"):
         assert run("explain", picture, "a red car", "--out", str(tmp_path / bad))[0] == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["boxes.png", "heat.npz", "heat.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["LOUD.NPZ", "boxes.png", "heat.npz", "heat.png"]
 
 
 def test_suite_on_the_command_line(run, picture, tiny_folder):
     suite = ["--model", f"caption={tiny_folder}", "--model", f"ground={tiny_folder}"]
     assert run("caption", picture, "--max-new-tokens", "3", *suite, model=False)[0] == 0
     assert run("caption", picture, *suite)[0] == 1  # a task and a bare name do not mix
+
+
+def test_a_path_may_hold_an_equals_sign(run, picture, tiny_folder, tmp_path):
+    (tmp_path / "lr=1e-4").mkdir()
+    (tmp_path / "lr=1e-4" / "final").symlink_to(tiny_folder)
+    folder = str(tmp_path / "lr=1e-4" / "final")
+    assert run("match", picture, "dog", "--model", folder, model=False)[0] == 0
+    assert run("match", picture, "dog", "--model", f"match={folder}", model=False)[0] == 0
+    code, _, err = run("match", picture, "dog", "--model", folder, "--model", "sing=mini", model=False)
+    assert code == 1 and "Tasks: caption" in err
 
 
 @pytest.mark.parametrize(
@@ -146,6 +159,16 @@ def test_convert_reports_and_leaves_nothing_half_written(run, tiny_folder, tmp_p
     (tmp_path / "bad.th").write_bytes(b"<html>")
     assert run("convert", str(tmp_path / "bad.th"), str(tmp_path / "out"), model=False)[0] == 3
     assert not (tmp_path / "out").exists()
+
+
+def test_convert_tells_what_is_still_to_do(run, tiny_folder, tmp_path):
+    code, _, err = run("convert", str(tiny_folder / "model.safetensors"), str(tmp_path / "whole"), model=False)
+    assert code == 0 and not err
+    (tmp_path / "model.safetensors").symlink_to(tiny_folder / "model.safetensors")
+    (tmp_path / "config.json").symlink_to(tiny_folder / "config.json")
+    for more in ([], ["--json"]):
+        code, _, err = run("convert", str(tmp_path / "model.safetensors"), str(tmp_path / "out"), *more, model=False)
+        assert code == 0 and "note: no tokenizer was found" in err
 
 
 def test_control_characters_do_not_reach_the_terminal(run, picture):

@@ -1,24 +1,31 @@
-"""Names of checkpoints, and downloads from a local server that cuts, lies and asks for a login."""
+"""Names of checkpoints, and downloads from a local server that cuts, lies, changes its file and asks for a login."""
 
 import dataclasses
 import hashlib
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from x2vlm import hub
+from x2vlm.checkpoint import load_model
 from x2vlm.errors import CheckpointError
 
 NAME = "x2vlm_base_4m"
 FILE = hub.KNOWN[NAME].file
 DATA = bytes(range(256)) * 3000
+CHANGED = DATA[::-1]
 
 
 class Server(BaseHTTPRequestHandler):
     """Serves DATA with ranges; `script` is a list of how to misbehave, one entry a request."""
+
+    etag = '"{}"'
 
     def __init__(self, log, script, *arguments):
         self.log, self.script = log, script
@@ -31,21 +38,27 @@ class Server(BaseHTTPRequestHandler):
         range_ = self.headers.get("Range")
         self.log.append((self.path, range_))
         trouble = self.script.pop(0) if self.script else None
+        content = CHANGED if trouble == "changed" else DATA
         if isinstance(trouble, int):
             return self.send_error(trouble)
         if trouble == "login":
             return self.answer(200, b"<html>Log in</html>", "text/html; charset=utf-8")
-        start = int(range_[6:].rstrip("-")) if range_ and trouble != "no ranges" else 0
-        if start >= len(DATA):
-            return self.send_error(416)
-        body = DATA[start:]
+        headers = {"ETag": self.etag.format(content[0]), "Last-Modified": f"day {content[0]}"}
+        wanted = self.headers.get("If-Range", headers["Last-Modified"])
+        other = wanted.startswith("W/") or wanted not in headers.values()
+        start = int(range_[6:].rstrip("-")) if range_ and trouble != "no ranges" and not other else 0
+        if start >= len(content):
+            return self.answer(416, b"", "text/plain", **{"Content-Range": f"bytes */{len(content)}"})
+        body = content[start:]
+        if trouble != "no length":
+            headers["Content-Length"] = str(len(body))
         sent = body[: len(body) // 3] if trouble == "cut" else body
-        self.answer(206 if start else 200, sent, "application/octet-stream", len(body))
+        self.answer(206 if start else 200, sent, "application/octet-stream", **headers)
 
-    def answer(self, status, body, kind, length=None):
+    def answer(self, status, body, kind, **headers):
         self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(length or len(body)))
+        for name, value in {"Content-Type": kind, **headers}.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
@@ -95,7 +108,7 @@ def test_a_download_goes_on_in_a_later_call(server):
     script += ["cut"] * hub.ATTEMPTS
     with pytest.raises(CheckpointError) as caught:
         hub.download(NAME)
-    assert caught.value.code == "ckpt/download" and left_in_cache() == [f"{FILE}.partial"]
+    assert caught.value.code == "ckpt/download" and left_in_cache() == [f"{FILE}.partial", f"{FILE}.version"]
     assert hub.download(NAME).read_bytes() == DATA
     assert int(log[-1][1][6:-1]) > len(DATA) // 2 and left_in_cache() == [FILE]
 
@@ -104,6 +117,42 @@ def test_a_server_without_ranges_starts_over(server):
     _, script = server
     script += ["cut", "no ranges"]
     assert hub.download(NAME).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("etag", ['"{}"', 'W/"{}"'])
+def test_a_file_that_changed_on_the_server_is_fetched_anew(etag, server, monkeypatch):
+    monkeypatch.setattr(Server, "etag", etag)
+    _, script = server
+    script += ["cut", "changed", "cut", "cut"]
+    assert hub.download(NAME).read_bytes() == CHANGED and left_in_cache() == [FILE]
+    (hub.cache_dir() / FILE).unlink()
+    seen = []
+    assert hub.download(NAME, lambda done, total: seen.append(done)).read_bytes() == DATA
+    assert seen == sorted(set(seen))  # the same version goes on where it was cut
+
+
+def test_an_answer_without_a_length_ends_where_it_ends(server):
+    log, script = server
+    script += ["no length"]
+    assert hub.download(NAME).read_bytes() == DATA and len(log) == 1
+
+
+def test_a_partial_file_that_is_whole_is_not_fetched_again(server):
+    log, _ = server
+    hub.cache_dir().mkdir(parents=True)
+    (hub.cache_dir() / f"{FILE}.partial").write_bytes(DATA)
+    assert hub.download(NAME).read_bytes() == DATA and left_in_cache() == [FILE]
+    assert log == [(f"/files/{FILE}", f"bytes={len(DATA)}-")]
+
+
+def test_a_damaged_file_of_the_cache_is_named_with_its_place(server, tmp_path):
+    hub.cache_dir().mkdir(parents=True)
+    for folder, told in ((hub.cache_dir(), True), (tmp_path, False)):
+        (folder / FILE).write_bytes(b"PK\x03\x04 and no more")
+        with pytest.raises(CheckpointError, match="damaged") as caught:
+            load_model(NAME if told else folder / FILE)
+        assert caught.value.code == "ckpt/damaged"
+        assert (f"delete $HF_HOME/x2vlm/{FILE}" in caught.value.message) == told
 
 
 def test_a_partial_file_of_something_else_is_dropped(server):
@@ -179,7 +228,7 @@ def test_two_downloads_at_once_fetch_once(server):
     "name",
     ["", "   ", "nothing", "../nothing", "/nothing/here", "file:///etc/passwd", "http://127.0.0.1/x.th",
      "https://user:secret@host/x", "http://169.254.169.254/latest", "ftp://host/x", "gopher://host", "x\0y", "a" * 5000,
-     "line\nbreak", "C:\\x.th", "mini/../x", "\x1b[31mred"],
+     "line\nbreak", "C:\\x.th", "mini/../x", "\x1b[31mred", "~nobody-of-this-name/x", "runs/model.th", "runs/model.BIN"],
 )  # fmt: skip
 def test_names_that_lead_nowhere(name, monkeypatch):
     monkeypatch.setattr(hub, "download", lambda *_: pytest.fail("tried to download"))
@@ -202,21 +251,40 @@ def test_did_you_mean(typo, meant):
 
 def test_hub_repositories(monkeypatch, tmp_path):
     monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", lambda name, **_: str(tmp_path))
-    assert hub.resolve("someone/model") == tmp_path
+    assert hub.resolve("someone/model") == hub.resolve("someone/x2vlm-v1.5") == tmp_path
+    client = sys.modules[hub.HTTPError.__module__.partition(".")[0]]
 
-    def gone(*_, **__):
-        raise hub.huggingface_hub.errors.LocalEntryNotFoundError("https://secret-address/")
+    def gone(error, *_, **__):
+        raise error("https://secret-address/")
 
-    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", gone)
-    with pytest.raises(CheckpointError, match="someone/model") as caught:
-        hub.resolve("someone/model")
-    assert "secret-address" not in str(caught.value)
+    for error in (hub.huggingface_hub.errors.LocalEntryNotFoundError, client.ProxyError, client.ReadError):
+        monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", partial(gone, error))
+        with pytest.raises(CheckpointError, match="someone/model") as caught:
+            hub.resolve("someone/model")
+        assert "secret-address" not in str(caught.value)
 
 
-def test_local_paths(tmp_path):
+def test_local_paths(tmp_path, monkeypatch):
     assert hub.resolve(tmp_path) == tmp_path
     (tmp_path / "x.th").write_bytes(b"x")
     assert hub.resolve(str(tmp_path / "x.th")) == tmp_path / "x.th"
+    monkeypatch.chdir(tmp_path)
+    for name in ("mini", NAME):  # what is here comes before what is known
+        Path(name).mkdir()
+        assert hub.resolve(name) == Path(name)
+
+
+def test_offline_reaches_the_hub_library_before_it_is_imported(tmp_path):
+    """`python app.py --offline` with an app that tells what huggingface_hub has read."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__init__.py").write_text(
+        "from huggingface_hub import constants\ndef build_demo(*_, **__): print(constants.HF_HUB_OFFLINE)\n"
+    )
+    (tmp_path / "app" / "server.py").write_text("def __getattr__(name): return lambda *_, **__: None\n")
+    app = Path(__file__).resolve().parents[2] / "app.py"
+    start = f"import runpy, sys; sys.argv = ['app.py', '--offline']; runpy.run_path({str(app)!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", start], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_the_bundled_model_is_found_in_a_clone_and_in_a_wheel(tmp_path, monkeypatch):

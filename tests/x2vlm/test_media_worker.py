@@ -196,6 +196,30 @@ def test_a_reader_that_cannot_start_is_an_error(monkeypatch):
     worker.pool.close()
 
 
+def no_process(*_, **__):
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+
+
+def test_without_room_for_a_process_it_is_an_error(monkeypatch):
+    monkeypatch.setattr(worker, "pool", worker.Pool(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.subprocess, "Popen", no_process)
+        with pytest.raises(MediaError, match="could not be started") as caught:
+            open_image(PICTURE)
+    assert caught.value.code == "job/crashed"
+    upright(open_image(PICTURE))
+    worker.pool.close()
+
+
+def test_a_result_outlives_the_lack_of_a_spare_process(pool, monkeypatch):
+    monkeypatch.setattr(worker, "JOBS_PER_WORKER", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.subprocess, "Popen", no_process)
+        upright(open_image(PICTURE))  # its child has served its time
+    assert not pool._idle
+    upright(open_image(PICTURE))
+
+
 def test_importing_media_does_not_load_torch():
     code = "import sys, x2vlm.media; print('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]

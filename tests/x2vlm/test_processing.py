@@ -193,6 +193,47 @@ def test_vocabulary_file_alone_is_enough(tiny_tokenizer, tmp_path):
     assert tokenizer.convert_tokens_to_ids("kite") == dict(entries)["kite"]
 
 
+@pytest.mark.parametrize("signs", ["[CLS] [SEP] [MASK] [PAD] [UNK]", "<s> </s> <mask> <pad> <unk>"])
+def test_special_tokens_that_no_file_names_are_those_of_the_vocabulary(signs, tmp_path):
+    """As the public folder of bert-base-uncased: the class of its tokenizer knows them, tokenizer_config.json does not."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    start, end, mask, padding, unknown = signs.split()
+    entries = {piece: index for index, piece in enumerate([padding, unknown, start, end, mask, "cat"])}
+    backend = Tokenizer(models.WordPiece(entries, unk_token=unknown))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true, "model_max_length": 512}')
+    tokenizer = load_tokenizer(tmp_path)
+    found = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id]
+    assert found == [2, 3, 4, 0] and tokenizer.unk_token_id == 1 and len(tokenizer) == 6
+    assert tokenizer.decode([2, 5, 3], skip_special_tokens=True) == "cat"
+
+    del entries[mask]
+    Tokenizer(models.WordPiece(entries, unk_token=unknown)).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match="ckpt/keys"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 466062\n"),
+        ("tokenizer.json", b"{}"),
+        ("tokenizer_config.json", b"["),
+        ("vocab.txt", "[PAD]\né\n".encode("latin-1")),
+        ("sentencepiece.bpe.model", b"version https://git-lfs.github.com/spec/v1\n"),
+    ],
+)
+def test_damaged_tokenizers_are_refused(file, content, tiny_processor, tmp_path):
+    if file == "tokenizer_config.json":
+        tiny_processor.save_pretrained(tmp_path)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+        load_tokenizer(tmp_path)
+    assert caught.value.code == "ckpt/damaged" and str(tmp_path) not in str(caught.value)
+
+
 def test_missing_and_too_large_tokenizers(tiny_processor, tiny_config, tmp_path):
     with pytest.raises(CheckpointError, match="ckpt/source"):
         Processor.from_pretrained(tmp_path, tiny_config)

@@ -89,9 +89,7 @@ def load_model(
             sizes that do not fit (`ckpt/shape`), numbers that are not finite (`ckpt/values`).
         ConfigError: a bad override.
     """
-    source = hub.resolve(path_or_name, progress)
-    weights = _weights_of(source)
-    translated = _translate(read_tensors(weights), weights.name)
+    weights, translated = _open(path_or_name, progress)
     overrides = {} if config is None or isinstance(config, X2VLMConfig) else dict(config)
     stored = weights.parent / CONFIG
     if isinstance(config, X2VLMConfig):
@@ -122,6 +120,18 @@ def read_config(path: Path) -> X2VLMConfig:
             f"{CONFIG} is not a readable JSON object. Save or convert the model again.", "ckpt/damaged"
         ) from None
     return X2VLMConfig.from_dict(values)
+
+
+def _open(path_or_name: str | Path, progress: hub.Progress | None = None) -> tuple[Path, _Translated]:
+    """The weights file of a checkpoint and its tensors under our names."""
+    weights = _weights_of(hub.resolve(path_or_name, progress))
+    try:
+        return weights, _translate(read_tensors(weights), weights.name)
+    except CheckpointError as error:
+        if weights.parent == hub.cache_dir() and error.code in ("ckpt/damaged", "ckpt/format"):
+            # It would be found here again and again.
+            raise CheckpointError(f"{error.message} First delete {hub.shown_place(weights.name)}.", error.code) from None
+        raise
 
 
 def _weights_of(source: Path) -> Path:
@@ -186,8 +196,7 @@ def _translate(tensors: Mapping[str, Tensor], file: str) -> _Translated:
 
 def translated_tensors(path_or_name: str | Path) -> dict[str, Tensor]:
     """A checkpoint's tensors under our names, whatever their sizes; constants left out. Raises as `load_model` does."""
-    weights = _weights_of(hub.resolve(path_or_name))
-    return _translate(read_tensors(weights), weights.name).state
+    return _open(path_or_name)[1].state
 
 
 def _adjust(config: X2VLMConfig, image_size: int | None, num_frames: int | None, heads: Sequence[str] | None) -> X2VLMConfig:

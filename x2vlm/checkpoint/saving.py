@@ -12,8 +12,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -26,6 +28,9 @@ from x2vlm.checkpoint.tokenizer import find_tokenizer, missing_note
 from x2vlm.config import X2VLMConfig
 from x2vlm.errors import CheckpointError
 from x2vlm.modeling.x2vlm import X2VLM
+
+if TYPE_CHECKING:
+    from x2vlm.suite import Settings  # it loads checkpoints
 
 CARD = """---
 library_name: x2vlm
@@ -45,7 +50,12 @@ predictor = Predictor.from_pretrained("path/to/this/folder")
 
 
 def save_model(
-    model: X2VLM, directory: str | Path, tokenizer=None, card: str | None = None, dtype: torch.dtype | None = None
+    model: X2VLM,
+    directory: str | Path,
+    tokenizer=None,
+    card: str | None = None,
+    dtype: torch.dtype | None = None,
+    settings: Settings | None = None,
 ) -> Path:
     """Saves a model that `load_model` reads back.
 
@@ -53,6 +63,7 @@ def save_model(
         tokenizer: a tokenizer of transformers, saved beside the weights.
         card: text of README.md; None writes a short one.
         dtype: of the stored weights, for example torch.float16; None keeps the model's.
+        settings: what a Predictor must know beside the weights (`predictor.json`); None writes none.
 
     Returns:
         The folder.
@@ -70,13 +81,15 @@ def save_model(
         (draft / "README.md").write_text(card or _card(model, directory.name), encoding="utf-8")
         if tokenizer is not None:
             tokenizer.save_pretrained(str(draft))
+        if settings is not None:
+            settings.write(draft)
         _sync(draft)
         if not directory.exists():
             os.replace(draft, directory)
         else:
             for path in sorted(draft.iterdir()):
                 os.replace(path, directory / path.name)
-    except OSError:
+    except (OSError, SafetensorError):  # safetensors hides the system's errors in its own
         raise CheckpointError(
             f"The model cannot be written to {shown(directory.name)}. Check the folder, its permissions and the room left.",
             "ckpt/disk",
@@ -98,7 +111,7 @@ def convert(
     dtype: torch.dtype | None = None,
     strict: bool = True,
 ) -> LoadReport:
-    """Turns an official file into a folder that `from_pretrained` takes.
+    """Turns an official file into a folder that `from_pretrained` takes. A `predictor.json` beside the file comes along.
 
     Args:
         source: see `x2vlm.hub.resolve`.
@@ -108,13 +121,17 @@ def convert(
         dtype: of the stored weights, see `save_model`.
 
     Raises:
-        CheckpointError: see `load_model`, `find_tokenizer` and `save_model`.
+        CheckpointError: see `load_model`, `find_tokenizer` and `save_model`. ConfigError: see `x2vlm.suite.Settings.read`.
     """
+    from x2vlm.suite import SETTINGS_FILE, Settings  # it loads checkpoints, so it cannot be imported before this
+
     loaded = load_model(
         source, image_size=image_size, num_frames=num_frames, config=config, heads=heads, strict=strict, device="cpu"
     )
     found = find_tokenizer(loaded.config, loaded.tokenizer_dir, tokenizer)
-    save_model(loaded.model, directory, found, dtype=dtype)
+    beside = loaded.path.parent
+    settings = Settings.read(beside) if (beside / SETTINGS_FILE).is_file() else None
+    save_model(loaded.model, directory, found, dtype=dtype, settings=settings)
     return loaded.report if found is not None else replace(loaded.report, notes=(missing_note(loaded.config),))
 
 

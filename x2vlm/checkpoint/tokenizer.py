@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from huggingface_hub.errors import HTTPError
+
 from x2vlm.config import X2VLMConfig
 from x2vlm.errors import CheckpointError
-from x2vlm.processing import load_tokenizer
+from x2vlm.processing import load_tokenizer, unreadable_tokenizer
 
 FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model")
 PUBLIC = {("bert", 30522): "bert-base-uncased", ("xlm-roberta", 250002): "xlm-roberta-base"}
@@ -30,7 +32,8 @@ def find_tokenizer(config: X2VLMConfig, beside: Path | None, given: str | Path |
         is beside the checkpoint, and the public one of its family is not reachable.
 
     Raises:
-        CheckpointError: no tokenizer where one was named (`ckpt/source`), or one for another vocabulary (`ckpt/shape`).
+        CheckpointError: see `load_tokenizer`; also no tokenizer where one was named (`ckpt/source`), or one for another
+            vocabulary (`ckpt/shape`).
     """
     wordpiece_only = beside is not None and not any((beside / name).is_file() for name in FILES if name != "vocab.txt")
     if given is not None:
@@ -65,7 +68,10 @@ def _read(given: Path):
         )
     from transformers import BertTokenizerFast
 
-    lines = given.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    try:
+        lines = given.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, ValueError):
+        raise unreadable_tokenizer(given.name) from None
     return BertTokenizerFast(vocab={line: index for index, line in enumerate(lines)}, do_lower_case=True)
 
 
@@ -78,5 +84,5 @@ def _public(config: X2VLMConfig):
 
     try:
         return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError):
+    except (HTTPError, OSError, ValueError):
         return None

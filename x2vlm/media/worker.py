@@ -251,12 +251,19 @@ class Pool:
                     return worker
             while self._idle:  # of other limits, or dead: at most `size` children in all
                 self._idle.pop().close()
-        return Worker(memory_bytes)
+        try:
+            return Worker(memory_bytes)
+        except OSError:
+            message = "the program that reads media could not be started: no process or memory is left. Try again later."
+            raise MediaError(message, "job/crashed") from None
 
     def _give_back(self, worker: Worker) -> None:
         if not worker.usable:
             worker.close()
-            worker = Worker(worker.memory_bytes)  # already starts, so that the next caller waits less
+            try:
+                worker = Worker(worker.memory_bytes)  # already starts, so that the next caller waits less
+            except OSError:  # no process is left: the next caller will try again
+                return
         with self._lock:
             self._idle.append(worker)
 
