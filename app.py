@@ -3,9 +3,6 @@
 import argparse
 import os
 
-from app import build_demo
-from app.server import serve
-
 
 def load(name: str):
     """The Predictor of a name or path."""
@@ -22,7 +19,11 @@ parser.add_argument("--offline", action="store_true", help="never download a che
 parser.add_argument("--mcp", action="store_true", help="offer the endpoints as MCP tools (needs gradio[mcp])")
 flags = parser.parse_args() if __name__ == "__main__" else parser.parse_args([])
 if flags.offline:
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is imported
+
+from app import build_demo  # noqa: E402
+from app.server import serve  # noqa: E402
+
 public = flags.share or "SPACE_ID" in os.environ
 demo = build_demo(load, tuple(flags.model.split(",")), open_choice=not public)
 
