@@ -104,7 +104,7 @@ def resolve(path_or_name: str | Path, progress: Progress | None = None) -> Path:
     """The local file or folder of a checkpoint, downloaded first if it is a known name.
 
     Args:
-        path_or_name: an existing file or folder, `mini`, a name of `KNOWN`, or `owner/name` on the Hugging Face Hub.
+        path_or_name: `mini`, an existing file or folder, a name of `KNOWN`, or `owner/name` on the Hugging Face Hub.
 
     Raises:
         CheckpointError: nothing of that name (`ckpt/source`), or it cannot be fetched (`ckpt/download`).
@@ -117,19 +117,19 @@ def resolve(path_or_name: str | Path, progress: Progress | None = None) -> Path:
             "Addresses are not opened. Download the file yourself and give its path, or give one of the known names.",
             "ckpt/source",
         )
-    try:
-        path = Path(path_or_name).expanduser()
-        if path.is_file() or path.is_dir():
-            return path
-    except (OSError, RuntimeError):  # no name that the system takes, or the home of nobody
-        raise unknown(text) from None
-    if text == MINI:
+    if text == MINI:  # whatever folder the program is started in
         if mini := mini_dir():
             return mini
         raise CheckpointError(
             "The bundled model mini is not part of this installation. Run from a clone, or install the package again.",
             "ckpt/source",
         )
+    try:
+        path = Path(path_or_name).expanduser()
+        if path.is_file() or path.is_dir():
+            return path
+    except (OSError, RuntimeError):  # no name that the system takes, or the home of nobody
+        raise unknown(text) from None
     if text in KNOWN:
         return download(text, progress)
     repository = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text) and path.suffix.lower() not in WEIGHT_SUFFIXES

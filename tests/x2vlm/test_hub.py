@@ -269,9 +269,10 @@ def test_local_paths(tmp_path, monkeypatch):
     (tmp_path / "x.th").write_bytes(b"x")
     assert hub.resolve(str(tmp_path / "x.th")) == tmp_path / "x.th"
     monkeypatch.chdir(tmp_path)
-    for name in ("mini", NAME):  # what is here comes before what is known
+    for name in ("mini", NAME):
         Path(name).mkdir()
-        assert hub.resolve(name) == Path(name)
+    assert hub.resolve(NAME) == Path(NAME)  # what is here comes before what is known
+    assert hub.resolve("mini") == hub.mini_dir()  # but `mini` is the bundled one wherever a program is started
 
 
 def test_offline_reaches_the_hub_library_before_it_is_imported(tmp_path):
