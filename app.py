@@ -22,10 +22,9 @@ if flags.offline:
     os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is imported
 
 from app import build_demo  # noqa: E402
-from app.server import serve  # noqa: E402
+from app.server import is_public, serve  # noqa: E402
 
-public = flags.share or "SPACE_ID" in os.environ
-demo = build_demo(load, tuple(flags.model.split(",")), open_choice=not public)
+demo = build_demo(load, tuple(flags.model.split(",")), open_choice=not is_public(flags.share))
 
 if __name__ == "__main__":
     serve(demo, port=flags.port, share=flags.share, mcp=flags.mcp)

@@ -94,14 +94,17 @@ class Endpoints:
             media: an uploaded picture, or a clip, whose middle seen frame is searched.
             phrases: up to 10.
             absent_below: match score under which a phrase is "absent"; the model's own by default.
-            found_from: match score from which it is "found"; the model's own by default.
+            found_from: match score from which it is "found", not under the other; the model's own by default.
 
         Returns:
             {"groundings": [...]}, in the order asked, each with box_xyxy, box_cxcywh, match, verdict and agreement.
         """
-        given = absent_below is not None and found_from is not None
-        options = {"thresholds": limits.thresholds(absent_below, found_from)} if given else {}
-        found = self._run("ground", media, limits.phrases(phrases), explain=True, **options)
+        asked = limits.phrases(phrases)
+        absent, present = self.studio.models[None].info.thresholds
+        thresholds = limits.thresholds(
+            absent if absent_below is None else absent_below, present if found_from is None else found_from
+        )
+        found = self._run("ground", media, asked, explain=True, thresholds=thresholds)
         return {"groundings": [_light(grounding.to_dict()) for grounding in found]}
 
     def explain(

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections import defaultdict, deque
+from ipaddress import ip_address
 from typing import Any
 
 from gradio.queueing import Queue
@@ -79,23 +80,35 @@ class Doorman:
 
 
 def address(scope: Scope) -> str:
-    """Who asks: the first address of `X-Forwarded-For`, which a public host's proxy writes, else the peer's."""
-    forwarded = dict(scope["headers"]).get(b"x-forwarded-for", b"").decode("latin-1").split(",")[0].strip()
-    return forwarded or (scope["client"] or ("",))[0]
+    """Who asks: the last public address on the request's way, else the peer's.
+
+    The way is `X-Forwarded-For`, to which every proxy appends whom it served, and then the peer. What stands before the last
+    public address the client may have made up; after it come the proxies of the host's own network.
+    """
+    peer = (scope["client"] or ("",))[0]
+    forwarded = dict(scope["headers"]).get(b"x-forwarded-for", b"").decode("latin-1").split(",")
+    return next((place for place in (peer, *map(str.strip, reversed(forwarded))) if _is_global(place)), peer)
+
+
+def _is_global(place: str) -> bool:
+    try:
+        return ip_address(place).is_global
+    except ValueError:
+        return False
 
 
 def admit(queue: Queue) -> None:
     """From now on refuse, in words, a job for which there is no place, one over its session's quota, files not uploaded, and
     fields of a public endpoint that its rules refuse.
 
-    A call without a session is one of its own.
+    A call without a session is one of its own, and so is one by MCP.
     """
     push, joining = queue.push, []
 
     async def admitted(body: Any, request: Request, username: str | None) -> Any:
         session = body.session_hash
         jobs = [*joining, *(event.session_hash for event in queue.event_ids_to_events.values())]
-        if session and jobs.count(session) >= limits.JOBS_A_SESSION:
+        if session and session != mcp_session(queue) and jobs.count(session) >= limits.JOBS_A_SESSION:
             error = Busy(TOO_MANY.format(limits.JOBS_A_SESSION), "busy/quota")
             raise HTTPException(429, told(error, request.headers), {LATER: str(MINUTE)})
         waiting = len(queue) + len(joining)
@@ -117,6 +130,12 @@ def admit(queue: Queue) -> None:
             joining.remove(session)
 
     queue.push = admitted
+
+
+def mcp_session(queue: Queue) -> str | None:
+    """The session by which Gradio's MCP server calls for all of its visitors: a random one that it tells nobody."""
+    client = getattr(queue.blocks.mcp_server_obj, "_client_instance", None)
+    return client.session_hash if client else None
 
 
 def backlog(queue: Queue, waiting: int) -> int:

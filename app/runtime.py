@@ -193,6 +193,8 @@ class Gate:
 class Models:
     """The models that visitors may choose, loaded on first use; the default stays, with one other at a time.
 
+    On ZeroGPU there is the default alone, loaded at once: `spaces` lends CUDA to no thread but the main one.
+
     Args:
         load: name or path -> Predictor.
         names: the choices; the first is the default. On a public host nothing else can be asked for.
@@ -202,7 +204,10 @@ class Models:
     def __init__(self, load: Callable[[str], Any], names: tuple[str, ...] = ("mini",), *, open_choice: bool = False):
         self.load, self.names, self.open_choice = load, names, open_choice
         self._loaded: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        self._loading: dict[str, threading.Lock] = {}
+        if ZERO_GPU:
+            self.names, self.open_choice = names[:1], False
+            self[self.default]
 
     @property
     def default(self) -> str:
@@ -217,12 +222,15 @@ class Models:
         name = name or self.default
         if name not in self.names and not self.open_choice:
             raise CheckpointError("This server offers only the models in its list. Choose one of them.", "ckpt/source")
-        with self._lock:
-            if name not in self._loaded:
-                self._loaded[name] = self.load(name)
-                for other in set(self._loaded) - {self.default, name}:
-                    del self._loaded[other]
-            return self._loaded[name]
+        predictor = self._loaded.get(name)  # before any lock: who asks a loaded model waits for nobody's download
+        if predictor is None:
+            with self._loading.setdefault(name, threading.Lock()):
+                predictor = self._loaded.get(name)
+                if predictor is None:
+                    predictor = self._loaded[name] = self.load(name)
+                    for other in set(self._loaded) - {self.default, name}:
+                        self._loaded.pop(other, None)
+        return predictor
 
     def warm(self) -> None:
         """Start loading the default model in the background."""
@@ -243,7 +251,8 @@ class Studio:
         self.gate = Gate(workers)
         self._scenes: OrderedDict[tuple, Any] = OrderedDict()
         self._lock = threading.Lock()
-        self._run, self._control = (spaces.GPU(fn) if ZERO_GPU else fn for fn in (self._work, self._ask_control))
+        self._run = spaces.GPU(self._lent) if ZERO_GPU else self._work
+        self._control = spaces.GPU(self._ask_control) if ZERO_GPU else self._ask_control
         self._controlled, self._failure = -math.inf, ""
 
     def look(self, media: Media, model: str | None, visitor: str) -> Seen:
@@ -259,7 +268,10 @@ class Studio:
         with self.gate.job(visitor) as flag:
             opened = self._opened(self.models[model], media, flag)
             with self.gate.slot(flag):
-                return self._run(task, media, model, opened, args, options, None if ZERO_GPU else flag)
+                found = self._run(task, media, model, opened, args, options, None if ZERO_GPU else flag)
+        if isinstance(found, X2VLMError):
+            raise found
+        return found
 
     def trouble(self) -> str:
         """Why the server is not ready; "" if it is: its default model answered a control of late, or is answering someone."""
@@ -287,6 +299,13 @@ class Studio:
             return "The model did not answer a control."
         return ""
 
+    def _lent(self, *call: Any) -> Any:
+        """`_work` in a process of ZeroGPU, which returns refusals: of what is raised there only the name comes back."""
+        try:
+            return self._work(*call)
+        except X2VLMError as refusal:
+            return refusal
+
     def _work(self, task: str, media: Media, model: str | None, opened: Any, args: tuple, options: dict, cancel: Any) -> Any:
         predictor = self.models[model]
         scene = self._scene(predictor, media, opened, cancel)
@@ -296,6 +315,12 @@ class Studio:
         if task in OWN_TASKS:
             return OWN_TASKS[task](predictor, scene, *args, cancel=cancel, **options)
         return getattr(predictor, task)(scene, *args, cancel=cancel, **options)
+
+    def forget(self) -> None:
+        """Drop the scenes of files that have been deleted, so that they are kept no longer."""
+        with self._lock:
+            for key in [key for key in self._scenes if not Path(key[1].path).is_file()]:
+                del self._scenes[key]
 
     def _kept(self, predictor: Any, media: Media) -> Any:
         with self._lock:

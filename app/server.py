@@ -1,11 +1,15 @@
-"""Serving: launch settings, a drain at SIGTERM, and a janitor for files that nobody deletes."""
+"""Serving: launch settings, a drain at SIGTERM, and a janitor for files and sessions that nobody deletes."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import signal
 import threading
 import time
+from collections.abc import Collection
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import gradio as gr
@@ -41,7 +45,7 @@ def serve(demo: gr.Blocks, port: int | None = None, share: bool = False, mcp: bo
         signal.signal(sign, lambda number, _: stop.append(number))
     start(demo, server_port=port, share=share, mcp_server=mcp or None)
     demo.studio.models.warm()  # now: the page is there before the model, and Gradio's own check of its address is not slowed
-    threading.Thread(target=_tidy_for_ever, daemon=True).start()
+    threading.Thread(target=_tidy_for_ever, args=(demo,), daemon=True).start()
     while not stop:
         time.sleep(0.2)
     log.warning("stopping: finishing what is at work")
@@ -53,34 +57,68 @@ def start(demo: gr.Blocks, **options) -> str:
     """Launch without blocking; returns the local address."""
     demo.queue(max_size=limits.QUEUE, default_concurrency_limit=limits.AT_ONCE, api_open=False)
     admit(demo._queue)
-    quota = limits.JOBS_A_MINUTE if get_space() else None
+    quota = limits.JOBS_A_MINUTE if is_public(options.get("share", False)) else None
     door = Middleware(Doorman, studio=demo.studio, quota=quota)
     _, address, _ = demo.launch(prevent_thread_lock=True, app_kwargs={"middleware": [door]}, **(SETTINGS | options))
     return address
 
 
-def _tidy_for_ever() -> None:
+def is_public(share: bool) -> bool:
+    """Whether strangers reach the server: by a link, on a Space, or at an address that is not this machine's own."""
+    name = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    return share or get_space() is not None or name not in ("127.0.0.1", "localhost", "::1", "[::1]")
+
+
+def _tidy_for_ever(demo: gr.Blocks) -> None:
     while True:
         time.sleep(60)
-        tidy(Path(get_upload_folder()))
+        try:
+            tidy_all(demo)
+        except Exception:  # the next round may do better; without one the disk fills up
+            log.exception("the janitor failed")
 
 
-def tidy(folder: Path, now: float | None = None) -> int:
+def tidy_all(demo: gr.Blocks) -> None:
+    """One round of the janitor: files, the scenes made of them, and sessions that have been idle for as long."""
+    shown_by_everybody = set().union(*(block.keep_in_cache for block in demo.blocks.values()))
+    tidy(Path(get_upload_folder()), kept=shown_by_everybody)
+    demo.studio.forget()
+    holder, oldest = demo.state_holder, datetime.now() - timedelta(seconds=limits.TEMP_SECONDS)
+    with holder.lock:  # of a session Gradio itself drops only the states: every component's value, pictures too, would stay
+        for session in [session for session, used in list(holder.time_last_used.items()) if used < oldest]:
+            del holder.time_last_used[session]
+            holder.session_data.pop(session, None)
+
+
+def tidy(folder: Path, now: float | None = None, kept: Collection[str] = ()) -> int:
     """Delete old files of the upload folder, aborted uploads among them, and the oldest of all while over the quota.
+
+    Age is by the last change of content or inode: what Gradio copies into the folder has the original's `st_mtime`.
+
+    Args:
+        kept: absolute paths of files that stay.
 
     Returns:
         the number of files deleted.
     """
     now = time.time() if now is None else now
-    files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.rglob("*") if path.is_file())
+    files, folders = [], []
+    for place, _, names in os.walk(os.path.abspath(folder), topdown=False):
+        folders.append(place)
+        for path in {os.path.join(place, name) for name in names}.difference(kept):
+            with contextlib.suppress(OSError):  # Gradio deletes files too, here and below
+                found = os.lstat(path)
+                files.append((max(found.st_mtime, found.st_ctime), found.st_size, path))
     used = sum(size for _, size, _ in files)
     deleted = 0
-    for changed, size, path in files:
+    for changed, size, path in sorted(files):
         if used > limits.TEMP_GIGABYTES * 2**30 or now - changed > limits.TEMP_SECONDS:
-            path.unlink(missing_ok=True)
             used -= size
-            deleted += 1
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir() and now - path.stat().st_mtime > limits.TEMP_SECONDS and not any(path.iterdir()):
-            path.rmdir()
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+                deleted += 1
+    for place in folders[:-1]:  # not the upload folder itself, which comes last
+        with contextlib.suppress(OSError):  # gone, or not empty
+            if now - os.stat(place).st_mtime > limits.TEMP_SECONDS:
+                os.rmdir(place)
     return deleted

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import os
+import runpy
+import subprocess
+import sys
 import threading
 from collections import defaultdict
-from unittest.mock import MagicMock
+from types import SimpleNamespace
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 from gradio.queueing import ProcessTime
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
-from app import doorman, limits
-from app.doorman import Doorman
+from app import doorman, limits, server
+from app.doorman import Doorman, address, admit
 from app.runtime import Models, Studio
+from tests.app.serving import ROOT
 from tests.app.stub import StubPredictor
 
 JOIN = "/gradio_api/queue/join"
@@ -89,7 +97,7 @@ def test_jobs_are_stamped_and_counted(path, door, clock):
     assert refusal.status_code == 429 and refusal.headers["retry-after"] == "60"
     assert refusal.json()["detail"].endswith("[busy/quota]")
     assert "작업" in client.post(path, headers={"Accept-Language": "ko"}).json()["detail"]
-    assert client.post(path, headers={"X-Forwarded-For": "10.0.0.1, 10.0.0.2"}).status_code == 200
+    assert client.post(path, headers={"X-Forwarded-For": "11.0.0.1, 10.0.0.2"}).status_code == 200
     clock[0] += 61
     assert client.post(path).status_code == 200
 
@@ -111,11 +119,83 @@ def test_quiet_addresses_are_forgotten(door, clock, monkeypatch):
     monkeypatch.setattr(doorman, "ADDRESSES", 2)
     client = TestClient(door)
     for number in range(3):
-        client.post(JOIN, headers={"X-Forwarded-For": f"10.0.0.{number}"})
+        client.post(JOIN, headers={"X-Forwarded-For": f"11.0.0.{number}"})
     assert len(door._asked) == 3
     clock[0] += 61
-    client.post(JOIN, headers={"X-Forwarded-For": "10.0.0.9"})
-    assert list(door._asked) == ["10.0.0.9"]
+    client.post(JOIN, headers={"X-Forwarded-For": "11.0.0.9"})
+    assert list(door._asked) == ["11.0.0.9"]
+
+
+@pytest.mark.parametrize(
+    "peer, forwarded, who",
+    [
+        ("10.0.0.1", "11.0.0.1", "11.0.0.1"),
+        ("10.0.0.1", "made up, 12.0.0.1, 11.0.0.1", "11.0.0.1"),  # what the client sent comes first
+        ("10.0.0.1", "11.0.0.1, 10.0.0.2", "11.0.0.1"),  # another proxy of the host's own
+        ("11.0.0.1", "12.0.0.1", "11.0.0.1"),  # no proxy at all: the header is the client's
+        ("192.168.0.7", "", "192.168.0.7"),
+        ("127.0.0.1", "unknown", "127.0.0.1"),
+    ],
+)
+def test_nobody_names_the_address_that_is_counted(peer, forwarded, who):
+    headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
+    assert address({"client": (peer, 50000), "headers": headers}) == who
+
+
+@pytest.mark.parametrize(
+    "environment, share, public",
+    [
+        ({}, False, False),
+        ({"GRADIO_SERVER_NAME": "localhost"}, False, False),
+        ({"GRADIO_SERVER_NAME": "0.0.0.0"}, False, True),
+        ({"GRADIO_SERVER_NAME": "192.168.0.7"}, False, True),
+        ({"SYSTEM": "spaces", "SPACE_ID": "a/b"}, False, True),
+        ({}, True, True),
+    ],
+)
+def test_where_strangers_come_each_address_has_a_quota(environment, share, public, monkeypatch):
+    for name in ("GRADIO_SERVER_NAME", "SYSTEM", "SPACE_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    demo = MagicMock()
+    demo.launch.return_value = None, "address", None
+    assert server.start(demo, share=share) == "address"
+    (door,) = demo.launch.call_args.kwargs["app_kwargs"]["middleware"]
+    assert door.kwargs["quota"] == (limits.JOBS_A_MINUTE if public else None)
+
+
+@pytest.mark.parametrize("name, choice", [("127.0.0.1", True), ("0.0.0.0", False)])
+def test_strangers_choose_among_the_offered_models_alone(name, choice, monkeypatch):
+    monkeypatch.setenv("GRADIO_SERVER_NAME", name)
+    assert runpy.run_path(str(ROOT / "app.py"))["demo"].studio.models.open_choice is choice
+
+
+def test_the_app_has_an_upload_folder_of_its_own(tmp_path):
+    """Before Gradio is imported, as some of its modules take the folder then; it is gone when the app has ended."""
+    environment = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"} | {"TMPDIR": str(tmp_path)}
+    ask = "import app, gradio.utils as u, gradio.route_utils as r; print(r.DEFAULT_TEMP_DIR, u.get_upload_folder())"
+    told = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    first, second = told.stdout.split()
+    assert first == second and first.startswith(str(tmp_path / "x2vlm-")) and not list(tmp_path.glob("x2vlm-*"))
+
+
+def test_the_session_that_all_mcp_clients_share_is_nobodys_own():
+    event = SimpleNamespace(session_hash="shared")
+    queue = MagicMock(max_size=limits.QUEUE, push=AsyncMock(return_value="in"), __len__=lambda self: 0)
+    queue.event_ids_to_events = dict.fromkeys(range(limits.JOBS_A_SESSION), event)
+    queue.blocks.field_checks = {}
+    admit(queue)
+
+    def ask() -> str:
+        return asyncio.run(queue.push(SimpleNamespace(session_hash="shared", data=[], fn_index=0), MagicMock(headers={}), None))
+
+    for server_object in (None, SimpleNamespace(_client_instance=None)):
+        queue.blocks.mcp_server_obj = server_object
+        with pytest.raises(HTTPException, match="busy/quota"):
+            ask()
+    queue.blocks.mcp_server_obj = SimpleNamespace(_client_instance=SimpleNamespace(session_hash="shared"))
+    assert ask() == "in"
 
 
 def test_the_wait_that_is_told_follows_what_the_models_jobs_took():

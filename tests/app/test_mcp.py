@@ -8,7 +8,7 @@ import base64
 
 import pytest
 
-from app import build_demo
+from app import build_demo, limits
 from app.server import start
 from tests.app.stub import StubPredictor
 
@@ -17,7 +17,7 @@ mcp = pytest.importorskip("mcp", reason="gradio[mcp] is not installed")
 
 @pytest.fixture(scope="module")
 def address(upload_folder):
-    demo = build_demo(lambda name: StubPredictor(), ("stub",), stored={})
+    demo = build_demo(lambda name: StubPredictor(delay=0.05), ("stub",), stored={})
     yield start(demo, quiet=True, mcp_server=True)
     demo.close(verbose=False)
 
@@ -34,9 +34,13 @@ def test_endpoints_are_tools_and_answer(address, picture_file):
             picture = "data:image/png;base64," + base64.b64encode(picture_file.read_bytes()).decode()
             good = await session.call_tool("match", {"media": picture, "texts": ["a dog", "a cat"]})
             bad = await session.call_tool("match", {"media": picture, "texts": []})
-            return (await session.list_tools()).tools, good, bad
+            crowd = [
+                session.call_tool("match", {"media": picture, "texts": ["a dog"]}) for _ in range(2 * limits.JOBS_A_SESSION)
+            ]
+            return (await session.list_tools()).tools, good, bad, await asyncio.gather(*crowd)
 
-    tools, good, bad = asyncio.run(visit())
+    tools, good, bad, crowd = asyncio.run(visit())
+    assert not any(answer.isError for answer in crowd)
     assert {tool.name for tool in tools} == {"caption", "ask", "ground", "explain", "match"}
     assert all(tool.description and "media" in tool.inputSchema["properties"] for tool in tools)
     answer = ast.literal_eval(good.content[0].text)  # Gradio writes values as Python does

@@ -8,9 +8,12 @@ import io
 import json
 import pickle
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 
@@ -20,6 +23,7 @@ from app.handlers import Handlers
 from app.runtime import Media, Models, Studio
 from app.view import Shown
 from x2vlm.cli import main
+from x2vlm.errors import CheckpointError, ParameterError
 
 NO_REGION = (None, None, None, None)
 
@@ -105,14 +109,17 @@ def sent(value: Any) -> Any:
 
 
 def test_on_zero_gpu_only_plain_values_cross_the_decorator(real_studio, picture_file, clip_file, monkeypatch):
-    crossed = []
+    crossed, loaded = [], []
 
     def gpu(work):
         assert not inspect.iscoroutinefunction(work)
 
         def elsewhere(*args):
             crossed.append(args[0])
-            return sent(work(*sent(args)))
+            try:
+                return sent(work(*sent(args)))
+            except Exception as error:  # nothing else of it crosses
+                raise gr.Error(type(error).__name__) from None
 
         return elsewhere
 
@@ -122,8 +129,24 @@ def test_on_zero_gpu_only_plain_values_cross_the_decorator(real_studio, picture_
     monkeypatch.setitem(sys.modules, place.name, importlib.util.module_from_spec(place))
     on_zero_gpu = sys.modules[place.name]
     place.loader.exec_module(on_zero_gpu)
-    studio = on_zero_gpu.Studio(real_studio.models)
-    for path in (picture_file, clip_file):
+
+    def load(name):
+        assert threading.current_thread() is threading.main_thread()  # elsewhere there is no CUDA
+        loaded.append(name)
+        return real_studio.models["tiny"]
+
+    models = on_zero_gpu.Models(load, ("tiny", "other"), open_choice=True)
+    assert models.ready and models.names == ("tiny",)
+    studio = on_zero_gpu.Studio(models)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(zero_gpu_visit, on_zero_gpu, studio, (picture_file, clip_file)).result()
+    assert crossed == [*2 * ["look", "explain", "ground", "caption", "answer_region", "deletion_check"], "explain"]
+    assert loaded == ["tiny"]
+    assert not runtime.ZERO_GPU and runtime.Studio(real_studio.models)._run.__name__ == "_work"
+
+
+def zero_gpu_visit(on_zero_gpu, studio, files):
+    for path in files:
         media = on_zero_gpu.Media(str(path))
         assert studio.look(media, None, "v").frames
         explanation = studio.run("explain", media, None, "v", "a red car")
@@ -132,5 +155,8 @@ def test_on_zero_gpu_only_plain_values_cross_the_decorator(real_studio, picture_
         studio.run("caption", media, None, "v", max_new_tokens=3)
         studio.run("answer_region", media, None, "v", (10, 10, 100, 100), "what color is it?")
         studio.run("deletion_check", media, None, "v", explanation, steps=2, draws=1)
-    assert crossed == 2 * ["look", "explain", "ground", "caption", "answer_region", "deletion_check"]
-    assert not runtime.ZERO_GPU and runtime.Studio(real_studio.models)._run.__name__ == "_work"
+    with pytest.raises(ParameterError) as refusal:
+        studio.run("explain", media, None, "v", "a red car", layer=99)
+    assert refusal.value.code == "param/range" and refusal.value.message.startswith("layer must be")
+    with pytest.raises(CheckpointError):
+        studio.run("look", media, "other", "v")

@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from gradio.state_holder import StateHolder
 
-from app import limits
+from app import build_demo, limits, server
 from app.components import uploaded
 from app.runtime import Busy, Gate, Media, Models, Studio, served
-from app.server import tidy
+from app.server import tidy, tidy_all
 from tests.app.stub import StubPredictor
 from x2vlm.errors import Cancelled, CheckpointError, MediaError
 from x2vlm.media import open_media
@@ -199,6 +200,29 @@ def test_own_machine_may_load_any_model_but_keeps_the_default_and_one_more():
     assert loaded == ["mini", "/a", "/b", "/a"] and models.ready
 
 
+def test_nobody_waits_for_a_model_that_others_asked_for():
+    loading, loaded, begun = threading.Event(), threading.Event(), []
+
+    def load(name: str) -> StubPredictor:
+        begun.append(name)
+        if name == "slow":
+            loading.set()
+            assert loaded.wait(20)
+        return StubPredictor()
+
+    models = Models(load, ("mini", "slow", "other"))
+    mini = models["mini"]
+    with ThreadPoolExecutor(3) as pool:
+        slow = [pool.submit(models.__getitem__, "slow") for _ in range(2)]
+        assert loading.wait(20)
+        assert pool.submit(models.__getitem__, "mini").result(10) is mini
+        assert pool.submit(models.__getitem__, "other").result(10) is not mini
+        assert not any(asked.done() for asked in slow)
+        loaded.set()
+        assert slow[0].result(20) is slow[1].result(20)
+    assert begun == ["mini", "slow", "other"]
+
+
 def test_only_a_few_scenes_are_kept_and_each_is_encoded_once(upload_folder, picture_file):
     stub = StubPredictor()
     studio = Studio(Models(lambda name: stub, ("stub",)))
@@ -233,22 +257,92 @@ def test_link_out_of_the_upload_folder_is_not_followed(upload_folder, tmp_path):
     link.unlink()
 
 
-def test_janitor_deletes_old_files_aborted_uploads_and_what_is_over_the_quota(tmp_path, monkeypatch):
-    now = time.time()
+@pytest.fixture
+def make(tmp_path):
+    """Writes a file that looks changed at `when`, or at least as late as now."""
 
-    def make(name: str, age: float, size: int = 10) -> Path:
+    def write(name: str, when: float, size: int = 10) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(size))
-        os.utime(path, (now - age, now - age))
+        os.utime(path, (when, when))
         return path
 
-    old, aborted, fresh = make("hash/old.png", 4000), make("tmpabcd", 4000), make("hash2/fresh.png", 10)
-    os.utime(old.parent, (now - 4000, now - 4000))
-    assert tidy(tmp_path, now) == 2
-    assert not old.exists() and not aborted.exists() and fresh.exists()
+    return write
+
+
+def test_janitor_deletes_old_files_aborted_uploads_and_what_is_over_the_quota(tmp_path, make, monkeypatch):
+    later = time.time() + 4000
+    old, aborted, fresh, kept = (
+        make("hash/old.png", 0),
+        make("tmpabcd", 0),
+        make("hash2/fresh.png", later - 10),
+        make("kept", 0),
+    )
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert tidy(tmp_path, later, {str(kept)}) == 2
+    assert not old.exists() and not aborted.exists() and not empty.exists() and fresh.exists() and kept.exists()
     monkeypatch.setattr(limits, "TEMP_GIGABYTES", 1000 / 2**30)
-    first, second = make("a", 30, 900), make("b", 20, 900)
-    tidy(tmp_path, now)
+    first, second = make("a", later - 30, 900), make("b", later - 20, 900)
+    tidy(tmp_path, later)
     assert not first.exists() and second.exists()
-    assert tidy(tmp_path / "nothing", now) == 0
+    assert tidy(tmp_path / "nothing", later) == 0
+
+
+def test_a_copy_of_an_old_file_is_as_young_as_the_copy(tmp_path, make):
+    copy = make("copy.png", 0)  # as `shutil.copy2` leaves it
+    assert tidy(tmp_path) == 0 and copy.exists()
+
+
+@pytest.mark.parametrize("step", ["lstat", "unlink", "rmdir"])
+def test_janitor_goes_on_when_others_delete_too(tmp_path, make, monkeypatch, step):
+    for name in ("a/1", "b/2", "c/3"):
+        make(name, 0)
+        (tmp_path / name[0] / "empty").mkdir()
+    real, first = getattr(os, step), []
+
+    def late(path):
+        if not first:
+            first.append(path)
+            os.remove(path) if os.path.isfile(path) else os.removedirs(path)
+        return real(path)
+
+    monkeypatch.setattr(server.os, step, late)
+    tidy(tmp_path, time.time() + 4000)
+    assert first and not [path for path in tmp_path.rglob("*") if path.is_file() or path.name == "empty"]
+
+
+def test_a_janitor_that_fails_comes_again(monkeypatch):
+    rounds = []
+
+    def fail(demo):
+        rounds.append(demo)
+        raise RuntimeError if len(rounds) < 3 else SystemExit
+
+    monkeypatch.setattr(server, "tidy_all", fail)
+    monkeypatch.setattr(server.time, "sleep", lambda seconds: None)
+    with pytest.raises(SystemExit):
+        server._tidy_for_ever("demo")
+    assert rounds == ["demo"] * 3
+
+
+def test_janitor_leaves_what_the_page_begins_with_and_forgets_what_was_made_of_old_files(
+    tmp_path, examples, picture_file, monkeypatch
+):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    stub = StubPredictor()
+    demo = build_demo(lambda name: stub, ("stub",), stored=examples)
+    sessions = StateHolder()
+    sessions.set_blocks(demo)
+    begins_with = {path for path in tmp_path.rglob("*") if path.is_file()}
+    upload = tmp_path / "upload.png"
+    upload.write_bytes(picture_file.read_bytes())
+    demo.studio.look(Media(str(upload)), None, "visitor")
+    assert sessions["visitor"]
+    tidy_all(demo)
+    assert upload.exists() and len(demo.studio._scenes) == 1 and "visitor" in sessions
+    monkeypatch.setattr(limits, "TEMP_SECONDS", -1)
+    tidy_all(demo)
+    assert len(begins_with) >= len(examples) and {path for path in tmp_path.rglob("*") if path.is_file()} == begins_with
+    assert not demo.studio._scenes and "visitor" not in sessions and not sessions.time_last_used

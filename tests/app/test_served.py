@@ -66,6 +66,27 @@ def test_bad_arguments_get_a_sentence_and_a_code(client, picture_file, endpoint,
     assert f"[{code}]" in str(refusal.value) and "Traceback" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "given, used",
+    [
+        ({}, (0.3, 0.7)),
+        ({"absent_below": 0.1}, (0.1, 0.7)),
+        ({"found_from": 0.9}, (0.3, 0.9)),
+        ({"absent_below": 0.2, "found_from": 0.4}, (0.2, 0.4)),
+    ],
+)
+def test_a_cut_off_that_is_not_given_is_the_models_own(served, picture_file, monkeypatch, given, used):
+    asked, ground = [], served.stub.ground
+
+    def noted(*args, **options):
+        asked.append(options["thresholds"])
+        return ground(*args, **options)
+
+    monkeypatch.setattr(served.stub, "ground", noted)
+    name, _ = call(served.address, "ground", {"media": uploaded(picture_file), "phrases": ["a dog"], **given})
+    assert name == "complete" and asked == [used]
+
+
 @pytest.fixture
 def listener():
     """A web server that must never be asked."""
