@@ -6,6 +6,7 @@ import dataclasses
 import random
 import re
 import tempfile
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from . import cards, examples, limits, panels
 from .examples import Example, Texts
 from .i18n import TEXT, say
 from .runtime import Media, Seen, Studio, shrunk
-from .tabs.inspect import layer_choices
-from .view import Look, Shown, loaded, present
+from .tabs.inspect import head_choices, layer_choices
+from .view import Look, Shown, focus, loaded, present, with_result
 
 LENS_TASKS = {"describe": "caption", "ask": "answer", "find": "ground", "inspect": "explain", "match": "match"}
 TABS = (*LENS_TASKS, "about")
@@ -86,8 +87,9 @@ class Arrivals:
         about = cards.note("mini_note" if info.note == TEXT["mini_note"][0] else "remark", text=info.note)
         notes = [about, gr.update(value=lacks, visible=bool(lacks))]
         tabs = [gr.update(interactive=task not in predictor.missing) for task in LENS_TASKS.values()]
-        fusion_layers = gr.update(choices=layer_choices(info.num_layers))
-        return [cards.head(status), *notes, *tabs, *info.thresholds, fusion_layers]
+        choices = (layer_choices(info.num_layers), head_choices(info.num_heads))
+        fusion = [gr.update(choices=names, value="default") for names in choices]
+        return [cards.head(status), *notes, *tabs, *info.thresholds, *fusion]
 
     def stop(self, request: gr.Request) -> None:
         """Stop what this visitor has at work."""
@@ -138,14 +140,13 @@ class Arrivals:
 
 
 def with_results(shown: Shown, results: dict[str, Any], model: str) -> Shown:
-    """The signature result on the stage: what was found, else the maps of a sentence."""
-    task = next((task for task in ("ground", "explain") if task in results), None)
-    if task is None:
-        return shown
-    found = results[task] if task == "ground" else (results[task],)
-    frame = (found[0].frame or 0) if task == "ground" else shown.frame  # of a clip, the one that was searched
-    layers, settings = panels.layers(task, results[task]), {"model": model}
-    return dataclasses.replace(shown, frame=frame, task=task, results=tuple(found), layers=layers, settings=settings)
+    """Every tab's result kept, the signature one on the stage: what was found, else the maps of a sentence."""
+    for task in ("match", "caption", "answer", "explain", "ground"):
+        if task in results:
+            found = panels.ranked(results[task]) if task == "match" else results[task]
+            every = tuple(found) if isinstance(found, Sequence) else (found,)
+            shown = with_result(shown, task, every, panels.layers(task, found), {"model": model})
+    return focus(shown, 0, None) if shown.layers else shown  # of a clip, the frame that was searched
 
 
 def stage(shown: Shown | None, look: Look, results: dict[str, Any], truth: str = "") -> list[Any]:

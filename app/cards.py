@@ -145,12 +145,11 @@ def peak(heat: np.ndarray) -> dict[str, str]:
 
 
 def twin(shown: Shown) -> str:
-    """The picture in words: every box, and where the map in view is hottest."""
+    """The picture in words: every box of it, and where the map in view is hottest."""
     parts = []
-    for layer in shown.layers:
-        if found := layer.grounding:
-            key = f"twin_{found.verdict or 'unsure'}"
-            parts.append(say(key, phrase=found.phrase, match=number(found.match), **where(found.box_xyxy, shown.seen.size)))
+    for _, found in shown.found:
+        key = f"twin_{found.verdict or 'unsure'}"
+        parts.append(say(key, phrase=found.phrase, match=number(found.match), **where(found.box_xyxy, shown.seen.size)))
     if shown.flat:
         parts.append(say("flat"))
     elif shown.heat is not None:

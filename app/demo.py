@@ -294,7 +294,7 @@ def _wire_arrivals(demo: gr.Blocks, page: Page, arrivals: Arrivals) -> None:
     page.on_model(page.new_scene.click, arrivals.new_scene, [page.kind, page.look, page.model], filled)
     page.on_model(page.examples.select, arrivals.example, [page.look, page.model], filled)
     tabs = [page.lens[name] for name, _ in LENSES]
-    status = [page.head, page.model_note, page.lacks, *tabs, *page.find.controls, page.inspect.layer]
+    status = [page.head, page.model_note, page.lacks, *tabs, *page.find.controls, page.inspect.layer, page.inspect.head]
     page.on_model([demo.load, page.use_model.click], arrivals.model_status, [page.model], status, show_progress="hidden")
     page.on_model(demo.load, arrivals.arrive, [page.look, page.model], [page.tabs, *filled], show_progress="hidden")
     page.on_view(page.stop.click, arrivals.stop, [], [], cancels=page.model_events)

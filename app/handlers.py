@@ -23,7 +23,7 @@ from x2vlm.visualize import annotate_frames, heat_range, overlay_heatmap
 from . import cards, limits, panels
 from .curve import curve
 from .runtime import Studio
-from .view import Layer, Look, Shown, loaded, present
+from .view import Layer, Look, Shown, focus, loaded, present, with_result
 
 Side = float | None
 
@@ -34,9 +34,19 @@ class Handlers:
     def __init__(self, studio: Studio):
         self.studio = studio
 
-    def run(self, request: gr.Request, shown: Shown | None, model: str, task: str, *args: Any, **options: Any) -> Any:
-        """Call the model on what is shown."""
-        return self.studio.run(task, loaded(shown).media, model, request.session_hash or "", *args, **options)
+    def run(
+        self,
+        request: gr.Request,
+        shown: Shown | None,
+        model: str,
+        task: str,
+        *args: Any,
+        alone: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """Call the model on what is shown, or `alone` on one frame of it."""
+        media = dataclasses.replace(loaded(shown).media, frame=alone)
+        return self.studio.run(task, media, model, request.session_hash or "", *args, **options)
 
     def why(self, request: gr.Request, shown: Shown, model: str, text: str, **options: Any) -> Explanation | None:
         """The maps of a text, or None where the model cannot explain this."""
@@ -73,9 +83,9 @@ class Handlers:
     ) -> list[Any]:
         options = limits.answer_options(mode, choices)
         found = self.run(request, shown, model, "answer", limits.question(question), **options)
-        explained = found.answers[: limits.EXPLAINED_ANSWERS]
         layers = tuple(
-            Layer(a.text, self.why(request, shown, model, found.question, target="answer", answer=a.text)) for a in explained
+            Layer(a.text, self.why(request, shown, model, found.question, target="answer", answer=a.text))
+            for a in found.answers
         )
         return [*panels.ask(found), *result(shown, look, model, "answer", (found,), layers, options)]
 
@@ -93,10 +103,10 @@ class Handlers:
         asked = limits.phrases(phrases)
         box = limits.region(sides, loaded(shown).seen.size)
         options = {"thresholds": limits.thresholds(absent_below, found_from)}
-        frame = {"frame": shown.frame} if shown.seen.kind == "video" else {}
-        found = self.run(request, shown, model, "ground", asked, explain=True, **options, **frame)
-        shown = result(shown, look, model, "ground", found, panels.layers("ground", found), options | frame)
-        return [*panels.find(found, shown[0].seen.size, box), *shown]
+        options |= {"frame": shown.clip_frame}
+        found = self.run(request, shown, model, "ground", asked, explain=True, **options)
+        stage = result(shown, look, model, "ground", found, panels.layers("ground", found), options)
+        return [*panels.find(found, shown.seen.size, box), *stage]
 
     def inspect(
         self,
@@ -124,23 +134,24 @@ class Handlers:
 
     def describe_region(self, request: gr.Request, shown: Shown | None, look: Look, model: str, *sides: Side) -> list[Any]:
         box = limits.needed_region(sides, loaded(shown).seen.size)
-        found = self.run(request, shown, model, "describe_region", box).captions
-        return [*panels.describe(found), *result(shown, look, model, "describe_region", found, (), {"box_xyxy": box})]
+        found = self.run(request, shown, model, "describe_region", box, alone=shown.clip_frame).captions
+        return [*panels.describe(found), *of_region(shown, look, model, "describe_region", found, box)]
 
     def ask_region(
         self, request: gr.Request, shown: Shown | None, look: Look, model: str, question: str, *sides: Side
     ) -> list[Any]:
         box = limits.needed_region(sides, loaded(shown).seen.size)
-        found: Answers = self.run(request, shown, model, "answer_region", box, limits.question(question))
-        return [*panels.ask(found, True), *result(shown, look, model, "answer_region", (found,), (), {"box_xyxy": box})]
+        asked = limits.question(question)
+        found: Answers = self.run(request, shown, model, "answer_region", box, asked, alone=shown.clip_frame)
+        return [*panels.ask(found, True), *of_region(shown, look, model, "answer_region", (found,), box)]
 
     def rank_region(
         self, request: gr.Request, shown: Shown | None, look: Look, model: str, texts: str, *sides: Side
     ) -> list[Any]:
         box = limits.needed_region(sides, loaded(shown).seen.size)
         asked = limits.texts(texts)
-        found = panels.ranked(self.run(request, shown, model, "describe_region", box, phrases=asked).matches)
-        return [*panels.match(found), *result(shown, look, model, "match_region", found, (), {"box_xyxy": box})]
+        found = self.run(request, shown, model, "describe_region", box, phrases=asked, alone=shown.clip_frame).matches
+        return [*panels.match(found), *of_region(shown, look, model, "match_region", panels.ranked(found), box)]
 
     # slower looks, each on its own button
 
@@ -164,14 +175,18 @@ class Handlers:
     def deletion(self, request: gr.Request, shown: Shown | None, model: str) -> str:
         """Match probability while patches are greyed, hottest first against at random."""
         explanation = limits.needed_map(loaded(shown).explanation)
-        check = self.run(request, shown, model, "deletion_check", explanation)
+        check = self.run(request, shown, model, "deletion_check", explanation, alone=shown.layers[shown.layer].frame)
         lines = {"by_heat": check.by_heat, "by_chance": check.by_chance}
         return cards.note("faithful", value=f"{check.faithfulness:+.2f}") + curve(check.fractions, lines, "fraction")
 
-    def compare(self, request: gr.Request, shown: Shown | None, look: Look, model: str, text: str, method: str) -> list[Any]:
-        """The map in view beside that of another method, for the same text and word, and where each is hottest."""
+    def compare(self, request: gr.Request, shown: Shown | None, look: Look, model: str, method: str) -> list[Any]:
+        """The map in view beside that of another method, all else being equal, and where each is hottest."""
         first = limits.needed_map(loaded(shown).explanation)
-        second = self.run(request, shown, model, "explain", limits.text(text), method=method)
+        shown = focus(shown, shown.layer, shown.word)
+        layer = shown.layers[shown.layer]
+        asked = {key: shown.settings.get(key) for key in ("layer", "head")} | {"target": first.target, "method": method}
+        asked["answer"] = layer.name if shown.task == "answer" else None
+        second = self.run(request, shown, model, "explain", first.text, alone=layer.frame, **asked)
         pair = [(e, *_in_view(shown, e)) for e in (first, second)]
         pictures = tuple(_overlay(shown, heat, scale, look) for _, heat, scale in pair)
         told = "".join(cards.note("compared_peak", method=e.method, **cards.peak(heat)) for e, heat, _ in pair)
@@ -183,8 +198,12 @@ def result(
 ) -> list[Any]:
     """The stage's values for a fresh result."""
     settings = {"model": model} | {key: value for key, value in options.items() if value is not None}
-    changes = {"task": task, "results": tuple(found), "layers": layers, "settings": settings, "layer": 0, "word": None}
-    return present(dataclasses.replace(shown, **changes), look)
+    return present(with_result(shown, task, tuple(found), layers, settings), look)
+
+
+def of_region(shown: Shown, look: Look, model: str, task: str, found: Any, box: tuple[float, ...]) -> list[Any]:
+    """The stage's values for a fresh result about a region of the frame in view."""
+    return result(shown, look, model, task, found, (), {"box_xyxy": box, "frame": shown.clip_frame})
 
 
 def _scaled(found: Any, scale: tuple[float, float]) -> Any:

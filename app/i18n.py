@@ -248,6 +248,11 @@ TEXT: dict[str, tuple[str, str, str]] = {
         "“{what}”의 지도는 왼쪽에서 {x}, 위에서 {y} 지점이 가장 뜨겁습니다.",
         "“{what}”的热图在距左 {x}、距上 {y} 处最热。",
     ),
+    "no_map": (
+        "There is no map of this yet. Press Describe or Ask to make it.",
+        "이것의 지도가 아직 없습니다. 설명하기나 질문을 누르면 만들어집니다.",
+        "此项还没有热图。点击“描述”或“提问”即可生成。",
+    ),
     "twin_plain": (
         "{name}: {width} × {height} pixels.",
         "{name}: {width} × {height} 픽셀.",

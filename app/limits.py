@@ -27,7 +27,6 @@ BEAMS = 10
 CAPTIONS = 5
 NEW_TOKENS = 100
 TOP_ANSWERS = 5
-EXPLAINED_ANSWERS = 3
 ABSENT_BELOW, FOUND_FROM = 0.3, 0.7  # match scores, until a loaded model brings its own
 
 QUEUE = 32

@@ -32,12 +32,13 @@ def ask(found: Answers | None, from_region: bool = False) -> list[Any]:
     """Values for the answer and its probabilities."""
     if not found:
         return [empty("ask"), gr.update(value=None, visible=False)]
-    first, *rest = found.answers
-    close = bool(rest) and first.probability - rest[0].probability < CLOSE
+    probable = [answer.probability for answer in found.answers]
+    close = len(probable) > 1 and probable[0] - probable[1] < CLOSE
     weak = found.best in ("yes", "no") or found.best.isdigit() or found.question.lower().startswith("how many")
-    card = cards.answer(found.question, found.best, close, weak, found.truncated_at)
+    card = cards.answer(found.question, found.best or "–", close, weak, found.truncated_at)
     card += cards.note("region_answer") if from_region else ""
-    return [card, gr.update(value={answer.text: answer.probability for answer in found.answers}, visible=True)]
+    named = {answer.text: answer.probability for answer in found.answers}  # none where the model wrote none
+    return [card, gr.update(value=named or None, visible=bool(named))]
 
 
 def find(found: Sequence[Grounding] | None, size: tuple[int, int] = (1, 1), box: tuple[float, ...] | None = None) -> list[Any]:
@@ -65,8 +66,8 @@ def inspect(found: Explanation | None, seen: Seen | None = None, frame: int = 0)
 
 
 def match(found: Sequence[Match] | None) -> list[Any]:
-    """Value for the ranked texts."""
-    return [cards.matches(tuple(found)) if found else empty("match")]
+    """Value for the texts, best first."""
+    return [cards.matches(ranked(found)) if found else empty("match")]
 
 
 def everything(results: dict[str, Any], seen: Seen | None = None) -> list[Any]:

@@ -43,11 +43,12 @@ ZERO_GPU = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() 
 
 @dataclass(frozen=True)
 class Media:
-    """An uploaded file and, for a clip, which frames of it the model sees."""
+    """An uploaded file and, for a clip, which frames of it the model sees; with `frame` only that one of them, as a picture."""
 
     path: str
     num_frames: int | None = None
     indices: tuple[int, ...] | None = None
+    frame: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,7 +345,7 @@ class Studio:
         if scene is None:
             opened = opened or self._opened(predictor, media, cancel)  # the scene may have been dropped since it was looked up
             tell(0.3, "looking")
-            scene = predictor.encode(opened, cancel=cancel)
+            scene = predictor.encode(opened if media.frame is None else opened.frames[media.frame], cancel=cancel)
             with self._lock:
                 self._scenes[id(predictor), media] = scene
                 while len(self._scenes) > limits.SCENES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,18 @@ from x2vlm.visualize import FLAT, draw_boxes, heat_range, is_flat, overlay_heatm
 from . import cards
 from .runtime import Media, Seen
 
+TAB = {
+    "caption": "describe",
+    "describe_region": "describe",
+    "answer": "ask",
+    "answer_region": "ask",
+    "ground": "find",
+    "explain": "inspect",
+    "match": "match",
+    "match_region": "match",
+}
+"""Task of a result -> the tab that shows it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -27,14 +40,24 @@ class Layer:
     explanation: Explanation | None = None
     grounding: Grounding | None = None
 
+    @property
+    def frame(self) -> int | None:
+        """The frame of a clip that map and box are of; None where they are of all that is seen."""
+        return self.grounding.frame if self.grounding else None
+
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """The present result: what was asked, of which media, what came out, and which part of it is in view."""
+    """The present result: what was asked, of which media, what came out, and which part of it is in view.
+
+    Attributes:
+        origin: query string of a link that reopens it; empty for uploads.
+        kept: tab -> task, results, layers and settings of its latest result, for what is chosen in that tab.
+    """
 
     media: Media
     seen: Seen
-    origin: str = ""  # query string of a link that reopens it; empty for uploads
+    origin: str = ""
     task: str = ""
     layers: tuple[Layer, ...] = ()
     results: tuple[Any, ...] = ()
@@ -42,6 +65,18 @@ class Shown:
     layer: int = 0
     word: int | None = None
     frame: int = 0
+    kept: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def clip_frame(self) -> int | None:
+        """The frame in view of a clip; None for a picture."""
+        return self.frame if self.seen.kind == "video" else None
+
+    @property
+    def found(self) -> list[tuple[int, Grounding]]:
+        """The boxes of the frame in view, each after its phrase's number from 0."""
+        here = (None, self.frame)
+        return [(k, layer.grounding) for k, layer in enumerate(self.layers) if layer.grounding and layer.frame in here]
 
     @property
     def explanation(self) -> Explanation | None:
@@ -51,8 +86,8 @@ class Shown:
 
     @property
     def heat(self) -> np.ndarray | None:
-        """float32 (grid, grid): the map in view, of one word or of the whole text."""
-        if self.explanation is None:
+        """float32 (grid, grid): the map in view, of one word or of the whole text; None where it is another frame's."""
+        if self.explanation is None or self.layers[self.layer].frame not in (None, self.frame):
             return None
         return self.explanation.overall if self.word is None else self.explanation.maps[self.word]
 
@@ -92,6 +127,27 @@ def _without_maps(value: Any) -> Any:
     return [_without_maps(item) for item in value] if isinstance(value, list) else value
 
 
+def with_result(
+    shown: Shown, task: str, results: tuple[Any, ...], layers: tuple[Layer, ...], settings: dict[str, Any]
+) -> Shown:
+    """A fresh result in view, and kept for its tab."""
+    fields = {"task": task, "results": results, "layers": layers, "settings": settings}
+    return dataclasses.replace(shown, **fields, layer=0, word=None, kept=shown.kept | {TAB[task]: fields})
+
+
+def of_tab(shown: Shown | None, tab: str) -> Shown | None:
+    """A tab's latest result in view; None where it has none."""
+    if shown is None or tab not in shown.kept:
+        return None
+    return shown if TAB[shown.task] == tab else dataclasses.replace(shown, **shown.kept[tab], layer=0, word=None)
+
+
+def focus(shown: Shown, layer: int, word: int | None) -> Shown:
+    """One layer or word of it in view, in the frame that it is of."""
+    frame = shown.layers[layer].frame
+    return dataclasses.replace(shown, layer=layer, word=word, frame=shown.frame if frame is None else frame)
+
+
 def draw(shown: Shown, look: Look) -> Image.Image:
     """The stage's picture."""
     picture = shown.seen.frames[shown.frame]
@@ -105,8 +161,7 @@ def draw(shown: Shown, look: Look) -> Image.Image:
 
 
 def _with_boxes(picture: Image.Image, shown: Shown) -> Image.Image:
-    found = [(k, layer.grounding) for k, layer in enumerate(shown.layers) if layer.grounding]
-    found = [(k, g) for k, g in found if g.frame is None or g.frame == shown.frame]
+    found = shown.found
     if not found:
         return picture
     scale = picture.width / shown.seen.size[0], picture.height / shown.seen.size[1]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from . import cards, export, limits
-from .view import Look, Shown, redraw, words
+from .view import Look, Shown, focus, of_tab, present, redraw, words
 
 RELATIONS = "and|with|on|in|at|next to|near|above|below|inside|left of|right of|to the left of|to the right of"
 SPLIT = re.compile(rf"[,;]|\b(?:{RELATIONS})\b")
@@ -28,41 +29,57 @@ def change_look(
 
 def choose_layer(shown: Shown | None, look: Look, layer: int | None) -> list[Any]:
     """One phrase or answer alone: shown, canvas, caption, words."""
-    if shown is None or layer is None or layer >= len(shown.layers):
-        return [gr.skip()] * 4
-    shown = dataclasses.replace(shown, layer=layer, word=None)
+    if shown is None or layer is None or layer >= len(shown.layers) or layer == shown.layer:
+        return [gr.skip()] * 4  # also where the list follows what is in view already, such as a word
+    shown = focus(shown, layer, None)
     text = words(shown)
     return [*redraw(shown, look), gr.update(value=text, visible=bool(text))]
 
 
-def choose_answer(shown: Shown | None, event: gr.SelectData) -> Any:
-    """An answer chosen in the list of probabilities: its layer number for the stage."""
-    names = [layer.name for layer in shown.layers] if shown else []
-    return names.index(event.value) if event.value in names else gr.skip()
+def choose_answer(shown: Shown | None, look: Look, event: gr.SelectData) -> list[Any]:
+    """An answer in Ask's list of probabilities: the stage's values."""
+    own = of_tab(shown, "ask")
+    named = [k for k, layer in enumerate(own.layers) if layer.name == event.value] if own else []
+    return _own(shown, look, focus(own, named[0], None) if named else None)
 
 
 def choose_word(shown: Shown | None, look: Look, event: gr.SelectData) -> list[Any]:
     """A word of the strip below the stage; its first entry stands for all words."""
-    return _word(shown, look, event.index - 1 if event.index else None)
-
-
-def _word(shown: Shown | None, look: Look, word: int | None) -> list[Any]:
     explanation = shown.explanation if shown else None
-    if explanation is None or (word is not None and word >= len(explanation.maps)):
+    if explanation is None or event.index > len(explanation.maps):
         return [gr.skip()] * 3
-    return redraw(dataclasses.replace(shown, word=word), look)
+    return redraw(focus(shown, shown.layer, event.index - 1 if event.index else None), look)
 
 
-def choose_own_word(shown: Shown | None, look: Look, event: gr.SelectData) -> list[Any]:
-    """A word of the caption itself, or of the small pictures."""
-    return _word(shown, look, event.index)
+def choose_own_word(tab: str) -> Callable[..., list[Any]]:
+    """The event of a word of a tab's own result: of Describe's caption, or of Inspect's small pictures."""
+
+    def choose(shown: Shown | None, look: Look, event: gr.SelectData) -> list[Any]:
+        """The stage's values."""
+        own = of_tab(shown, tab)
+        return _own(shown, look, focus(own, own.layer, event.index) if own and own.layers else None)
+
+    return choose
 
 
-def remember(shown: Shown, history: list[list[Any]]) -> list[list[Any]]:
+def _own(shown: Shown | None, look: Look, chosen: Shown | None) -> list[Any]:
+    """What was chosen of a tab's own result on the stage, or a note there that it has no map."""
+    explanation = chosen.explanation if chosen else None
+    if explanation and (chosen.word or 0) < len(explanation.maps):
+        return present(chosen, look)
+    told = cards.note("no_map", "warn") + (cards.caption(shown, look) if shown else "")
+    return [*[gr.skip()] * 4, told, gr.skip()]
+
+
+def remember(shown: Shown | None, history: list[list[Any]]) -> Any:
     """The questions asked so far, newest first, at most ten."""
-    found = shown.results[0]
+    asked = of_tab(shown, "ask")
+    if asked is None:  # another answer came at the same moment
+        return gr.skip()
+    found = asked.results[0]
     rows = [row for row in history if any(row)]
-    return [[found.question, found.best, round(found.answers[0].probability, 3)], *rows][:10]
+    probability = round(found.answers[0].probability, 3) if found.answers else 0.0
+    return [[found.question, found.best, probability], *rows][:10]
 
 
 def choose_frame(shown: Shown | None, look: Look, event: gr.SelectData) -> list[Any]:
@@ -90,22 +107,28 @@ def phrases_of(caption: str) -> str:
 
 def caption_to_find(shown: Shown | None) -> list[Any]:
     """Hand the caption's things to Find."""
-    return [phrases_of(_text(shown)), gr.update(selected="find")]
+    return [phrases_of(_text(shown, "describe")) or gr.skip(), gr.update(selected="find")]
 
 
-def text_to_inspect(shown: Shown | None) -> list[Any]:
-    """Hand the caption, question or best text to Inspect, with the target that fits."""
-    target = {"caption": "caption", "answer": "answer", "ground": "box"}.get(shown.task if shown else "", "match")
-    return [_text(shown), target, gr.update(selected="inspect")]
+def text_to_inspect(tab: str) -> Callable[[Shown | None], list[Any]]:
+    """The event that hands a tab's caption, question, phrase or best text to Inspect, with the target that fits."""
+    target = {"describe": "caption", "ask": "answer", "find": "box", "match": "match"}[tab]
+
+    def hand_over(shown: Shown | None) -> list[Any]:
+        return [_text(shown, tab) or gr.skip(), target, gr.update(selected="inspect")]
+
+    return hand_over
 
 
 def caption_to_match(shown: Shown | None, texts: str) -> list[Any]:
     """Put the caption above the texts of Match."""
-    return ["\n".join(dict.fromkeys([_text(shown), *texts.split("\n")])).strip(), gr.update(selected="match")]
+    return ["\n".join(dict.fromkeys([_text(shown, "describe"), *texts.split("\n")])).strip(), gr.update(selected="match")]
 
 
-def _text(shown: Shown | None) -> str:
-    first = shown.results[shown.layer if shown.task == "ground" else 0] if shown and shown.results else None
+def _text(shown: Shown | None, tab: str) -> str:
+    """What a tab's latest result is about, of phrases the one in view; empty where it has none."""
+    shown = of_tab(shown, tab)
+    first = shown.results[shown.layer if tab == "find" else 0] if shown and shown.results else None
     return next((getattr(first, name) for name in ("text", "question", "phrase") if hasattr(first, name)), "")
 
 
@@ -131,7 +154,7 @@ def methods(shown: Shown) -> str:
 def link_to(shown: Shown | None) -> list[Any]:
     """The query string that reopens an example or scene."""
     if shown is None or not shown.origin:
-        return [gr.update(visible=False), gr.update(value=cards.note("uploads_not_linked"), visible=True)]
+        return [gr.update(value="", visible=False), gr.update(value=cards.note("uploads_not_linked"), visible=True)]
     return [gr.update(value=shown.origin, visible=True), gr.update(visible=False)]
 
 

@@ -59,6 +59,6 @@ def wire(page: Page) -> None:
     page.on_view(asked.success, viewing.remember, [page.shown, tab.history], [tab.history])
     for starter in tab.starters:
         page.on_view(starter.click, None, [], [tab.question], js=f"() => {starter.value!r}")
-    page.on_view(tab.label.select, viewing.choose_answer, [page.shown], [page.layers])
+    page.on_view(tab.label.select, viewing.choose_answer, [page.shown, page.look], page.stage)
     inspect = [page.inspect.text, page.inspect.target, page.tabs]
-    page.on_view(tab.to_inspect.click, viewing.text_to_inspect, [page.shown], inspect)
+    page.on_view(tab.to_inspect.click, viewing.text_to_inspect("ask"), [page.shown], inspect)

@@ -41,4 +41,4 @@ def wire(page: Page) -> None:
     page.on_model(tab.run.click, page.handlers.find, inputs, [*tab.outputs, *page.stage], rules=rules)
     page.on_model(tab.annotate.click, page.handlers.annotate, [page.shown, page.model, tab.phrases], [tab.clip], rules=rules)
     inspect = [page.inspect.text, page.inspect.target, page.tabs]
-    page.on_view(tab.to_inspect.click, viewing.text_to_inspect, [page.shown], inspect)
+    page.on_view(tab.to_inspect.click, viewing.text_to_inspect("find"), [page.shown], inspect)

@@ -17,12 +17,16 @@ METHODS = [
     ("image-encoder Grad-CAM", "image-gradcam"),
     ("random baseline", "random"),
 ]
-HEADS = 12
 
 
 def layer_choices(count: int) -> list[str]:
     """Fusion layers of a model, from 0."""
     return ["default", "mean", *map(str, range(count))]
+
+
+def head_choices(count: int) -> list[str]:
+    """Attention heads of a fusion layer, from 0."""
+    return ["default", "max", *map(str, range(count))]
 
 
 def build(page: Page) -> SimpleNamespace:
@@ -47,7 +51,7 @@ def build(page: Page) -> SimpleNamespace:
         method = gr.Dropdown(METHODS, value="gradient", label=t("method"))
         with gr.Row():
             layer = gr.Dropdown(layer_choices(3), value="default", label=t("layer_number"))
-            head = gr.Dropdown(["default", "max", *map(str, range(HEADS))], value="default", label=t("head_number"))
+            head = gr.Dropdown(head_choices(4), value="default", label=t("head_number"))
     with gr.Row(elem_id="doubt"):
         other = gr.Dropdown(METHODS, value="random", label=t("compare"), scale=2)
         compare = gr.Button(t("compare_run"), scale=1, elem_id="compare")
@@ -62,6 +66,7 @@ def build(page: Page) -> SimpleNamespace:
         gallery=gallery,
         controls=[target, layer, head, method],
         layer=layer,
+        head=head,
         other=other,
         compare=compare,
         slider=slider,
@@ -78,6 +83,6 @@ def wire(page: Page) -> None:
     inputs = [*page.context, tab.text, *tab.controls]
     page.on_model([tab.run.click, tab.text.submit], page.handlers.inspect, inputs, [*tab.outputs, *page.stage], rules=rules)
     compared = [tab.slider, tab.compared]
-    page.on_model(tab.compare.click, page.handlers.compare, [*page.context, tab.text, tab.other], compared, rules=rules)
+    page.on_model(tab.compare.click, page.handlers.compare, [*page.context, tab.other], compared, rules={})
     page.on_model(tab.deletion.click, page.handlers.deletion, [page.shown, page.model], [tab.check], rules={})
-    page.on_view(tab.gallery.select, viewing.choose_own_word, [page.shown, page.look], page.redraw)
+    page.on_view(tab.gallery.select, viewing.choose_own_word("inspect"), [page.shown, page.look], page.stage)

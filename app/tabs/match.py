@@ -36,4 +36,4 @@ def wire(page: Page) -> None:
     page.on_model(tab.over_time.click, page.handlers.over_time, [page.shown, page.model, tab.texts], [tab.curve], rules=rules)
     page.on_view(tab.curve.select, viewing.choose_frame, [page.shown, page.look], page.redraw)
     inspect = [page.inspect.text, page.inspect.target, page.tabs]
-    page.on_view(tab.to_inspect.click, viewing.text_to_inspect, [page.shown], inspect)
+    page.on_view(tab.to_inspect.click, viewing.text_to_inspect("match"), [page.shown], inspect)

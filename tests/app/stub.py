@@ -77,6 +77,7 @@ class StubPredictor:
         grid_size=GRID,
         num_frames=4,
         num_layers=3,
+        num_heads=4,
         parameters=0,
         thresholds=(0.3, 0.7),
         note="A stand-in for tests.",

@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
 
-from app import cards
+from app import cards, panels, viewing
 from app import examples as app_examples
 from app.arrivals import FILLED, stored_shown, with_results
+from app.view import Look
 from tests.app.conftest import TURNS
 from x2vlm.errors import MediaError, ParameterError, X2VLMError
 
@@ -143,13 +145,34 @@ def test_model_status_greys_tabs_with_a_reason(arrivals, predictor):
     assert "stub" in head and "stand-in" in note and lacks["visible"] and "no box head" in lacks["value"]
     assert '<span lang="ko">이 모델에 없음: ground.' in lacks["value"]
     assert [tab["interactive"] for tab in rest[:5]] == [True, True, False, True, True]
+    layers, heads = rest[-2:]
+    assert layers == gr.update(choices=["default", "mean", "0", "1", "2"], value="default")
+    assert heads == gr.update(choices=["default", "max", "0", "1", "2", "3"], value="default")
 
 
 def test_a_clip_opens_at_the_frame_that_was_searched(clip_shown):
     example = app_examples.load_examples()["clip"]
     found = example.results["ground"]
     assert found[0].frame
-    assert with_results(clip_shown, example.results, "mini").frame == found[0].frame
+    shown = with_results(clip_shown, example.results, "mini")
+    assert shown.frame == found[0].frame and shown.heat is not None
+
+
+def test_every_stored_result_is_kept_for_its_tab(examples):
+    """So that hand-offs of the first paint are of their own tab, not of what is on the stage."""
+    example = examples["scene"]
+    shown = stored_shown(example, "stub")
+    assert shown.task == "ground" and set(shown.kept) == {"describe", "ask", "find", "inspect", "match"}
+    assert viewing.caption_to_find(shown)[0] == viewing.phrases_of(example.results["caption"][0].text)
+    assert viewing.text_to_inspect("ask")(shown)[0] == example.texts.question
+    best = max(example.results["match"], key=lambda match: match.probability).text
+    assert viewing.text_to_inspect("match")(shown)[0] == best
+    of_inspect = viewing.choose_own_word("inspect")(shown, Look(), SimpleNamespace(index=0))[0]
+    assert of_inspect.explanation is example.results["explain"]
+    everything = " ".join(value for value in panels.everything(example.results, shown.seen) if isinstance(value, str))
+    assert everything.index(best, everything.index("matches")) == min(
+        everything.index(text, everything.index("matches")) for text in example.texts.texts.split("\n")
+    )
 
 
 def test_the_note_of_mini_is_told_in_the_visitors_language(arrivals, predictor):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import app.arrivals
 import app.handlers
 import app.viewing
 from app.handlers import Handlers
-from app.runtime import friendly
+from app.runtime import Media, friendly
+from app.view import Look, Shown
 from x2vlm.errors import MediaError, ParameterError, TextError
+from x2vlm.results import Answers
 
 HOSTILE = "<img src=x onerror=alert(1)> {x} ${y} \u202e [MASK]"
 CONTROLS = ("beam", 3, 2, 0, 30, 0.9, 1.0, 0, "")
@@ -120,10 +124,17 @@ def test_absent_phrase_is_told_in_every_form(handlers, visitor, shown, look):
     assert kept.layers[0].grounding.verdict == "absent"
 
 
-def test_answers_have_a_map_each_without_another_call(handlers, predictor, visitor, shown, look):
-    *_, kept, _, _, _, _, _ = handlers.ask(visitor, shown, look, "stub", "what color is it?", "auto", "")
-    assert [layer.name for layer in kept.layers] == ["red", "blue", "two"]
-    assert predictor.calls.count("explain") == 3
+def test_every_answer_that_is_shown_has_a_map(handlers, predictor, visitor, shown, look):
+    _, label, kept, *_ = handlers.ask(visitor, shown, look, "stub", "what color is it?", "auto", "")
+    assert [layer.name for layer in kept.layers] == ["red", "blue", "two", "yes", "no"] == list(label["value"])
+    assert all(layer.explanation for layer in kept.layers) and predictor.calls.count("explain") == 5
+
+
+def test_no_answer_is_shown_as_none(handlers, predictor, visitor, shown, look, monkeypatch):
+    monkeypatch.setattr(predictor, "answer", lambda scene, question, **_: Answers(question, (), "generate"))
+    card, label, kept, *_ = handlers.ask(visitor, shown, look, "stub", "what color is it?", "generate", "")
+    assert "–" in card and label["visible"] is False
+    assert app.viewing.remember(kept, []) == [["what color is it?", "", 0.0]]
 
 
 def test_own_choices_are_ranked(handlers, visitor, shown, look):
@@ -158,14 +169,78 @@ def test_clip_answers_over_time_and_annotates(handlers, visitor, clip_shown, loo
 def test_deletion_and_comparison_need_a_map(handlers, visitor, shown, look):
     for call in (
         lambda s: handlers.deletion(visitor, s, "stub"),
-        lambda s: handlers.compare(visitor, s, look, "stub", "a dog", "random"),
+        lambda s: handlers.compare(visitor, s, look, "stub", "random"),
     ):
         with pytest.raises(ParameterError, match="no map in view"):
             call(shown)
     kept = handlers.inspect(visitor, shown, look, "stub", "a dog", "match", "default", "default", "gradient")[2]
     assert "+0.20" in handlers.deletion(visitor, kept, "stub")
-    slider, told = handlers.compare(visitor, kept, look, "stub", "a dog", "random")
+    slider, told = handlers.compare(visitor, kept, look, "stub", "random")
     assert len(slider["value"]) == 2 and told.count("hottest at") == 2 and "gradient" in told and "random" in told
+
+
+@pytest.mark.parametrize("name", ["describe_region", "ask_region", "rank_region"])
+@pytest.mark.parametrize("frame", [0, 3])
+def test_a_region_of_a_clip_is_of_the_frame_in_view(name, frame, handlers, studio, visitor, clip_shown, look, tmp_path):
+    """As if that frame alone had been uploaded."""
+    clip_shown.seen.frames[frame].save(tmp_path / "frame.png")
+    media = Media(str(tmp_path / "frame.png"))
+    picture = Shown(media, studio.look(media, None, "visitor"))
+    of_clip, of_picture = (
+        result_of(getattr(handlers, name)(visitor, on_stage, look, "stub", *arguments(name, "a red car")))
+        for on_stage in (dataclasses.replace(clip_shown, frame=frame), picture)
+    )
+    assert of_clip["results"] == of_picture["results"]
+    assert of_clip["settings"] == of_picture["settings"] | {"frame": frame}
+
+
+@pytest.fixture
+def asked(predictor, monkeypatch):
+    """Scene, arguments and options of the last call of each slower look."""
+    last = {}
+
+    def watched(name):
+        call = getattr(predictor, name)
+
+        def watch(scene, *args, cancel=None, **options):
+            last[name] = (scene, *args, options)
+            return call(scene, *args, **options)
+
+        return watch
+
+    for name in ("explain", "deletion_check"):
+        monkeypatch.setattr(predictor, name, watched(name))
+    return last
+
+
+def test_the_map_of_a_frame_is_tested_and_compared_on_that_frame(handlers, visitor, clip_shown, look, asked):
+    """Even when another frame has come into view since."""
+    at_first = dataclasses.replace(clip_shown, frame=0)
+    found = handlers.find(visitor, at_first, look, "stub", "a dog\na car", 0.3, 0.7, *NO_REGION)[1]
+    moved = dataclasses.replace(found, frame=3, layer=1)
+    handlers.deletion(visitor, moved, "stub")
+    slider, _ = handlers.compare(visitor, moved, Look(opacity=0), "stub", "random")
+    for scene in (asked["deletion_check"][0], asked["explain"][0]):
+        assert scene.kind == "image" and np.array_equal(scene.image, clip_shown.seen.frames[0])
+    assert asked["deletion_check"][1] is found.layers[1].explanation
+    assert asked["explain"][1] == "a car"
+    assert all(np.array_equal(picture, clip_shown.seen.frames[0]) for picture in slider["value"])
+    whole = handlers.inspect(visitor, clip_shown, look, "stub", "a dog", "match", "default", "default", "gradient")[2]
+    handlers.deletion(visitor, whole, "stub")
+    assert asked["deletion_check"][0].kind == "video"
+
+
+def test_comparison_changes_the_method_alone(handlers, visitor, shown, look, asked):
+    kept = handlers.inspect(visitor, shown, look, "stub", "a dog", "box", "1", "max", "gradient")[2]
+    handlers.compare(visitor, kept, look, "stub", "attention")
+    _, text, options = asked["explain"]
+    assert text == "a dog"
+    assert options == {"target": "box", "layer": 1, "head": "max", "answer": None, "method": "attention"}
+    kept = handlers.ask(visitor, kept, look, "stub", "what color is it?", "auto", "")[2]
+    handlers.compare(visitor, dataclasses.replace(kept, layer=1), look, "stub", "random")
+    _, text, options = asked["explain"]
+    assert text == "what color is it?" and options["target"] == "answer" and options["answer"] == "blue"
+    assert options["layer"] is options["head"] is None
 
 
 def test_refusals_become_one_sentence_and_crashes_tell_nothing():
@@ -188,13 +263,13 @@ def test_refusals_become_one_sentence_and_crashes_tell_nothing():
 
 @pytest.mark.parametrize("module", [app.handlers, app.viewing, app.arrivals])
 def test_handlers_stay_short(module):
-    """At most 15 lines of body, docstring apart, as a handler only checks, calls and shows."""
+    """At most 15 lines of body, docstring and inner functions apart, as a handler only checks, calls and shows."""
     tree = ast.parse(inspect.getsource(module))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     assert functions
     for function in functions:
         body = function.body[1:] if ast.get_docstring(function) else function.body
-        length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+        length = sum(node.end_lineno - node.lineno + 1 for node in body if not isinstance(node, ast.FunctionDef))
         assert length <= 15 or function.name == "stage", f"{function.name}: {length} lines"
 
 

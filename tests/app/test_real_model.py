@@ -19,6 +19,7 @@ import pytest
 
 from app import examples as app_examples
 from app import runtime
+from app.arrivals import Arrivals
 from app.handlers import Handlers
 from app.runtime import Media, Models, Studio
 from app.view import Shown
@@ -65,7 +66,9 @@ def test_every_tab_works_with_the_real_predictor(real_studio, on_stage, visitor,
     kept = handlers.inspect(visitor, on_stage, look, "tiny", "a red car", "box", "default", "default", "gradient")[2]
     assert np.isfinite(kept.explanation.maps).all()
     assert "<svg" in handlers.deletion(visitor, kept, "tiny")
-    assert handlers.compare(visitor, kept, look, "tiny", "a red car", "random")[0]["value"]
+    assert handlers.compare(visitor, kept, look, "tiny", "random")[0]["value"]
+    for head in Arrivals(real_studio, {}).model_status("tiny")[-1]["choices"]:
+        assert handlers.inspect(visitor, on_stage, look, "tiny", "a dog", "match", "0", head, "attention")[2].layers
     if on_stage.seen.kind == "video":
         assert "<svg" in handlers.over_time(visitor, on_stage, "tiny", "a red car")
         assert handlers.annotate(visitor, on_stage, "tiny", "a red car")["value"].endswith(".mp4")

@@ -9,6 +9,7 @@ import io
 import json
 from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,11 +17,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app import cards, export, panels, viewing
+from app.arrivals import stored_shown
 from app.curve import curve
 from app.view import Look, canvas_value, draw, present, words
+from tests.app.stub import CAPTION
 from x2vlm.results import Answer, Answers, Grounding
 
 NO_REGION = (None, None, None, None)
+CONTROLS = ("beam", 3, 1, 0, 30, 0.9, 1.0, 0, "")
 
 
 @pytest.fixture
@@ -64,11 +68,24 @@ def test_canvas_is_lossless_and_says_its_size(found, look):
 
 @pytest.mark.parametrize("event", [select(99), select(-5)])
 def test_a_choice_that_does_not_exist_changes_nothing(event, found, look):
-    for choose in (viewing.choose_own_word, viewing.choose_frame):
+    for choose in (viewing.choose_word, viewing.choose_frame):
         if event.index > 0:
             assert all(isinstance(value, dict) for value in choose(found, look, event))
     assert all(isinstance(value, dict) for value in viewing.choose_layer(found, look, 99))
     assert all(isinstance(value, dict) for value in viewing.choose_word(None, look, event))
+    assert all(isinstance(value, dict) for value in viewing.choose_layer(found, look, found.layer))
+
+
+def test_a_map_is_painted_on_its_own_frame_alone(handlers, visitor, clip_shown, look):
+    """Box, heat and words of one frame of a clip say nothing of another; to choose a part of them is to go back there."""
+    found = handlers.find(visitor, clip_shown, look, "stub", "a dog\na car", 0.3, 0.7, *NO_REGION)[1]
+    assert found.heat is not None and "hottest" in cards.caption(found, look)
+    moved, canvas, caption = viewing.choose_frame(found, look, select(2))
+    assert moved.heat is None and np.array_equal(pixels_of(canvas), np.asarray(clip_shown.seen.frames[2]))
+    for told in (cards.plain(caption), canvas["alt"]):
+        assert "a dog" not in told and "hottest" not in told and "160 × 120" in told
+    for chosen in (viewing.choose_word(moved, look, select(1)), viewing.choose_layer(moved, look, 1)):
+        assert chosen[0].frame == 0 and chosen[0].heat is not None and "hottest" in chosen[2]
 
 
 def test_flat_map_is_said_and_not_stretched(handlers, visitor, shown, look):
@@ -185,12 +202,56 @@ def test_caption_becomes_phrases(caption, phrases):
 
 
 def test_hand_offs(handlers, visitor, shown, look, found):
-    described = handlers.describe(visitor, shown, look, "stub", "beam", 3, 1, 0, 30, 0.9, 1.0, 0, "")[2]
-    assert viewing.caption_to_find(described)[0] == "a red car\na small dog\nthe grass"
-    assert viewing.text_to_inspect(described)[:2] == ["a red car and a small dog on the grass", "caption"]
-    assert viewing.caption_to_match(described, "x\ny")[0].split("\n")[1:] == ["x", "y"]
-    assert viewing.text_to_inspect(found)[:2] == ["a red car", "box"]
-    assert viewing.text_to_inspect(None)[0] == ""
+    """Each tab hands over its own text, whatever has come into view since."""
+    kept = handlers.describe(visitor, found, look, "stub", *CONTROLS)[2]
+    kept = handlers.ask(visitor, kept, look, "stub", "what color is it?", "auto", "")[2]
+    kept = handlers.match(visitor, kept, look, "stub", "a dog\na cat", "")[1]
+    assert viewing.caption_to_find(kept)[0] == "a red car\na small dog\nthe grass"
+    assert viewing.caption_to_match(kept, "x\ny")[0].split("\n") == [CAPTION, "x", "y"]
+    best = max(kept.results, key=lambda match: match.probability).text
+    texts = {"describe": CAPTION, "ask": "what color is it?", "find": "a red car", "match": best}
+    targets = {"describe": "caption", "ask": "answer", "find": "box", "match": "match"}
+    for tab in texts:
+        assert viewing.text_to_inspect(tab)(kept)[:2] == [texts[tab], targets[tab]]
+    second = viewing.choose_layer(found, look, 1)[0]
+    assert viewing.text_to_inspect("find")(second)[0] == "a unicorn"
+    for without in (found, None):  # leaves what is in the field
+        assert viewing.text_to_inspect("ask")(without)[0] == viewing.caption_to_find(without)[0] == gr.skip()
+
+
+def test_a_word_of_a_tab_is_of_that_tabs_result(handlers, visitor, shown, look):
+    """Whatever has come into view since."""
+    kept = handlers.describe(visitor, shown, look, "stub", *CONTROLS)[2]
+    kept = handlers.inspect(visitor, kept, look, "stub", "two cats", "match", "default", "default", "gradient")[2]
+    kept = handlers.find(visitor, kept, look, "stub", "a blue house", 0.3, 0.7, *NO_REGION)[1]
+    for tab, text, task in (("describe", CAPTION, "caption"), ("inspect", "two cats", "explain")):
+        of_tab, canvas, layers, strip, caption, data = viewing.choose_own_word(tab)(kept, look, select(1))
+        assert data["task"] == task and of_tab.explanation.text == text and of_tab.word == 1
+        assert [word for word, _ in strip["value"][1:]] == text.split() and layers["visible"] is False
+        assert f"“{text.split()[1]}”" in cards.plain(caption) and canvas["alt"] == cards.plain(cards.twin(of_tab))
+    assert viewing.choose_layer(of_tab, look, layers["value"])[0] == gr.skip()  # the list follows, and leaves the word
+
+
+def test_every_answer_shows_its_map(handlers, visitor, shown, look):
+    asked = handlers.ask(visitor, shown, look, "stub", "what color is it?", "auto", "")[2]
+    kept = handlers.find(visitor, asked, look, "stub", "a dog", 0.3, 0.7, *NO_REGION)[1]
+    for k, answer in enumerate(asked.results[0].answers):
+        chosen, _, layers, *_, data = viewing.choose_answer(kept, look, select(0, answer.text))
+        assert chosen.explanation is asked.layers[k].explanation and layers["value"] == k and data["task"] == "answer"
+
+
+def test_what_has_no_map_says_how_to_get_one(examples, handlers, visitor, shown, look):
+    """Stored results have none of caption and answers; neither have those of a region."""
+    region = handlers.describe_region(visitor, shown, look, "stub", 10, 10, 100, 100)[2]
+    for kept in (shown, stored_shown(examples["scene"], "stub"), region):
+        for values in (
+            viewing.choose_own_word("describe")(kept, look, select(1)),
+            viewing.choose_answer(kept, look, select(0, "red")),
+        ):
+            told = values.pop(4)
+            assert "Press Describe or Ask" in told and told.endswith(cards.caption(kept, look))
+            assert values == [gr.skip()] * 5
+    assert "Press Describe" in viewing.choose_answer(None, look, select(0, "red"))[4]
 
 
 def test_links_reopen_scenes_and_never_hold_uploads(shown):

@@ -246,14 +246,39 @@ def test_a_new_scene_stands_beside_its_truth(open_page):
     assert page.locator("#findings .verdict").count() >= 1
 
 
-def test_caption_is_handed_to_find(open_page):
+@pytest.mark.parametrize("fresh", [False, True])
+def test_caption_is_handed_to_find(open_page, fresh):
+    """Also that of the first paint, where what was found is on the stage."""
     page = open_page()
     open_tab(page, "describe")
-    page.locator("#run-describe").click()
+    if fresh:
+        page.locator("#run-describe").click()
+        page.locator("#layers").wait_for(state="hidden")
     page.locator("#caption-words .token", has_text="grass").wait_for()
     page.locator("#caption-to-find").click()
     page.locator("#tab-find-button[aria-selected=true]").wait_for()
     page.wait_for_function("document.querySelector('#phrases textarea').value.includes('a small dog')")
+
+
+def test_a_word_or_answer_of_a_tab_brings_its_own_map(open_page):
+    """While another tab's result is on the stage."""
+    page = open_page()
+    open_tab(page, "describe")
+    page.locator("#caption-words .token", has_text="grass").click()
+    page.locator("#twin", has_text="no map of this yet").wait_for()
+    page.locator("#run-describe").click()
+    page.locator("#twin", has_text="a red car and a small dog").wait_for()
+    open_tab(page, "ask")
+    page.locator("#run-ask").click()
+    page.locator("#layers label").nth(4).wait_for()
+    open_tab(page, "describe")
+    page.locator("#caption-words .token", has_text="grass").click()
+    page.locator("#twin", has_text="“grass”").wait_for()
+    page.locator("#layers").wait_for(state="hidden")
+    open_tab(page, "ask")
+    page.locator("#answers .confidence-set", has_text="yes").click()
+    page.locator("#layers label.selected", has_text="yes").wait_for()
+    page.locator("#words .token", has_text="grass").wait_for(state="detached")
 
 
 WORDS = (("ko-KR", "찾기", "영역", ("있음", "불확실", "없음")), ("zh-CN", "查找", "区域", ("找到", "不确定", "没有")))
