@@ -69,8 +69,8 @@ Tab moves, Enter presses, arrow keys move between words, tabs and choices. Enter
 can be typed instead of drawn. Every picture's content is told in words below it.
 
 ## Privacy
-Uploads are read in a separate, confined process, kept for an hour at most, used for nothing else, and put into no history or
-link. There are no analytics.
+Uploads are read in a separate, confined process, used for nothing else, and put into no history or link. Their files are
+deleted within an hour, and what you see of them an hour after your last step. There are no analytics.
 """,
     "ko": f"""
 ## 무엇인가
