@@ -3,47 +3,85 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 import re
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import gradio as gr
 from PIL import Image
 
-from x2vlm.errors import CheckpointError
+from x2vlm.errors import CheckpointError, X2VLMError
 
 from . import cards, examples, limits, panels
 from .examples import Example, Texts
 from .i18n import TEXT, say
-from .runtime import Media, Seen, Studio, shrunk
+from .runtime import STOPPED, Media, Seen, Studio, shrunk
 from .tabs.inspect import head_choices, layer_choices
 from .view import Look, Shown, focus, loaded, present, with_result
 
 LENS_TASKS = {"describe": "caption", "ask": "answer", "find": "ground", "inspect": "explain", "match": "match"}
 TABS = (*LENS_TASKS, "about")
-FILLED = 33  # values that an example sets: stage, frames, truth, slower looks, tabs, uploaders, fields
+
+
+def newest(bring: Callable) -> Callable:
+    """Of a visitor's arrivals the newest counts, in whatever order they end: an older one is stopped and changes nothing.
+
+    What the visitor asked meanwhile is stopped too, for it is about the picture that leaves.
+    """
+
+    @functools.wraps(bring)
+    def alone(self: Arrivals, request: gr.Request, *args: Any) -> Any:
+        visitor, mine = request.session_hash or "", STOPPED.get() or threading.Event()
+        if older := self.newest.get(visitor):
+            older.set()
+        self.newest[visitor] = mine
+        try:
+            values = bring(self, request, *args)
+        except X2VLMError:
+            if self.newest.get(visitor) is mine:
+                raise
+            return gr.skip()
+        if self.newest.get(visitor) is not mine:
+            return gr.skip()
+        if isinstance(values, list):
+            self.studio.gate.cancel(visitor)
+        return values
+
+    return alone
 
 
 class Arrivals:
-    """What puts media on the stage. `stage(...)` gives the values that all of them share."""
+    """What puts media on the stage. `stage(...)` gives the values that all of them share.
 
-    def __init__(self, studio: Studio, stored: dict[str, Example]):
-        self.studio, self.stored = studio, stored
+    Attributes:
+        first: the example that the page is painted with.
+        newest: the stop flag of each visitor's newest arrival, as long as that is under way.
+    """
 
+    def __init__(self, studio: Studio, stored: dict[str, Example], first: Shown | None = None):
+        self.studio, self.stored, self.first = studio, stored, first
+        self.newest: WeakValueDictionary[str, threading.Event] = WeakValueDictionary()
+
+    @newest
     def upload(self, request: gr.Request, path: str | None, look: Look, model: str) -> list[Any]:
         """An uploaded file, not asked about yet."""
         if path is None:
-            return self.clear(look)
+            return stage(None, look, {})
         return stage(Shown(*self._look(request, Media(path), model)), look, {})
 
-    def clear(self, look: Look) -> list[Any]:
+    @newest
+    def clear(self, request: gr.Request, look: Look) -> list[Any]:
         """An emptied uploader empties the stage."""
         return stage(None, look, {})
 
+    @newest
     def use_frames(
         self, request: gr.Request, shown: Shown | None, look: Look, model: str, count: float, numbers: str
     ) -> list[Any]:
@@ -54,26 +92,33 @@ class Arrivals:
         media, seen = self._look(request, media, model)
         return stage(Shown(media, dataclasses.replace(seen, name=shown.seen.name), shown.origin), look, {})
 
+    @newest
     def new_scene(self, request: gr.Request, kind: str, look: Look, model: str) -> list[Any]:
         """A scene that nobody has seen, asked about in every tab, with its truth."""
         return self._scene(request, kind, random.randrange(examples.SCENES), look, model)
 
+    @newest
     def example(self, request: gr.Request, event: gr.SelectData, look: Look, model: str) -> list[Any]:
         """A bundled example with its stored results, or fresh ones if they are another model's."""
         return self._example(request, list(self.stored)[event.index], look, model)
 
-    def arrive(self, request: gr.Request, look: Look, model: str) -> list[Any]:
+    def open(self, request: gr.Request) -> list[Any]:
+        """At once with the page: the first example, which is painted already, onto the stage, and the tab of the address."""
+        tab = request.query_params.get("tab")
+        return [self.first, gr.update(selected=tab) if tab in TABS else gr.skip()]
+
+    @newest
+    def arrive(self, request: gr.Request, look: Look, model: str) -> Any:
         """What the page's address asks for; else the first example anew, if its stored results are another model's."""
         wish = request.query_params
-        tab = gr.update(selected=wish["tab"]) if wish.get("tab") in TABS else gr.skip()
         if wish.get("example") in self.stored:
-            return [tab, *self._example(request, wish["example"], look, model)]
+            return self._example(request, wish["example"], look, model)
         if re.fullmatch(r"\d{1,9}", wish.get("scene", "")) and wish.get("kind") in ("image", "video"):
-            return [tab, *self._scene(request, wish["kind"], int(wish["scene"]) % examples.SCENES, look, model)]
+            return self._scene(request, wish["kind"], int(wish["scene"]) % examples.SCENES, look, model)
         first = next((example for example in self.stored.values() if example.kind == "image"), None)
         if first is not None and first.model != self.studio.models[model].info.hash:
-            return [tab, *self._example(request, first.name, look, model)]
-        return [tab, *[gr.skip()] * FILLED]
+            return self._example(request, first.name, look, model)
+        return gr.skip()
 
     def model_status(self, model: str) -> list[Any]:
         """Which model answers, which tabs it greys out and why, and its own match cut-offs."""
@@ -150,7 +195,7 @@ def with_results(shown: Shown, results: dict[str, Any], model: str) -> Shown:
 
 
 def stage(shown: Shown | None, look: Look, results: dict[str, Any], truth: str = "") -> list[Any]:
-    """Values for stage, frames, truth, slower looks (which were at something else) and all tabs, in this order."""
+    """Values for stage, region, downloads, frames, truth, slower looks (all at something else until now) and all tabs."""
     seen = shown.seen if shown else None
     clip = seen is not None and seen.kind == "video"
     strip = [(frame, f"{n} · {time:.2f} s") for frame, n, time in zip(seen.frames, seen.indices, seen.times)] if clip else None
@@ -158,9 +203,13 @@ def stage(shown: Shown | None, look: Look, results: dict[str, Any], truth: str =
     view = present(shown, look) if shown else [None, None, hidden, hidden, cards.note("empty_stage", "empty"), None]
     return [
         *view,
+        *[0] * 4,
+        gr.update(value=None, visible=False),
+        gr.update(value="", visible=False),
+        gr.update(visible=False),
         gr.update(visible=clip),
         strip,
-        ", ".join(map(str, seen.indices)) if clip else "",
+        gr.update(value="", placeholder=", ".join(map(str, seen.indices)) if clip else ""),  # while empty, the count decides
         gr.update(visible=bool(truth)),
         truth,
         gr.update(visible=clip),

@@ -45,7 +45,7 @@ def build_demo(
     studio = Studio(Models(load, names, open_choice=open_choice), workers)
     first = next((example for example in stored.values() if example.kind == "image"), None)
     page = Page(Handlers(studio), first, stored_shown(first, names[0]) if first else None)
-    arrivals = Arrivals(studio, stored)
+    arrivals = Arrivals(studio, stored, page.first_shown)
     with gr.Blocks(title="X²-VLM", fill_width=True, analytics_enabled=False, delete_cache=(600, limits.TEMP_SECONDS)) as demo:
         _lay_out(page, studio.models, stored)
         _wire(demo, page, arrivals)
@@ -56,7 +56,7 @@ def build_demo(
 
 
 def _lay_out(page: Page, models: Models, stored: dict[str, Example]) -> None:
-    page.shown = gr.State(page.first_shown, time_to_live=limits.TEMP_SECONDS)
+    page.shown = gr.State(time_to_live=limits.TEMP_SECONDS)  # begins empty, as what Gradio drops is set to how it began
     page.look = gr.State(Look())
     page.head = gr.HTML(cards.head(say("loading")), elem_id="head")
     with gr.Sidebar(open=False, width=300):
@@ -244,27 +244,13 @@ def _wire_region(page: Page) -> None:
     page.on_view(page.clear_region.click, viewing.no_region, [], page.sides)
     page.on_view(page.finger.change, None, [page.finger], [], js=FINGER)
     handlers, context, sides = page.handlers, page.context, page.sides
-    jobs = (
-        (page.describe_region, handlers.describe_region, [*context, *sides], page.describe.outputs, "describe", {}),
-        (
-            page.ask_region,
-            handlers.ask_region,
-            [*context, page.ask.question, *sides],
-            page.ask.outputs,
-            "ask",
-            {page.ask.question: limits.question},
-        ),
-        (
-            page.rank_region,
-            handlers.rank_region,
-            [*context, page.match.texts, *sides],
-            page.match.outputs,
-            "match",
-            {page.match.texts: limits.texts},
-        ),
+    jobs = (  # without rules: the field to mark may lie in a tab that is not open
+        (page.describe_region, handlers.describe_region, [], page.describe.outputs, "describe"),
+        (page.ask_region, handlers.ask_region, [page.ask.question], page.ask.outputs, "ask"),
+        (page.rank_region, handlers.rank_region, [page.match.texts], page.match.outputs, "match"),
     )
-    for button, handler, inputs, outputs, tab, rules in jobs:
-        done = page.on_model(button.click, handler, inputs, [*outputs, *page.stage], rules=rules)
+    for button, handler, fields, outputs, tab in jobs:
+        done = page.on_model(button.click, handler, [*context, *fields, *sides], [*outputs, *page.stage])
         page.on_view(done.success, None, [], [page.tabs], js=f"() => ({{selected: '{tab}', __type__: 'update'}})")
 
 
@@ -272,6 +258,8 @@ def _wire_arrivals(demo: gr.Blocks, page: Page, arrivals: Arrivals) -> None:
     panels_out = [component for name, _ in LENSES for component in getattr(page, name).outputs]
     arrived = [
         *page.stage,
+        *page.sides,
+        *(page.files, page.link_box, page.link_note),
         *(page.frames, page.strip, page.frame_numbers, page.truth, page.truth_card, page.find.annotate, page.match.over_time),
         *(page.find.clip, page.inspect.slider, page.inspect.compared, page.inspect.check, page.match.curve),
         *panels_out,
@@ -287,7 +275,8 @@ def _wire_arrivals(demo: gr.Blocks, page: Page, arrivals: Arrivals) -> None:
         page.match.texts,
     ]
     for uploader, arrives in ((page.image, page.image.upload), (page.video, [page.video.upload, page.video.stop_recording])):
-        page.on_model(arrives, arrivals.upload, [uploader, page.look, page.model], arrived)
+        uploaded = page.on_model(arrives, arrivals.upload, [uploader, page.look, page.model], arrived)
+        page.on_view(uploaded.failure, None, [], [uploader], js="() => null")  # what was refused does not stay beside the stage
         page.on_model(uploader.clear, arrivals.clear, [page.look], arrived)
     frames = [page.shown, page.look, page.model, page.frame_count, page.frame_numbers]
     page.on_model(page.use_frames.click, arrivals.use_frames, frames, arrived, rules={page.frame_numbers: limits.frame_numbers})
@@ -296,5 +285,6 @@ def _wire_arrivals(demo: gr.Blocks, page: Page, arrivals: Arrivals) -> None:
     tabs = [page.lens[name] for name, _ in LENSES]
     status = [page.head, page.model_note, page.lacks, *tabs, *page.find.controls, page.inspect.layer, page.inspect.head]
     page.on_model([demo.load, page.use_model.click], arrivals.model_status, [page.model], status, show_progress="hidden")
-    page.on_model(demo.load, arrivals.arrive, [page.look, page.model], [page.tabs, *filled], show_progress="hidden")
+    opened = page.on_view(demo.load, arrivals.open, [], [page.shown, page.tabs])
+    page.on_model(opened.then, arrivals.arrive, [page.look, page.model], filled, show_progress="hidden")
     page.on_view(page.stop.click, arrivals.stop, [], [], cancels=page.model_events)

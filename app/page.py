@@ -15,6 +15,7 @@ from .runtime import friendly, served
 from .view import Shown, loaded
 
 Rules = dict[Any, Callable[[Any], Any]]
+EACH = {"select", "upload", "stop_recording", "clear"}
 
 
 class Page:
@@ -42,7 +43,7 @@ class Page:
     def on_model(
         self, triggers: Any, fn: Callable, inputs: list, outputs: list, rules: Rules | None = None, **options: Any
     ) -> Any:
-        """An event that calls the model: one queue for all of them, fields checked before a place in it is taken."""
+        """An event that calls the model: one queue for all of them, fields with rules checked before a place in it is taken."""
         event = bind(
             triggers,
             served(self.handlers.studio.gate, fn),
@@ -50,9 +51,10 @@ class Page:
             outputs,
             api_name=f"on_{fn.__name__}",
             api_visibility="private",
-            validator=checks(inputs, {self.shown: loaded} | rules) if rules is not None else None,
+            validator=checks(inputs, {self.shown: loaded} | rules) if rules else None,
             concurrency_id="model",
             concurrency_limit=limits.AT_ONCE,
+            trigger_mode=mode(triggers, "once"),
             **({"show_progress": "minimal", "show_progress_on": card_of(outputs)} | options),
         )
         self.model_events.append(event)
@@ -60,7 +62,12 @@ class Page:
 
     def on_view(self, triggers: Any, fn: Callable | None, inputs: list, outputs: list, **options: Any) -> Any:
         """An event that only changes what is in view."""
-        settings = {"queue": False, "trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private"}
+        settings = {
+            "queue": False,
+            "trigger_mode": mode(triggers, "always_last"),
+            "show_progress": "hidden",
+            "api_visibility": "private",
+        }
         name = f"on_{fn.__name__}" if fn else "in_browser"
         return bind(triggers, friendly(fn) if fn else None, inputs, outputs, api_name=name, **(settings | options))
 
@@ -83,6 +90,16 @@ def initial(update: dict[str, Any] | None) -> dict[str, Any]:
 def bind(triggers: Any, *args: Any, **options: Any) -> Any:
     """One event for one or several triggers; follow-ups such as `event.success` come alone."""
     return gr.on(triggers, *args, **options) if isinstance(triggers, list) else triggers(*args, **options)
+
+
+def mode(triggers: Any, otherwise: str) -> str:
+    """What becomes of an event that comes while the last one is under way.
+
+    Of those in `EACH` none may be lost: with "always_last" the browser would send the first one's `gr.SelectData` in place of
+    the last one's, and would forget the last one where the first is refused.
+    """
+    each = triggers if isinstance(triggers, list) else [triggers]
+    return "multiple" if any(getattr(trigger, "event_name", "") in EACH for trigger in each) else otherwise
 
 
 def checks(inputs: Sequence[Any], rules: Rules) -> Callable[..., list[dict[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,8 @@ from PIL import Image
 
 from app import cards, panels, viewing
 from app import examples as app_examples
-from app.arrivals import FILLED, stored_shown, with_results
+from app.arrivals import stored_shown, with_results
+from app.runtime import Media
 from app.view import Look
 from tests.app.conftest import TURNS
 from x2vlm.errors import MediaError, ParameterError, X2VLMError
@@ -56,7 +58,14 @@ def test_frames_of_a_clip_are_shown_and_changed(arrivals, visitor, look, clip_sh
     assert len(clip_shown.seen.frames) == 4
     chosen = arrivals.use_frames(visitor, clip_shown, look, "stub", 8, "0, 3 7")[0]
     assert chosen.seen.indices == (0, 3, 7) and chosen.seen.times[1] == pytest.approx(0.75, abs=0.01)
-    spread = arrivals.use_frames(visitor, clip_shown, look, "stub", 2, "")[0]
+
+
+def test_the_number_of_frames_counts_while_no_frame_is_typed(arrivals, visitor, look, clip_file):
+    """What the page itself writes into the field is no choice of the visitor's."""
+    shown = arrivals.upload(visitor, str(clip_file), look, "stub")
+    (field,) = [value for value in shown if isinstance(value, dict) and "placeholder" in value]
+    assert field["placeholder"] == ", ".join(map(str, shown[0].seen.indices)) != ""
+    spread = arrivals.use_frames(visitor, shown[0], look, "stub", 2, field["value"])[0]
     assert len(spread.seen.frames) == 2
 
 
@@ -74,7 +83,6 @@ def test_frame_that_the_clip_lacks_is_refused(arrivals, visitor, look, clip_show
 @pytest.mark.parametrize("kind", ["image", "video"])
 def test_new_scene_answers_every_tab_and_tells_the_truth(kind, arrivals, visitor, look):
     values = arrivals.new_scene(visitor, kind, look, "stub")
-    assert len(values) == FILLED
     shown = values[0]
     assert shown.seen.kind == kind and shown.origin.startswith(f"kind={kind}&scene=") and shown.layers
     assert any("truth" in value for value in values if isinstance(value, str))
@@ -118,6 +126,7 @@ def test_example_of_another_model_is_asked_anew(arrivals, visitor, look, predict
     [
         ({}, False),
         ({"example": "scene", "tab": "ask"}, True),
+        ({"tab": "ask"}, False),
         ({"scene": "12", "kind": "image"}, True),
         ({"example": "../../etc/passwd"}, False),
         ({"scene": "1e9", "kind": "image"}, False),
@@ -128,15 +137,49 @@ def test_example_of_another_model_is_asked_anew(arrivals, visitor, look, predict
 def test_links(query, filled, arrivals, look):
     request = SimpleNamespace(session_hash="v", query_params=query)
     values = arrivals.arrive(request, look, "stub")
-    assert len(values) == FILLED + 1
-    assert (not isinstance(values[1], dict)) == filled
+    assert isinstance(values, list) if filled else values == gr.skip()
 
 
 def test_first_paint_of_another_model_is_asked_anew(arrivals, visitor, look, predictor):
-    assert all(isinstance(value, dict) for value in arrivals.arrive(visitor, look, "stub"))
+    assert arrivals.arrive(visitor, look, "stub") == gr.skip()
     predictor.info = SimpleNamespace(**(vars(predictor.info) | {"hash": "another"}))
     values = arrivals.arrive(visitor, look, "stub")
-    assert values[1].origin == "example=scene" and "ground" in predictor.calls
+    assert values[0].origin == "example=scene" and "ground" in predictor.calls
+
+
+@pytest.mark.parametrize("older", ["picture", "not a picture", "link", "first paint"])
+def test_an_upload_counts_more_than_what_was_under_way(
+    older, arrivals, visitor, look, predictor, picture_file, clip_file, upload_folder, monkeypatch
+):
+    """What is older changes nothing any more when it ends, and says nothing either."""
+    (upload_folder / "bad.png").write_bytes(b"x")
+    predictor.info = SimpleNamespace(**(vars(predictor.info) | {"hash": "another"}))
+    linked = SimpleNamespace(session_hash="visitor", query_params={"scene": "12", "kind": "image"})
+    begin = {
+        "picture": lambda: arrivals.upload(visitor, str(picture_file), look, "stub"),
+        "not a picture": lambda: arrivals.upload(visitor, str(upload_folder / "bad.png"), look, "stub"),
+        "link": lambda: arrivals.arrive(linked, look, "stub"),
+        "first paint": lambda: arrivals.arrive(visitor, look, "stub"),
+    }[older]
+    newer = []
+
+    def meanwhile(path: str) -> Media:
+        monkeypatch.setattr("app.arrivals.Media", Media)
+        newer.append(arrivals.upload(visitor, str(clip_file), look, "stub"))
+        return Media(path)
+
+    monkeypatch.setattr("app.arrivals.Media", meanwhile)
+    assert begin() == gr.skip()
+    assert newer[0][0].seen.kind == "video"
+
+
+def test_an_arrival_stops_the_one_before_and_what_was_asked_meanwhile(arrivals, visitor, look, studio, picture_file):
+    with studio.gate.job("visitor") as asked, studio.gate.job("another") as elsewhere:
+        assert arrivals.arrive(visitor, look, "stub") == gr.skip()
+        assert not asked.is_set()  # nothing arrived
+        older = arrivals.newest["visitor"] = threading.Event()
+        assert arrivals.upload(visitor, str(picture_file), look, "stub")[0]
+        assert older.is_set() and asked.is_set() and not elsewhere.is_set()
 
 
 def test_model_status_greys_tabs_with_a_reason(arrivals, predictor):

@@ -57,11 +57,11 @@ def test_model_events_share_one_queue_and_view_events_none(demo):
 
 def test_validators_give_one_result_an_input(demo):
     checked = [fn for fn in demo.fns.values() if fn.validator]
-    assert len(checked) >= 9
+    assert len(checked) >= 7
     for fn in checked:
         results = fn.validator(*[None] * len(fn.inputs))
         assert len(results) == len(fn.inputs)
-        assert not all(result["is_valid"] for result in results)
+        assert any(said["message"] for field, said in zip(fn.inputs, results) if not isinstance(field, gr.State))
 
 
 def test_empty_stage_is_told_at_a_visible_field():
