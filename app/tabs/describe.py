@@ -52,7 +52,7 @@ def _controls() -> list[gr.components.Component]:
 def wire(page: Page) -> None:
     tab = page.describe
     inputs = [*page.context, *tab.controls]
-    page.on_model(tab.run.click, page.handlers.describe, inputs, [*tab.outputs, *page.stage], rules={})
+    page.on_model(tab.run.click, page.handlers.describe, inputs, [*tab.outputs, *page.stage])
     page.on_view(tab.words.select, viewing.choose_own_word("describe"), [page.shown, page.look], page.stage)
     page.on_view(tab.to_find.click, viewing.caption_to_find, [page.shown], [page.find.phrases, page.tabs])
     inspect = [page.inspect.text, page.inspect.target, page.tabs]

@@ -83,6 +83,6 @@ def wire(page: Page) -> None:
     inputs = [*page.context, tab.text, *tab.controls]
     page.on_model([tab.run.click, tab.text.submit], page.handlers.inspect, inputs, [*tab.outputs, *page.stage], rules=rules)
     compared = [tab.slider, tab.compared]
-    page.on_model(tab.compare.click, page.handlers.compare, [*page.context, tab.other], compared, rules={})
-    page.on_model(tab.deletion.click, page.handlers.deletion, [page.shown, page.model], [tab.check], rules={})
+    page.on_model(tab.compare.click, page.handlers.compare, [*page.context, tab.other], compared)
+    page.on_model(tab.deletion.click, page.handlers.deletion, [page.shown, page.model], [tab.check])
     page.on_view(tab.gallery.select, viewing.choose_own_word("inspect"), [page.shown, page.look], page.stage)
