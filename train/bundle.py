@@ -46,8 +46,7 @@ def calibrate(model: X2VLM, processor: Processor, scenes: int) -> Settings:
         pointing.append((task.measure(model, task.open_test(data, scenes))["pointing"], layer))
     task = Matching(batch_size=1, data=data)
     task.prepare_texts(processor)
-    records = task.open_test(data, scenes)
-    odds, labels = task.scores(model, records)
+    odds, labels = task.scores(model, task.open_test(data, scenes))
     probability = 1 / (1 + np.exp(-odds))
     edges = np.quantile(probability[labels == 1], MISTAKES), np.quantile(probability[labels == 0], 1 - MISTAKES)
     return Settings(

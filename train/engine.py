@@ -347,12 +347,13 @@ class Trainer:
         if step != run.max_steps and not (run.evaluate.every and step % run.evaluate.every == 0):
             return
         self.metrics = self.evaluate()
-        if self.metrics:
-            self.log.scalars("evaluate", step, self.metrics)
-            self.saved_step = -1  # one that is on disk has no metrics
-            if run.evaluate.metric:
-                self.save(step)
-        if self.metrics and run.evaluate.metric not in {"", *self.metrics}:
+        if not self.metrics:
+            return
+        self.log.scalars("evaluate", step, self.metrics)
+        self.saved_step = -1  # one that is on disk has no metrics
+        if run.evaluate.metric:
+            self.save(step)
+        if run.evaluate.metric not in {"", *self.metrics}:
             measured = ", ".join(self.metrics)
             raise ConfigError(f"evaluate.metric is {run.evaluate.metric!r}; this run measures {measured}.", "config/value")
 

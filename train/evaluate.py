@@ -54,16 +54,16 @@ def evaluate(
             records = task.open_test(data, limit, workers)
             with torch.no_grad():
                 metrics = task.measure(model, records)
-            seconds = round(time.monotonic() - started, 1)
+            seconds, count = round(time.monotonic() - started, 1), len(records) - len(records.unreadable)
             results[f"{name}/{test}"] = {
                 **{key: round(value, 5) for key, value in metrics.items()},
-                "samples": len(records) - len(records.unreadable),
+                "samples": count,
                 "seconds": seconds,
                 "data": describe(data, len(records)),
                 **({"unreadable": records.unreadable} if records.unreadable else {}),
             }
             shown = "  ".join(f"{key} {value:.4f}" for key, value in metrics.items())
-            print(f"{name}/{test}: {shown}  ({results[f'{name}/{test}']['samples']} samples, {seconds} s)", flush=True)
+            print(f"{name}/{test}: {shown}  ({count} samples, {seconds} s)", flush=True)
     return results
 
 
