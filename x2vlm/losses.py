@@ -47,14 +47,29 @@ class _GatherLocalGradient(torch.autograd.Function):
         return gradient[ctx.start : ctx.start + ctx.count] * dist.get_world_size()
 
 
-def gather_features(rows: Tensor) -> Tensor:
-    """float[B, ...] of every process in rank order float[G, ...]; B may differ.
+def _processes() -> int:
+    """How many train together; 1 without a process group, and where no gradient is wanted: processes evaluate by themselves."""
+    together = torch.is_grad_enabled() and dist.is_available() and dist.is_initialized()
+    return dist.get_world_size() if together else 1
 
-    Unchanged without a process group, and where no gradient is wanted: processes evaluate by themselves.
-    """
-    if not torch.is_grad_enabled() or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+
+def gather_features(rows: Tensor) -> Tensor:
+    """float[B, ...] of every process in rank order float[G, ...]; B may differ."""
+    if _processes() == 1:
         return rows
     return _GatherLocalGradient.apply(rows) if rows.requires_grad else _gather(rows)[0]
+
+
+def _global_mean(terms: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean of `terms` over the global batch, however its weights are spread over processes; 0 without any weight.
+
+    What a process returns is its share of the mean times the number of processes: losses and gradients are averaged over them.
+    """
+    terms, weights = terms.float(), weights.float()
+    whole, processes = weights.sum(), _processes()
+    if processes > 1:
+        dist.all_reduce(whole)
+    return (terms * weights).sum() * processes / whole.clamp(min=1e-5)
 
 
 def contrastive_loss(
@@ -110,15 +125,15 @@ def _positive_pairs(batch_size: int, positives: Tensor | None, device: torch.dev
     return positives[:, None] == positives[None]
 
 
-def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy over matched (1) and unmatched (0) pairs: logits float[K, 2], labels int64[K], -100 = left out."""
-    return F.cross_entropy(logits.float(), labels, ignore_index=-100)
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of matching, pairs and classes: logits float[K, C], labels int64[K], -100 = left out. No label: 0."""
+    terms = F.cross_entropy(logits.float(), labels, ignore_index=-100, reduction="none")
+    return _global_mean(terms, labels != -100)
 
 
 def masked_lm_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy over masked tokens: logits float[B, M, V], labels int64[B, M], -100 = ignored. No label: 0."""
-    loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
-    return loss / (labels != -100).sum().clamp(min=1)
+    return classification_loss(logits.flatten(0, 1), labels.flatten())
 
 
 def smoothed_lm_loss(
@@ -137,8 +152,7 @@ def smoothed_lm_loss(
     targets[..., excluded_id] = 0
     targets.scatter_(-1, labels.masked_fill(ignored, 0)[..., None], 1 - smoothing)
     loss = F.kl_div(log_probabilities, targets, reduction="none").sum(dim=-1).masked_fill(ignored, 0)
-    weights = (labels != -100).to(loss.dtype) if weights is None else weights
-    return (loss * weights).sum() / (weights.sum() + 1e-5)
+    return _global_mean(loss, labels != -100 if weights is None else weights)
 
 
 def box_losses(boxes_cxcywh: Tensor, targets_cxcywh: Tensor, is_image: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -149,8 +163,7 @@ def box_losses(boxes_cxcywh: Tensor, targets_cxcywh: Tensor, is_image: Tensor | 
         is_image: bool[R]; rows whose text describes the whole picture are left out.
     """
     boxes_cxcywh, targets_cxcywh = boxes_cxcywh.float(), targets_cxcywh.float()
-    weights = torch.ones(len(boxes_cxcywh), device=boxes_cxcywh.device) if is_image is None else (~is_image.bool()).float()
-    count = weights.sum().clamp(min=1)
+    weights = torch.ones_like(boxes_cxcywh[:, 0]) if is_image is None else ~is_image.bool()
     l1 = (boxes_cxcywh - targets_cxcywh).abs().sum(dim=1)
     giou = generalized_iou_pairs(cxcywh_to_xyxy(boxes_cxcywh), cxcywh_to_xyxy(targets_cxcywh))
-    return (l1 * weights).sum() / count, ((1 - giou) * weights).sum() / count
+    return _global_mean(l1, weights), _global_mean(1 - giou, weights)

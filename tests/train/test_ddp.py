@@ -51,17 +51,18 @@ def test_unreadable_samples_of_every_process_are_named(runs, tmp_path):
 
 
 def test_processes_with_different_numbers_of_rows(runs, tmp_path):
-    """The contrastive loss gathers 4 and 3 rows; the first step is that of one process on the same 7."""
+    """Of 4 and 3 rows, some of them without a label, the first step is that of one process on the same 7."""
     task = {"dropout": False, "uneven": True, "losses": {"regression_loss": 0}}
     runs.finish(*runs.pair(tmp_path, task=task, optimizer__clip=None))
     model, data = ToyModel(), StepData({"toy": ToyTask(batch_size=8, dropout=False)}, 42, 12)
     batch = data[0].batches["toy"]
     kept = [0, 2, 4, 6, 3, 5, 7]  # the first process reads every second sample from 0; the other one leaves its first out
     rows = {name: value[kept] for name, value in batch.items()}
-    loss = data.tasks["toy"].training_step(model, rows)["contrastive_loss"]
-    loss.backward()
+    given = data.tasks["toy"].training_step(model, rows)
+    expected = [given[name] for name in ("box_l1_loss", "contrastive_loss", "label_loss")]
+    sum(expected).backward()
     norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
-    assert losses(tmp_path)[1] == pytest.approx((norm.item(), loss.item()), abs=1e-5)
+    assert losses(tmp_path)[1] == pytest.approx((norm.item(), *(value.item() for value in expected)), abs=1e-5)
 
 
 def test_shards_are_saved_whole_and_taken_up_again(runs, tmp_path):

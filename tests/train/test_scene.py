@@ -14,7 +14,7 @@ from train.data.vocabulary import build_tokenizer, learn_vocabulary
 from x2vlm.build import build_model
 from x2vlm.checkpoint import save_model
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
-from x2vlm.losses import masked_lm_loss, matching_loss
+from x2vlm.losses import classification_loss, masked_lm_loss
 from x2vlm.modeling.captioning import X2VLMForCaptioning
 from x2vlm.modeling.grounding import X2VLMForGrounding
 from x2vlm.modeling.retrieval import X2VLMForRetrieval
@@ -131,7 +131,7 @@ def test_a_caption_with_one_error_is_no_match(task, model):
     own = torch.arange(4)
     scores = torch.stack([model.match_logits(model.fuse(texts[own + at], mask[own + at], embeds)) for at in (0, 4)])
     by_other = [
-        matching_loss(
+        classification_loss(
             torch.stack(
                 [*scores.flatten(0, 1), *model.match_logits(model.fuse(texts[list(other)], mask[list(other)], embeds))]
             ),
@@ -162,6 +162,6 @@ def test_a_phrase_matches_where_it_is_and_nowhere_else(processor, model):
             ids, mask = (batch["phrases"][name][text : text + 1] for name in ("input_ids", "attention_mask"))
             embedded = model.encode_text(ids, mask)
             fused = model.fuse(embedded, mask, embeds[row : row + 1], region_context_mask(visible[None]))
-            expected[label].append(matching_loss(model.match_logits(fused), torch.tensor([label])))
+            expected[label].append(classification_loss(model.match_logits(fused), torch.tensor([label])))
     assert left_out and min(map(len, expected.values())) > 5
     torch.testing.assert_close(loss, torch.stack(expected[0] + expected[1]).mean())

@@ -25,7 +25,7 @@ from train.config import build
 from train.stop import StopSignal
 from train.tasks.base import Task
 from x2vlm.errors import DataError, X2VLMError
-from x2vlm.losses import contrastive_loss
+from x2vlm.losses import box_losses, classification_loss, contrastive_loss
 
 SIZE = 6
 
@@ -48,7 +48,7 @@ class ToyModel(nn.Module):
 
 @dataclass(kw_only=True)
 class ToyTask(Task):
-    """Pairs of noisy vectors: a regression with dropout and a contrastive loss over all processes.
+    """Pairs of noisy vectors: a regression with dropout, a contrastive loss, and means over the samples that have a label.
 
     Attributes:
         samples: size of the data.
@@ -60,7 +60,7 @@ class ToyTask(Task):
         uneven: process r leaves out r samples of its batch, as tasks do whose samples hold more or fewer texts.
     """
 
-    all_losses = ("regression_loss", "contrastive_loss")
+    all_losses = ("regression_loss", "contrastive_loss", "label_loss", "box_l1_loss")
 
     samples: int = 50
     bad: tuple[int, ...] = ()
@@ -92,10 +92,14 @@ class ToyTask(Task):
         time.sleep(self.delay)
         left_out = int(os.environ.get("RANK", 0)) if self.uneven else 0
         image, text = (batch[name][left_out:] for name in ("image", "text"))
+        unlabelled = text[:, 0] < 0
         image, text = model.image_projection(image), model.text["layers"](text)
         dropped = model.dropout(image) if self.dropout else image
+        labels = text.detach().argmax(dim=1).masked_fill(unlabelled, -100)
         return {
             "regression_loss": (dropped - text.detach()).square().mean(),
+            "label_loss": classification_loss(image, labels),
+            "box_l1_loss": box_losses(image.sigmoid(), text.detach().sigmoid(), unlabelled)[0],
             "contrastive_loss": contrastive_loss(
                 nn.functional.normalize(image, dim=-1), nn.functional.normalize(text, dim=-1), model.temperature
             ),

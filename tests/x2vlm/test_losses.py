@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from x2vlm.boxes import cxcywh_to_xyxy, generalized_box_iou, generalized_iou_pairs, xywh_to_cxcywh, xyxy_to_cxcywh
 from x2vlm.losses import (
     box_losses,
+    classification_loss,
     contrastive_loss,
     has_negative,
     masked_lm_loss,
-    matching_loss,
     sample_hard_negatives,
     smoothed_lm_loss,
 )
@@ -53,7 +53,7 @@ def test_hard_negatives_follow_similarity_and_avoid_positives():
 def test_matching_loss_leaves_rows_out():
     logits = torch.tensor([[0.0, 2.0], [0.0, 2.0], [5.0, 0.0]])
     torch.testing.assert_close(
-        matching_loss(logits, torch.tensor([1, -100, -100])), F.cross_entropy(logits[:1], torch.tensor([1]))
+        classification_loss(logits, torch.tensor([1, -100, -100])), F.cross_entropy(logits[:1], torch.tensor([1]))
     )
 
 

@@ -14,7 +14,7 @@ from train.data.records import TestRecords
 from train.data.transforms import normalize
 from train.metrics.scores import auc, winoground
 from train.tasks.records import RecordTask, choose, choose_exactly, owned
-from x2vlm.losses import matching_loss
+from x2vlm.losses import classification_loss
 from x2vlm.modeling.x2vlm import X2VLM
 
 
@@ -60,7 +60,7 @@ class Matching(RecordTask):
         embeds = model.encode_visual(normalize(batch["visual"]))
         text_embeds = model.encode_text(batch["input_ids"], batch["attention_mask"])
         fused = model.fuse(text_embeds, batch["attention_mask"], embeds)
-        return {"matching_loss": matching_loss(model.match_logits(fused), batch["labels"])}
+        return {"matching_loss": classification_loss(model.match_logits(fused), batch["labels"])}
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """`auc` of true against absent phrases; for pairs of pictures the Winoground scores `text`, `image`, `group`."""

@@ -24,7 +24,7 @@ from train.data.regions import WHOLE_IMAGE
 from train.data.transforms import normalize
 from train.tasks.records import RecordTask, choose_exactly, text_keys
 from x2vlm.boxes import cxcywh_to_xyxy
-from x2vlm.losses import box_losses, contrastive_loss, masked_lm_loss, matching_loss, sample_hard_negatives
+from x2vlm.losses import box_losses, classification_loss, contrastive_loss, masked_lm_loss, sample_hard_negatives
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
 from x2vlm.modeling.x2vlm import region_context_mask
 from x2vlm.processing import clean_question, patch_mask
@@ -172,7 +172,7 @@ class Scene(RecordTask):
         text_embeds = model.encode_text(batch["phrases"]["input_ids"], mask)
         fused = model.fusion_encoder(text_embeds, mask, contexts)
         present = torch.arange(len(mask) // pictures, device=mask.device) < there
-        losses = {"matching_loss": matching_loss(model.match_logits(fused), present.long().repeat(pictures))}
+        losses = {"matching_loss": classification_loss(model.match_logits(fused), present.long().repeat(pictures))}
         if not self.region_losses.isdisjoint(self.loss_weights):
             first, patches = present.repeat(pictures), batch["patch_mask"]
             boxes = model.predict_boxes(fused[first])
@@ -201,7 +201,7 @@ class Scene(RecordTask):
         common = (patches & patches[:, region]).any(dim=-1) & ~own
         labels = torch.where(common, -100, (own ^ outside).long()).flatten()
         visible = region_visibility(patches[:, region] ^ outside[:, None], mask.shape[1])
-        return matching_loss(model.match_logits(model.fusion_encoder(text_embeds, mask, contexts, visible)), labels)
+        return classification_loss(model.match_logits(model.fusion_encoder(text_embeds, mask, contexts, visible)), labels)
 
     def _caption(self, model, embeds: Tensor, contexts, batch) -> dict[str, Tensor]:
         """The caption against those of other pictures, all of them by features; by matching, the most similar one of them and a
@@ -216,7 +216,7 @@ class Scene(RecordTask):
         fused = model.fusion_encoder(text_embeds[rows], mask[rows], contexts)
         return {
             "contrastive_loss": contrastive_loss(features, text_features, model.temperature, keys),
-            "caption_matching_loss": matching_loss(model.match_logits(fused), labels),
+            "caption_matching_loss": classification_loss(model.match_logits(fused), labels),
         }
 
     def _writing(self, model, contexts, fields, context_mask: Tensor | None = None) -> Tensor:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from x2vlm.losses import classification_loss
 from x2vlm.modeling.task import TaskModel, TaskOutput
 
 
@@ -21,7 +21,7 @@ class X2VLMForPairReasoning(TaskModel):
             losses pair_loss.
         """
         logits = self.predict(self.model.encode_image(images), input_ids, attention_mask)
-        return TaskOutput({"pair_loss": F.cross_entropy(logits.float(), labels)})
+        return TaskOutput({"pair_loss": classification_loss(logits, labels)})
 
     def predict(self, image_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits float[B, 2] from image_embeds float[2B, P, D] and statements int64[B, T]."""
@@ -43,7 +43,7 @@ class X2VLMForClassification(TaskModel):
             losses classification_loss.
         """
         logits = self.predict(self.model.encode_visual(visual), input_ids, attention_mask)
-        return TaskOutput({"classification_loss": F.cross_entropy(logits.float(), labels, ignore_index=-100)})
+        return TaskOutput({"classification_loss": classification_loss(logits, labels)})
 
     def predict(self, image_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits float[B, num_labels]."""

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from x2vlm.losses import box_losses, contrastive_loss, masked_lm_loss, matching_loss
+from x2vlm.losses import box_losses, classification_loss, contrastive_loss, masked_lm_loss
 from x2vlm.modeling.task import TaskModel, TaskOutput, match_against_negatives
 from x2vlm.modeling.x2vlm import region_context_mask
 
@@ -139,7 +139,7 @@ class X2VLMForPretraining(TaskModel):
             logits, labels = match_against_negatives(
                 model, context, context_mask, text_embeds, attention_mask, similarity, positives
             )
-            losses["matching_loss"] = matching_loss(logits, labels)
+            losses["matching_loss"] = classification_loss(logits, labels)
         return losses
 
     def _masked_lm(self, context, context_mask, masked_ids, attention_mask, positions, labels) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from x2vlm.losses import contrastive_loss, matching_loss
+from x2vlm.losses import classification_loss, contrastive_loss
 from x2vlm.modeling.task import TaskModel, TaskOutput, match_against_negatives
 
 
@@ -31,7 +31,7 @@ class X2VLMForRetrieval(TaskModel):
         return TaskOutput(
             {
                 "contrastive_loss": contrastive_loss(image_features, text_features, model.temperature, positives),
-                "matching_loss": matching_loss(logits, labels),
+                "matching_loss": classification_loss(logits, labels),
             }
         )
 
