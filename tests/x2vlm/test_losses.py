@@ -50,7 +50,7 @@ def test_hard_negatives_follow_similarity_and_avoid_positives():
     assert (broken != torch.arange(3)).all()
 
 
-def test_matching_loss_leaves_rows_out():
+def test_classification_leaves_rows_out():
     logits = torch.tensor([[0.0, 2.0], [0.0, 2.0], [5.0, 0.0]])
     torch.testing.assert_close(
         classification_loss(logits, torch.tensor([1, -100, -100])), F.cross_entropy(logits[:1], torch.tensor([1]))
