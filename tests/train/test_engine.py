@@ -51,7 +51,7 @@ def test_weights_of_losses(tmp_path):
     run, tasks = toy_run(tmp_path, steps=3, task={"losses": {"contrastive_loss": 0}, "weight": 2.0})
     before = [parameter.clone() for parameter in model.text.parameters()]
     train(run, model, tasks)
-    assert tasks["toy"].loss_weights == {"regression_loss": 2.0}
+    assert tasks["toy"].loss_weights == dict.fromkeys(("regression_loss", "label_loss", "box_l1_loss"), 2.0)
     assert all(torch.equal(old, new) for old, new in zip(before, model.text.parameters()))
     assert "toy/contrastive_loss" not in log(tmp_path, "train")[0]
 
