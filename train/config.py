@@ -141,7 +141,8 @@ class RunConfig:
         max_steps: optimiser steps.
         tasks: blocks of settings by a name of one's own; `type` names the task, the rest are fields of its class.
         precision: `bf16` is autocast over fp32 weights.
-        accumulation: parts in which a step's batch goes through the model one after the other.
+        accumulation: parts in which a step's batch goes through the model one after the other; each is a batch of its own to
+            contrastive losses, hard negatives and means over tokens or boxes.
         parallel: how several processes (started by `accelerate launch` or `torchrun`) share the work. `fsdp` shards weights,
             gradients and moments between the passes; for a pass every process holds all weights.
         num_workers: processes that load data, for each training process.

@@ -107,8 +107,8 @@ def test_a_tower_trains_with_explicit_attention_on_a_cpu(tmp_path, tiny_config):
 
 
 def test_accumulation_is_the_same_step(tmp_path):
-    """Without a contrastive loss the parts of a batch add up to the batch."""
-    task = {"dropout": False, "losses": {"contrastive_loss": 0}}
+    """Of a loss that every sample has to itself, the parts of a batch add up to the batch."""
+    task = {"dropout": False, "losses": {"contrastive_loss": 0, "label_loss": 0, "box_l1_loss": 0}}
     train_toy(tmp_path / "whole", task=task)
     train_toy(tmp_path / "parts", task=task, accumulation=4)
     whole, parts = losses(tmp_path / "whole"), losses(tmp_path / "parts")
@@ -199,7 +199,7 @@ def test_nan_in_one_batch_is_skipped_and_named(tmp_path, capsys):
     model = train_toy(tmp_path, steps=6, task={"nan": (7,)})
     (skip,) = log(tmp_path, "skip")
     assert 7 in skip["sample_ids"][0][0]["toy"]
-    assert "toy/regression_loss, toy/contrastive_loss not finite" in capsys.readouterr().out
+    assert "toy/regression_loss, toy/contrastive_loss, toy/box_l1_loss not finite" in capsys.readouterr().out
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert skip["step"] + 1 not in losses(tmp_path) or np.isfinite(losses(tmp_path)[skip["step"] + 1]).all()
 
@@ -244,7 +244,7 @@ def test_infinite_gradients_are_skipped(tmp_path):
 
     def steep(model, batch):
         zero = (model.temperature * 0).sqrt()  # its gradient is infinite
-        return {"regression_loss": zero, "contrastive_loss": zero}
+        return dict.fromkeys(ToyTask.all_losses, zero)
 
     tasks["toy"].training_step = steep
     train(run, ToyModel(), tasks)
