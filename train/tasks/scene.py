@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from train.data.captioning import CaptionLayout, caption_layout, collate_captions
@@ -163,7 +162,7 @@ class Scene(RecordTask):
         """Objects against the names of all objects there are: other pictures of a batch rarely hold a look-alike."""
         names = model.text_features(model.encode_text(batch["names"]["input_ids"], batch["names"]["attention_mask"]))
         features = region_features(model, embeds, batch["object_patches"])
-        return F.cross_entropy(features @ names.T / model.temperature, batch["object_names"])
+        return classification_loss(features @ names.T / model.temperature, batch["object_names"])
 
     def _phrases(self, model, embeds: Tensor, contexts, batch) -> dict[str, Tensor]:
         """Phrases that are there, with their boxes, beside phrases that are not."""
