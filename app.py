@@ -1,4 +1,5 @@
-"""Entry for Spaces and `python app.py`: flags -> Predictor -> build_demo -> serve. Nothing here is for import."""
+"""Entry for Spaces and `python app.py`: flags -> Predictor -> build_demo -> serve. Nothing here is
+for import."""
 
 import argparse
 import os
@@ -6,17 +7,25 @@ import os
 
 def load(name: str):
     """The Predictor of a name or path."""
-    from x2vlm.predictor import Predictor
+    from x2vlm.inference.predictor import Predictor
 
     return Predictor.from_pretrained(name)
 
 
-parser = argparse.ArgumentParser(description="X²-VLM: describe, ask, find, inspect and match, in pictures and video")
-parser.add_argument("--model", default=os.environ.get("X2VLM_MODEL", "mini"), help="name or path; several with commas")
+parser = argparse.ArgumentParser(
+    description="X²-VLM: describe, ask, find, inspect and match, in pictures and video"
+)
+parser.add_argument(
+    "--model",
+    default=os.environ.get("X2VLM_MODEL", "mini"),
+    help="name or path; several with commas",
+)
 parser.add_argument("--port", type=int, default=None, help="7860 by default")
 parser.add_argument("--share", action="store_true", help="a public link through Gradio's servers")
 parser.add_argument("--offline", action="store_true", help="never download a checkpoint")
-parser.add_argument("--mcp", action="store_true", help="offer the endpoints as MCP tools (needs gradio[mcp])")
+parser.add_argument(
+    "--mcp", action="store_true", help="offer the endpoints as MCP tools (needs gradio[mcp])"
+)
 flags = parser.parse_args() if __name__ == "__main__" else parser.parse_args([])
 if flags.offline:
     os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is imported

@@ -55,7 +55,9 @@ class Endpoints:
         Returns:
             {"captions": [...]}, best first, each with text, words with probabilities, and match.
         """
-        options = limits.caption_options(do_sample, num_beams, num_captions, 0, max_new_tokens, top_p, temperature, seed, None)
+        options = limits.caption_options(
+            do_sample, num_beams, num_captions, 0, max_new_tokens, top_p, temperature, seed, None
+        )
         return {"captions": [found.to_dict() for found in self._run("caption", media, **options)]}
 
     def ask(
@@ -73,12 +75,15 @@ class Endpoints:
             question: in English.
             choices: rank these answers instead of the model's own list.
             top_k: how many answers to return, 1 to 100.
-            mode: "rank" the model's answer list, "generate" freely, or "auto": rank where there is a list.
+            mode: "rank" the model's answer list, "generate" freely, or "auto": rank where there is
+                a list.
 
         Returns:
             The question and its answers with probabilities, best first.
         """
-        options = limits.answer_options(mode, choices) | {"top_k": limits.number(top_k, "top_k", 1, 100)}
+        options = limits.answer_options(mode, choices) | {
+            "top_k": limits.number(top_k, "top_k", 1, 100)
+        }
         return self._run("answer", media, limits.question(question), **options).to_dict()
 
     def ground(
@@ -94,15 +99,18 @@ class Endpoints:
             media: an uploaded picture, or a clip, whose middle seen frame is searched.
             phrases: up to 10.
             absent_below: match score under which a phrase is "absent"; the model's own by default.
-            found_from: match score from which it is "found", not under the other; the model's own by default.
+            found_from: match score from which it is "found", not under the other; the model's own
+                by default.
 
         Returns:
-            {"groundings": [...]}, in the order asked, each with box_xyxy, box_cxcywh, match, verdict and agreement.
+            {"groundings": [...]}, in the order asked, each with box_xyxy, box_cxcywh, match,
+            verdict and agreement.
         """
         asked = limits.phrases(phrases)
         absent, present = self.studio.models[None].info.thresholds
         thresholds = limits.thresholds(
-            absent if absent_below is None else absent_below, present if found_from is None else found_from
+            absent if absent_below is None else absent_below,
+            present if found_from is None else found_from,
         )
         found = self._run("ground", media, asked, explain=True, thresholds=thresholds)
         return {"groundings": [_light(grounding.to_dict()) for grounding in found]}
@@ -127,7 +135,9 @@ class Endpoints:
         Returns:
             The words, and `maps` (words, grid, grid), not normalised, top row first.
         """
-        return self._run("explain", media, limits.text(text), target=target, layer=layer, method=method).to_dict()
+        return self._run(
+            "explain", media, limits.text(text), target=target, layer=layer, method=method
+        ).to_dict()
 
     def match(self, media: gr.FileData, texts: list[str]) -> dict[str, Any]:
         """Tell how well texts fit a picture or clip.
@@ -139,10 +149,17 @@ class Endpoints:
         Returns:
             {"matches": [...]}, best first, each with probability (fused) and similarity (cosine).
         """
-        return {"matches": [found.to_dict() for found in panels.ranked(self._run("match", media, limits.texts(texts)))]}
+        return {
+            "matches": [
+                found.to_dict()
+                for found in panels.ranked(self._run("match", media, limits.texts(texts)))
+            ]
+        }
 
     def _run(self, task: str, media: Any, *args: Any, **options: Any) -> Any:
-        return self.studio.run(task, Media(uploaded(sent(media))), None, uuid.uuid4().hex, *args, **options)
+        return self.studio.run(
+            task, Media(uploaded(sent(media))), None, uuid.uuid4().hex, *args, **options
+        )
 
 
 def _light(grounding: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +174,9 @@ def sent(media: Any) -> str:
     """
     path = media.get("path") if isinstance(media, dict) else None
     if not isinstance(path, str):
-        raise MediaError("No picture or clip was sent. Upload one, for example with handle_file.", "image/empty")
+        raise MediaError(
+            "No picture or clip was sent. Upload one, for example with handle_file.", "image/empty"
+        )
     return path
 
 
@@ -171,26 +190,39 @@ RULES = {
 
 
 def publish(studio: Studio) -> dict[int, FieldCheck]:
-    """Offer the endpoints inside the present `gr.Blocks`; returns the check of each one's fields by the event's number."""
+    """Offer the endpoints inside the present `gr.Blocks`; returns the check of each one's fields by
+    the event's number."""
     endpoints, found = Endpoints(studio), {}
     for name in ("caption", "ask", "ground", "explain", "match"):
         endpoint = served(studio.gate, getattr(endpoints, name))
         event = gr.api(
-            endpoint, api_name=name, api_visibility="public", concurrency_id="model", concurrency_limit=limits.AT_ONCE
+            endpoint,
+            api_name=name,
+            api_visibility="public",
+            concurrency_id="model",
+            concurrency_limit=limits.AT_ONCE,
         )
         found[event["id"]] = field_check(list(inspect.signature(endpoint).parameters))
     return found
 
 
 def field_check(names: Sequence[str]) -> FieldCheck:
-    """Of the values and headers of a call: nothing, or one `gr.validate` a field where `RULES` refuse one.
+    """Of the values and headers of a call: nothing, or one `gr.validate` a field where `RULES`
+    refuse one.
 
-    What Gradio's validators do, which `gr.api` does not take and which first build a session for whoever has none: 10 ms.
+    What Gradio's validators do, which `gr.api` does not take and which first build a session for
+    whoever has none: 10 ms.
     """
 
     def check(values: Sequence[Any], headers: Mapping[str, str]) -> list[dict[str, Any]]:
-        said = {name: problem(RULES.get(name), value, headers) for name, value in zip(names, values, strict=False)}
-        results = [gr.validate(not message, message) | {"parameter_name": name} for name, message in said.items()]
+        said = {
+            name: problem(RULES.get(name), value, headers)
+            for name, value in zip(names, values, strict=False)
+        }
+        results = [
+            gr.validate(not message, message) | {"parameter_name": name}
+            for name, message in said.items()
+        ]
         return results if any(said.values()) else []
 
     return check

@@ -1,4 +1,5 @@
-"""Results as HTML: tables, badges, legend and the text twin of every picture. All that comes from outside is escaped."""
+"""Results as HTML: tables, badges, legend and the text twin of every picture. All that comes from
+outside is escaped."""
 
 from __future__ import annotations
 
@@ -40,7 +41,10 @@ def badge(index: int) -> str:
 def verdict(grounding: Grounding) -> str:
     if grounding.verdict is None:
         return f'<span class="verdict unsure">{number(grounding.match)}</span>'
-    return f'<span class="verdict {grounding.verdict}">{say(grounding.verdict)} <b>{number(grounding.match)}</b></span>'
+    return (
+        f'<span class="verdict {grounding.verdict}">{say(grounding.verdict)} '
+        f"<b>{number(grounding.match)}</b></span>"
+    )
 
 
 def table(head: list[str], rows: list[list[str]], name: str) -> str:
@@ -48,7 +52,9 @@ def table(head: list[str], rows: list[list[str]], name: str) -> str:
     top = "".join(f"<th scope='col'>{say(key) if key else ''}</th>" for key in head)
     top = f"<thead><tr>{top}</tr></thead>" if head else ""
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class='card scroll'><table class='{name}'>{top}<tbody>{body}</tbody></table></div>"
+    return (
+        f"<div class='card scroll'><table class='{name}'>{top}<tbody>{body}</tbody></table></div>"
+    )
 
 
 def note(key: str, kind: str = "note", **values: Any) -> str:
@@ -66,13 +72,17 @@ def bar(value: float | None) -> str:
     if value is None:
         return "–"
     width = 100 * min(max(value, 0.0), 1.0)
-    return f'<span class="bar"><i style="width:{width:.1f}%"></i></span><span class="num">{value:.2f}</span>'
+    return (
+        f'<span class="bar"><i style="width:{width:.1f}%"></i></span><span '
+        f'class="num">{value:.2f}</span>'
+    )
 
 
 def head(status: str) -> str:
     """Title, tagline and which model answers."""
     return (
-        f'<div class="head"><h1>X²-VLM</h1><span class="sub">{say("tagline")}</span><span class="model">{status}</span></div>'
+        f'<div class="head"><h1>X²-VLM</h1><span class="sub">{say("tagline")}</span><span '
+        f'class="model">{status}</span></div>'
     )
 
 
@@ -85,19 +95,30 @@ def agreement(found: Grounding) -> str:
     return percent(found.agreement.energy_inside) + peak
 
 
-def findings(groundings: tuple[Grounding, ...], size: tuple[int, int], iou: list[float] | None = None) -> str:
+def findings(
+    groundings: tuple[Grounding, ...], size: tuple[int, int], iou: list[float] | None = None
+) -> str:
     """The phrases with verdict, box and agreement."""
     rows = []
     for k, found in enumerate(groundings):
         x1, y1, x2, y2 = (round(side) for side in found.box_xyxy)
         area = (x2 - x1) * (y2 - y1) / (size[0] * size[1])
         box = f"<small class='num'>x {x1}–{x2}, y {y1}–{y2} px · {percent(area)}</small>"
-        row = [badge(k), f"<b>{escape(found.phrase)}</b><br>{box}", verdict(found), agreement(found)]
+        row = [
+            badge(k),
+            f"<b>{escape(found.phrase)}</b><br>{box}",
+            verdict(found),
+            agreement(found),
+        ]
         rows.append(row + ([number(iou[k])] if iou else []))
     head = ["", "phrase", "verdict", "heat_inside", *(["iou"] if iou else [])]
     odd = [k + 1 for k, found in enumerate(groundings) if degenerate(found, size)]
     warning = note("degenerate", "warn", which=", ".join(map(str, odd))) if odd else ""
-    cut = "".join(note("cut", "warn", at=g.truncated_at, text=g.phrase[: g.truncated_at]) for g in groundings if g.truncated_at)
+    cut = "".join(
+        note("cut", "warn", at=g.truncated_at, text=g.phrase[: g.truncated_at])
+        for g in groundings
+        if g.truncated_at
+    )
     return table(head, rows, "findings") + warning + cut + note("one_box")
 
 
@@ -110,7 +131,13 @@ def degenerate(found: Grounding, size: tuple[int, int]) -> bool:
 
 def captions(found: tuple[Caption, ...]) -> str:
     rows = [
-        [str(k + 1), escape(c.text), number(c.log_probability / max(len(c.tokens), 1)), bar(c.match), str(len(c.words))]
+        [
+            str(k + 1),
+            escape(c.text),
+            number(c.log_probability / max(len(c.tokens), 1)),
+            bar(c.match),
+            str(len(c.words)),
+        ]
         for k, c in enumerate(found)
     ]
     best = found[0]
@@ -121,17 +148,37 @@ def captions(found: tuple[Caption, ...]) -> str:
 
 def matches(found: tuple[Match, ...]) -> str:
     """Texts best first; both scores, and a mark where the two disagree about the best."""
-    rows = [[str(k + 1), escape(m.text), bar(m.probability), number(m.similarity)] for k, m in enumerate(found)]
+    rows = [
+        [str(k + 1), escape(m.text), bar(m.probability), number(m.similarity)]
+        for k, m in enumerate(found)
+    ]
     similar = [m.similarity for m in found if m.similarity is not None]
-    disagree = len(found) > 1 and found[0].similarity is not None and found[0].similarity < max(similar)
-    cut = "".join(note("cut", "warn", at=m.truncated_at, text=m.text[: m.truncated_at]) for m in found if m.truncated_at)
-    return table(["", "text", "match", "similarity"], rows, "matches") + (note("disagree") if disagree else "") + cut
+    disagree = (
+        len(found) > 1 and found[0].similarity is not None and found[0].similarity < max(similar)
+    )
+    cut = "".join(
+        note("cut", "warn", at=m.truncated_at, text=m.text[: m.truncated_at])
+        for m in found
+        if m.truncated_at
+    )
+    return (
+        table(["", "text", "match", "similarity"], rows, "matches")
+        + (note("disagree") if disagree else "")
+        + cut
+    )
 
 
-def answer(question: str, best: str, close: bool, weak: bool, truncated_at: int | None = None) -> str:
+def answer(
+    question: str, best: str, close: bool, weak: bool, truncated_at: int | None = None
+) -> str:
     notes = (note("close") if close else "") + (note("weak_spot") if weak else "")
-    notes += note("cut", "warn", at=truncated_at, text=question[:truncated_at]) if truncated_at else ""
-    return f'<div class="card answer"><p class="q">{escape(question)}</p><p class="a">{escape(best)}</p></div>{notes}'
+    notes += (
+        note("cut", "warn", at=truncated_at, text=question[:truncated_at]) if truncated_at else ""
+    )
+    return (
+        f'<div class="card answer"><p class="q">{escape(question)}</p><p '
+        f'class="a">{escape(best)}</p></div>{notes}'
+    )
 
 
 def where(box: tuple[float, ...], size: tuple[int, int]) -> dict[str, str]:
@@ -149,12 +196,23 @@ def twin(shown: Shown) -> str:
     parts = []
     for _, found in shown.found:
         key = f"twin_{found.verdict or 'unsure'}"
-        parts.append(say(key, phrase=found.phrase, match=number(found.match), **where(found.box_xyxy, shown.seen.size)))
+        parts.append(
+            say(
+                key,
+                phrase=found.phrase,
+                match=number(found.match),
+                **where(found.box_xyxy, shown.seen.size),
+            )
+        )
     if shown.flat:
         parts.append(say("flat"))
     elif shown.heat is not None:
-        parts.append(say("twin_map", what=in_view(shown.explanation, shown.word), **peak(shown.heat)))
-    return " ".join(parts) or say("twin_plain", name=shown.seen.name, width=shown.seen.size[0], height=shown.seen.size[1])
+        parts.append(
+            say("twin_map", what=in_view(shown.explanation, shown.word), **peak(shown.heat))
+        )
+    return " ".join(parts) or say(
+        "twin_plain", name=shown.seen.name, width=shown.seen.size[0], height=shown.seen.size[1]
+    )
 
 
 def in_view(explanation: Explanation, word: int | None) -> str:
@@ -166,7 +224,10 @@ def caption(shown: Shown, look: Look) -> str:
     legend = ""
     if "heat" in look.show and shown.heat is not None and not shown.flat:
         low, high = shown.heat_range
-        ramp = f'<span>{low:.3g}</span><span class="ramp {look.colormap}"></span><span>{high:.3g}</span>'
+        ramp = (
+            f'<span>{low:.3g}</span><span class="ramp '
+            f'{look.colormap}"></span><span>{high:.3g}</span>'
+        )
         legend = f'<div class="legend">{ramp}{"" if shown.word is None else note("scale")}</div>'
     notes = "".join(remark(text) for text in shown.seen.notes)
     return f'{legend}<p class="twin" role="status">{twin(shown)}</p>{notes}'

@@ -36,7 +36,8 @@ def raw_path(payload: Any) -> str | None:
 
 
 class RawImage(gr.Image):
-    """An image input whose preprocess hands over the upload's path: decoding and messages are ours."""
+    """An image input whose preprocess hands over the upload's path: decoding and messages are
+    ours."""
 
     is_template = True
 
@@ -57,21 +58,26 @@ def refuse_addresses(demo: gr.Blocks) -> None:
     """No component of the page fetches an address that a client names."""
     for block in demo.blocks.values():
         if isinstance(block, gr.components.Component):
-            block.async_move_resource_to_block_cache = _local_only(block.async_move_resource_to_block_cache)
+            block.async_move_resource_to_block_cache = _local_only(
+                block.async_move_resource_to_block_cache
+            )
 
 
 def _local_only(move: Any) -> Any:
     async def guarded(path: Any) -> str | None:
         if path is not None and is_http_url_like(str(path)):
             raise gr.Error(
-                "Only uploaded files are read, no addresses. Upload the file. [image/reference]", print_exception=False
+                "Only uploaded files are read, no addresses. Upload the file. [image/reference]",
+                print_exception=False,
             )
         return await move(path)
 
     return guarded
 
 
-CANVAS_HTML = '<div class="x2-frame"><img draggable="false"><div class="x2-region" hidden></div></div>'
+CANVAS_HTML = (
+    '<div class="x2-frame"><img draggable="false"><div class="x2-region" hidden></div></div>'
+)
 
 # Drawing needs no server until the pointer is lifted. Fingers scroll the page unless "draw" is on.
 CANVAS_JS = """
@@ -122,10 +128,17 @@ paint();
 
 
 class Canvas(gr.HTML):
-    """The stage: shows `{"src", "size", "alt"}`; `select` tells a drawn region as pixels of the original (x1, y1, x2, y2)."""
+    """The stage: shows `{"src", "size", "alt"}`; `select` tells a drawn region as pixels of the
+    original (x1, y1, x2, y2)."""
 
     def __init__(self, value: dict[str, Any] | None = None, **options: Any):
-        super().__init__(value=value, html_template=CANVAS_HTML, js_on_load=CANVAS_JS, apply_default_css=False, **options)
+        super().__init__(
+            value=value,
+            html_template=CANVAS_HTML,
+            js_on_load=CANVAS_JS,
+            apply_default_css=False,
+            **options,
+        )
 
     def api_info(self) -> dict[str, Any]:
         return {"type": "object"}

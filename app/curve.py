@@ -1,4 +1,5 @@
-"""A small line chart as SVG: axes with numbers, one or two lines, points that can be chosen by click or keyboard."""
+"""A small line chart as SVG: axes with numbers, one or two lines, points that can be chosen by
+click or keyboard."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ COLORS = ("#0f766e", "#b45309")
 DASHES = ("", "6 4")
 
 
-def curve(x: Sequence[float], lines: dict[str, Sequence[float]], x_key: str, choosable: bool = False) -> str:
+def curve(
+    x: Sequence[float], lines: dict[str, Sequence[float]], x_key: str, choosable: bool = False
+) -> str:
     """HTML of the chart and its text twin.
 
     Args:
@@ -31,14 +34,27 @@ def curve(x: Sequence[float], lines: dict[str, Sequence[float]], x_key: str, cho
     for (_key, values), color, dash in zip(lines.items(), COLORS, DASHES):
         points = [at(value, height) for value, height in zip(x, values)]
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2.5" stroke-dasharray="{dash}"/>')
+        parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2.5" '
+            f'stroke-dasharray="{dash}"/>'
+        )
         for k, (a, b) in enumerate(points):
             said = f"{x[k]:.2f}: {values[k]:.2f}"
-            choose = f'data-k="{k}" tabindex="0" role="button" aria-label="{said}"' if choosable else ""
-            parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="{7 if choosable else 4}" fill="{color}" {choose}/>')
-    keys = "".join(f'<span><i style="background:{c}"></i>{say(key)}</span>' for key, c in zip(lines, COLORS))
+            choose = (
+                f'data-k="{k}" tabindex="0" role="button" aria-label="{said}"' if choosable else ""
+            )
+            parts.append(
+                f'<circle cx="{a:.1f}" cy="{b:.1f}" r="{7 if choosable else 4}" fill="{color}" '
+                f"{choose}/>"
+            )
+    keys = "".join(
+        f'<span><i style="background:{c}"></i>{say(key)}</span>' for key, c in zip(lines, COLORS)
+    )
     svg = f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="group">{"".join(parts)}</svg>'
-    return f'<div class="card chart">{svg}<p class="keys">{keys}<span>→ {say(x_key)}</span></p>{_twin(x, lines)}</div>'
+    return (
+        f'<div class="card chart">{svg}<p class="keys">{keys}<span>→ '
+        f"{say(x_key)}</span></p>{_twin(x, lines)}</div>"
+    )
 
 
 def _grid(low: float, high: float, at) -> str:
@@ -49,7 +65,10 @@ def _grid(low: float, high: float, at) -> str:
         parts.append(f'<line x1="{x1}" x2="{x2}" y1="{y}" y2="{y}" class="grid"/>')
         parts.append(f'<text x="{x1 - 8}" y="{y + 4}" text-anchor="end">{height:g}</text>')
     for value, anchor in ((low, "start"), ((low + high) / 2, "middle"), (high, "end")):
-        parts.append(f'<text x="{at(value, 0)[0]}" y="{HEIGHT - 10}" text-anchor="{anchor}">{value:.3g}</text>')
+        parts.append(
+            f'<text x="{at(value, 0)[0]}" y="{HEIGHT - 10}" '
+            f'text-anchor="{anchor}">{value:.3g}</text>'
+        )
     return "".join(parts)
 
 

@@ -18,9 +18,17 @@ from .runtime import Models, Studio
 from .tabs import about, ask, describe, find, inspect, match
 from .view import Look, present
 
-LENSES = (("describe", describe), ("ask", ask), ("find", find), ("inspect", inspect), ("match", match))
+LENSES = (
+    ("describe", describe),
+    ("ask", ask),
+    ("find", find),
+    ("inspect", inspect),
+    ("match", match),
+)
 SOURCE_HEIGHT = 150
-CAMERA = gr.WebcamOptions(mirror=False, constraints={"video": {"facingMode": "environment"}})  # a phone's rear camera
+CAMERA = gr.WebcamOptions(
+    mirror=False, constraints={"video": {"facingMode": "environment"}}
+)  # a phone's rear camera
 COLORMAPS = ["viridis", "cividis", "magma", "gray"]
 
 
@@ -46,7 +54,12 @@ def build_demo(
     first = next((example for example in stored.values() if example.kind == "image"), None)
     page = Page(Handlers(studio), first, stored_shown(first, names[0]) if first else None)
     arrivals = Arrivals(studio, stored, page.first_shown)
-    with gr.Blocks(title="X²-VLM", fill_width=True, analytics_enabled=False, delete_cache=(600, limits.TEMP_SECONDS)) as demo:
+    with gr.Blocks(
+        title="X²-VLM",
+        fill_width=True,
+        analytics_enabled=False,
+        delete_cache=(600, limits.TEMP_SECONDS),
+    ) as demo:
         _lay_out(page, studio.models, stored)
         _wire(demo, page, arrivals)
         demo.field_checks = api.publish(studio)
@@ -56,7 +69,9 @@ def build_demo(
 
 
 def _lay_out(page: Page, models: Models, stored: dict[str, Example]) -> None:
-    page.shown = gr.State(time_to_live=limits.TEMP_SECONDS)  # begins empty, as what Gradio drops is set to how it began
+    page.shown = gr.State(
+        time_to_live=limits.TEMP_SECONDS
+    )  # begins empty, as what Gradio drops is set to how it began
     page.look = gr.State(Look())
     page.head = gr.HTML(cards.head(say("loading")), elem_id="head")
     with gr.Sidebar(open=False, width=300):
@@ -72,7 +87,9 @@ def _lay_out(page: Page, models: Models, stored: dict[str, Example]) -> None:
             with gr.Tabs(selected="find", elem_id="tabs") as page.tabs:
                 page.lens = {}
                 for name, lens in LENSES:
-                    with gr.Tab(t(f"tab_{name}"), id=name, elem_id=f"tab-{name}") as page.lens[name]:
+                    with gr.Tab(t(f"tab_{name}"), id=name, elem_id=f"tab-{name}") as page.lens[
+                        name
+                    ]:
                         setattr(page, name, lens.build(page))
                 with gr.Tab(t("tab_about"), id="about", elem_id="tab-about"):
                     about.build(page)
@@ -84,7 +101,11 @@ def _lay_out(page: Page, models: Models, stored: dict[str, Example]) -> None:
 def _sidebar(page: Page, models: Models) -> None:
     gr.Markdown(t("settings"))
     page.model = gr.Dropdown(
-        list(models.names), value=models.default, label=t("model"), allow_custom_value=models.open_choice, elem_id="model"
+        list(models.names),
+        value=models.default,
+        label=t("model"),
+        allow_custom_value=models.open_choice,
+        elem_id="model",
     )
     page.use_model = gr.Button(t("use_model"), size="sm")
     page.model_note = gr.HTML()
@@ -95,7 +116,11 @@ def _source(page: Page, stored: dict[str, Example]) -> None:
     path = str(page.example.path) if page.example else None
     with gr.Row(elem_id="toolbar"):
         page.kind = gr.Radio(
-            [(t("image"), "image"), (t("video"), "video")], value="image", show_label=False, container=False, elem_id="kind"
+            [(t("image"), "image"), (t("video"), "video")],
+            value="image",
+            show_label=False,
+            container=False,
+            elem_id="kind",
         )
         page.new_scene = gr.Button(t("new_scene"), size="md", min_width=110, elem_id="new-scene")
         page.stop = gr.Button(t("stop"), size="md", min_width=70, elem_id="stop")
@@ -116,7 +141,8 @@ def _source(page: Page, stored: dict[str, Example]) -> None:
                 label=t("upload_video"),
                 sources=["upload", "webcam"],
                 webcam_options=CAMERA,
-                include_audio=False,  # a recording asks for the camera alone, not for the microphone
+                # a recording asks for the camera alone, not for the microphone
+                include_audio=False,
                 height=SOURCE_HEIGHT,
                 buttons=[],
                 visible=False,
@@ -149,12 +175,21 @@ def _view(page: Page) -> None:
     with gr.Accordion(t("view"), open=False, elem_id="view"):
         with gr.Row():
             show = gr.CheckboxGroup(
-                [(t("box_layer"), "box"), (t("heat_layer"), "heat")], value=["box", "heat"], label=t("show"), elem_id="show"
+                [(t("box_layer"), "box"), (t("heat_layer"), "heat")],
+                value=["box", "heat"],
+                label=t("show"),
+                elem_id="show",
             )
-            colormap = gr.Dropdown(COLORMAPS, value="viridis", label=t("colormap"), elem_id="colormap")
+            colormap = gr.Dropdown(
+                COLORMAPS, value="viridis", label=t("colormap"), elem_id="colormap"
+            )
         with gr.Row():
-            opacity = gr.Slider(0, 1, Look().opacity, step=0.05, label=t("opacity"), elem_id="opacity")
-            threshold = gr.Slider(0, 1, Look().threshold, step=0.05, label=t("threshold"), elem_id="threshold")
+            opacity = gr.Slider(
+                0, 1, Look().opacity, step=0.05, label=t("opacity"), elem_id="opacity"
+            )
+            threshold = gr.Slider(
+                0, 1, Look().threshold, step=0.05, label=t("threshold"), elem_id="threshold"
+            )
         smooth = gr.Checkbox(True, label=t("smooth"))
     page.look_controls = [show, opacity, threshold, colormap, smooth]
 
@@ -162,11 +197,20 @@ def _view(page: Page) -> None:
 def _region(page: Page) -> None:
     with gr.Accordion(t("region"), open=False, elem_id="region"):
         with gr.Row():
-            page.sides = [gr.Number(0, label=t(side), min_width=70, precision=0) for side in ("left", "top", "right", "bottom")]
+            page.sides = [
+                gr.Number(0, label=t(side), min_width=70, precision=0)
+                for side in ("left", "top", "right", "bottom")
+            ]
         with gr.Row():
-            page.describe_region = gr.Button(t("describe_region"), size="sm", min_width=80, elem_id="describe-region")
-            page.ask_region = gr.Button(t("ask_region"), size="sm", min_width=80, elem_id="ask-region")
-            page.rank_region = gr.Button(t("rank_region"), size="sm", min_width=80, elem_id="rank-region")
+            page.describe_region = gr.Button(
+                t("describe_region"), size="sm", min_width=80, elem_id="describe-region"
+            )
+            page.ask_region = gr.Button(
+                t("ask_region"), size="sm", min_width=80, elem_id="ask-region"
+            )
+            page.rank_region = gr.Button(
+                t("rank_region"), size="sm", min_width=80, elem_id="rank-region"
+            )
             page.clear_region = gr.Button(t("clear"), size="sm", min_width=80)
         page.finger = gr.Checkbox(False, label=t("draw"))
 
@@ -174,7 +218,13 @@ def _region(page: Page) -> None:
 def _frames(page: Page) -> None:
     with gr.Accordion(t("frames"), visible=False, elem_id="frames") as page.frames:
         page.strip = gr.Gallery(
-            show_label=False, columns=4, height="auto", allow_preview=False, interactive=False, format="png", elem_id="strip"
+            show_label=False,
+            columns=4,
+            height="auto",
+            allow_preview=False,
+            interactive=False,
+            format="png",
+            elem_id="strip",
         )
         with gr.Row(equal_height=True):
             page.frame_count = gr.Slider(1, limits.FRAMES, 8, step=1, label=t("frame_count"))
@@ -189,9 +239,13 @@ def _data(page: Page) -> None:
             page.make_files = gr.Button(t("make_files"), size="sm", elem_id="make-files")
             page.link = gr.Button(t("link"), size="sm", elem_id="copy-link")
         page.files = gr.Files(visible=False, interactive=False, label=t("files"), elem_id="files")
-        page.link_box = gr.Textbox(visible=False, label=t("link_is"), buttons=["copy"], elem_id="link")
+        page.link_box = gr.Textbox(
+            visible=False, label=t("link_is"), buttons=["copy"], elem_id="link"
+        )
         page.link_note = gr.HTML(visible=False)
-        page.data = gr.JSON(page.first_data, label=t("json"), buttons=["copy"], open=False, elem_id="json")
+        page.data = gr.JSON(
+            page.first_data, label=t("json"), buttons=["copy"], open=False, elem_id="json"
+        )
 
 
 def thumbnail(example: Example) -> Any:
@@ -216,12 +270,19 @@ def _wire_view(page: Page) -> None:
         [page.shown, *page.look_controls],
         [page.look, *page.redraw[1:]],
     )
-    page.on_view(page.layers.change, viewing.choose_layer, [page.shown, page.look, page.layers], [*page.redraw, page.words])
+    page.on_view(
+        page.layers.change,
+        viewing.choose_layer,
+        [page.shown, page.look, page.layers],
+        [*page.redraw, page.words],
+    )
     page.on_view(page.words.select, viewing.choose_word, [page.shown, page.look], page.redraw)
     page.on_view(page.strip.select, viewing.choose_frame, [page.shown, page.look], page.redraw)
     page.on_view(page.kind.input, viewing.show_source, [page.kind], [page.image, page.video])
     page.on_view(page.make_files.click, viewing.make_files, [page.shown, page.look], [page.files])
-    linked = page.on_view(page.link.click, viewing.link_to, [page.shown], [page.link_box, page.link_note])
+    linked = page.on_view(
+        page.link.click, viewing.link_to, [page.shown], [page.link_box, page.link_note]
+    )
     page.on_view(linked.then, None, [page.link_box], [page.link_box], js=COPY_LINK)
 
 
@@ -234,7 +295,10 @@ COPY_LINK = """(query) => {
   return link.toString();
 }"""
 PLACE_REGION = "(...sides) => { window.x2vlmRegion?.(...sides); }"
-FINGER = "(on) => { window.x2vlmDraw = on; document.querySelector('.x2-frame')?.classList.toggle('draw', on); }"
+FINGER = (
+    "(on) => { window.x2vlmDraw = on; "
+    "document.querySelector('.x2-frame')?.classList.toggle('draw', on); }"
+)
 
 
 def _wire_region(page: Page) -> None:
@@ -250,8 +314,16 @@ def _wire_region(page: Page) -> None:
         (page.rank_region, handlers.rank_region, [page.match.texts], page.match.outputs, "match"),
     )
     for button, handler, fields, outputs, tab in jobs:
-        done = page.on_model(button.click, handler, [*context, *fields, *sides], [*outputs, *page.stage])
-        page.on_view(done.success, None, [], [page.tabs], js=f"() => ({{selected: '{tab}', __type__: 'update'}})")
+        done = page.on_model(
+            button.click, handler, [*context, *fields, *sides], [*outputs, *page.stage]
+        )
+        page.on_view(
+            done.success,
+            None,
+            [],
+            [page.tabs],
+            js=f"() => ({{selected: '{tab}', __type__: 'update'}})",
+        )
 
 
 def _wire_arrivals(demo: gr.Blocks, page: Page, arrivals: Arrivals) -> None:
@@ -260,8 +332,22 @@ def _wire_arrivals(demo: gr.Blocks, page: Page, arrivals: Arrivals) -> None:
         *page.stage,
         *page.sides,
         *(page.files, page.link_box, page.link_note),
-        *(page.frames, page.strip, page.frame_numbers, page.truth, page.truth_card, page.find.annotate, page.match.over_time),
-        *(page.find.clip, page.inspect.slider, page.inspect.compared, page.inspect.check, page.match.curve),
+        *(
+            page.frames,
+            page.strip,
+            page.frame_numbers,
+            page.truth,
+            page.truth_card,
+            page.find.annotate,
+            page.match.over_time,
+        ),
+        *(
+            page.find.clip,
+            page.inspect.slider,
+            page.inspect.compared,
+            page.inspect.check,
+            page.match.curve,
+        ),
         *panels_out,
     ]
     filled = [
@@ -274,17 +360,48 @@ def _wire_arrivals(demo: gr.Blocks, page: Page, arrivals: Arrivals) -> None:
         page.inspect.text,
         page.match.texts,
     ]
-    for uploader, arrives in ((page.image, page.image.upload), (page.video, [page.video.upload, page.video.stop_recording])):
-        uploaded = page.on_model(arrives, arrivals.upload, [uploader, page.look, page.model], arrived)
-        page.on_view(uploaded.failure, None, [], [uploader], js="() => null")  # what was refused does not stay beside the stage
+    for uploader, arrives in (
+        (page.image, page.image.upload),
+        (page.video, [page.video.upload, page.video.stop_recording]),
+    ):
+        uploaded = page.on_model(
+            arrives, arrivals.upload, [uploader, page.look, page.model], arrived
+        )
+        page.on_view(
+            uploaded.failure, None, [], [uploader], js="() => null"
+        )  # what was refused does not stay beside the stage
         page.on_model(uploader.clear, arrivals.clear, [page.look], arrived)
     frames = [page.shown, page.look, page.model, page.frame_count, page.frame_numbers]
-    page.on_model(page.use_frames.click, arrivals.use_frames, frames, arrived, rules={page.frame_numbers: limits.frame_numbers})
-    page.on_model(page.new_scene.click, arrivals.new_scene, [page.kind, page.look, page.model], filled)
+    page.on_model(
+        page.use_frames.click,
+        arrivals.use_frames,
+        frames,
+        arrived,
+        rules={page.frame_numbers: limits.frame_numbers},
+    )
+    page.on_model(
+        page.new_scene.click, arrivals.new_scene, [page.kind, page.look, page.model], filled
+    )
     page.on_model(page.examples.select, arrivals.example, [page.look, page.model], filled)
     tabs = [page.lens[name] for name, _ in LENSES]
-    status = [page.head, page.model_note, page.lacks, *tabs, *page.find.controls, page.inspect.layer, page.inspect.head]
-    page.on_model([demo.load, page.use_model.click], arrivals.model_status, [page.model], status, show_progress="hidden")
+    status = [
+        page.head,
+        page.model_note,
+        page.lacks,
+        *tabs,
+        *page.find.controls,
+        page.inspect.layer,
+        page.inspect.head,
+    ]
+    page.on_model(
+        [demo.load, page.use_model.click],
+        arrivals.model_status,
+        [page.model],
+        status,
+        show_progress="hidden",
+    )
     opened = page.on_view(demo.load, arrivals.open, [], [page.shown, page.tabs])
-    page.on_model(opened.then, arrivals.arrive, [page.look, page.model], filled, show_progress="hidden")
+    page.on_model(
+        opened.then, arrivals.arrive, [page.look, page.model], filled, show_progress="hidden"
+    )
     page.on_view(page.stop.click, arrivals.stop, [], [], cancels=page.model_events)

@@ -1,4 +1,5 @@
-"""At the server's door: when a job was asked for, who may ask for how many, and whether the server is well."""
+"""At the server's door: when a job was asked for, who may ask for how many, and whether the server
+is well."""
 
 from __future__ import annotations
 
@@ -28,15 +29,23 @@ MINUTE = 60
 LATER = "Retry-After"  # seconds, for clients that try again by themselves
 ADDRESSES = 10_000  # kept at most; then those that were quiet for a minute are forgotten
 TOO_OFTEN = "{} jobs within a minute came from your address, which is the limit. Wait a minute."
-TOO_MANY = "{} of your jobs wait or run already, which is the limit. Wait until one has ended, or stop one."
-FULL = "{} jobs are waiting, as many as may, and yours was not started. They take about {} s: try again then."
+TOO_MANY = (
+    "{} of your jobs wait or run already, which is the limit. Wait until one has ended, or "
+    "stop one."
+)
+FULL = (
+    "{} jobs are waiting, as many as may, and yours was not started. They take about {} s: try "
+    "again then."
+)
 
 
 class Doorman:
-    """ASGI middleware: `/healthz` (the server lives), `/readyz` (the model answers), and a stamp and a quota for jobs.
+    """ASGI middleware: `/healthz` (the server lives), `/readyz` (the model answers), and a stamp
+    and a quota for jobs.
 
     Args:
-        quota: jobs that one address may ask for in a minute; None where addresses say nothing, as on one's own machine.
+        quota: jobs that one address may ask for in a minute; None where addresses say nothing, as
+            on one's own machine.
     """
 
     def __init__(self, app: ASGIApp, studio: Studio, quota: int | None = None):
@@ -58,7 +67,9 @@ class Doorman:
         if path == "/readyz":
             trouble = await asyncio.to_thread(self.studio.trouble)
             return JSONResponse(health | {"trouble": trouble}, 503 if trouble else 200)
-        if scope["method"] == "POST" and (path.endswith("/queue/join") or "/gradio_api/call/" in path):
+        if scope["method"] == "POST" and (
+            path.endswith("/queue/join") or "/gradio_api/call/" in path
+        ):
             now = time.monotonic()
             scope.setdefault("state", {})["asked"] = now
             if self.quota is not None and self._too_often(address(scope), now):
@@ -82,12 +93,15 @@ class Doorman:
 def address(scope: Scope) -> str:
     """Who asks: the last public address on the request's way, else the peer's.
 
-    The way is `X-Forwarded-For`, to which every proxy appends whom it served, and then the peer. What stands before the last
-    public address the client may have made up; after it come the proxies of the host's own network.
+    The way is `X-Forwarded-For`, to which every proxy appends whom it served, and then the peer.
+    What stands before the last public address the client may have made up; after it come the
+    proxies of the host's own network.
     """
     peer = (scope["client"] or ("",))[0]
     forwarded = dict(scope["headers"]).get(b"x-forwarded-for", b"").decode("latin-1").split(",")
-    return next((place for place in (peer, *map(str.strip, reversed(forwarded))) if _is_global(place)), peer)
+    return next(
+        (place for place in (peer, *map(str.strip, reversed(forwarded))) if _is_global(place)), peer
+    )
 
 
 def _is_global(place: str) -> bool:
@@ -98,8 +112,8 @@ def _is_global(place: str) -> bool:
 
 
 def admit(queue: Queue) -> None:
-    """From now on refuse, in words, a job for which there is no place, one over its session's quota, files not uploaded, and
-    fields of a public endpoint that its rules refuse.
+    """From now on refuse, in words, a job for which there is no place, one over its session's
+    quota, files not uploaded, and fields of a public endpoint that its rules refuse.
 
     A call without a session is one of its own, and so is one by MCP.
     """
@@ -108,7 +122,11 @@ def admit(queue: Queue) -> None:
     async def admitted(body: Any, request: Request, username: str | None) -> Any:
         session = body.session_hash
         jobs = [*joining, *(event.session_hash for event in queue.event_ids_to_events.values())]
-        if session and session != mcp_session(queue) and jobs.count(session) >= limits.JOBS_A_SESSION:
+        if (
+            session
+            and session != mcp_session(queue)
+            and jobs.count(session) >= limits.JOBS_A_SESSION
+        ):
             error = Busy(TOO_MANY.format(limits.JOBS_A_SESSION), "busy/quota")
             raise HTTPException(429, told(error, request.headers), {LATER: str(MINUTE)})
         waiting = len(queue) + len(joining)
@@ -133,13 +151,15 @@ def admit(queue: Queue) -> None:
 
 
 def mcp_session(queue: Queue) -> str | None:
-    """The session by which Gradio's MCP server calls for all of its visitors: a random one that it tells nobody."""
+    """The session by which Gradio's MCP server calls for all of its visitors: a random one that it
+    tells nobody."""
     client = getattr(queue.blocks.mcp_server_obj, "_client_instance", None)
     return client.session_hash if client else None
 
 
 def backlog(queue: Queue, waiting: int) -> int:
-    """Seconds that so many waiting jobs will take, by the mean of the model's jobs that have ended; a minute before any has."""
+    """Seconds that so many waiting jobs will take, by the mean of the model's jobs that have ended;
+    a minute before any has."""
     times = [time for fn, time in queue.process_time_per_fn.items() if fn.concurrency_id == "model"]
     ended = sum(time.count for time in times)
     if not ended:

@@ -1,6 +1,7 @@
 """Bundled examples with stored results, and fresh sticker scenes with their ground truth.
 
-`python -m app.examples` writes `assets/examples` anew: scenes of the sticker world and what the bundled model says of them.
+`python -m app.examples` writes `assets/examples` anew: scenes of the sticker world and what the
+bundled model says of them.
 """
 
 from __future__ import annotations
@@ -33,8 +34,15 @@ RESULTS = {
 SCENE_SIZE = 448
 CLIP_FPS = 4.0
 # name, kind and number of the scene
-BUNDLED = (("scene", "image", 10), ("scene-2", "image", 42), ("scene-3", "image", 46), ("clip", "video", 95))
-SCENES = 100_000  # fresh scenes to draw from, numbered from the end of the test split's seeds: evaluation takes its beginning
+BUNDLED = (
+    ("scene", "image", 10),
+    ("scene-2", "image", 42),
+    ("scene-3", "image", 46),
+    ("clip", "video", 95),
+)
+# fresh scenes to draw from, numbered from the end of the test split's seeds: evaluation takes its
+# beginning
+SCENES = 100_000
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,8 @@ class Texts:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A picture or clip with texts for every tab; stored results belong to the model with hash `model`."""
+    """A picture or clip with texts for every tab; stored results belong to the model with hash
+    `model`."""
 
     name: str
     kind: str
@@ -66,9 +75,13 @@ def load_examples(folder: Path = FOLDER) -> dict[str, Example]:
         file = folder / f"{name}.json"
         if file.is_file():
             stored = json.loads(file.read_text())
-            results = {task: restore(RESULTS[task], value) for task, value in stored["results"].items()}
+            results = {
+                task: restore(RESULTS[task], value) for task, value in stored["results"].items()
+            }
             path = folder / stored["media"]
-            found[name] = Example(name, kind, path, Texts(**stored["texts"]), stored["model"], results)
+            found[name] = Example(
+                name, kind, path, Texts(**stored["texts"]), stored["model"], results
+            )
     return found
 
 
@@ -82,7 +95,13 @@ def restore(kind: Any, value: Any) -> Any:
         return np.asarray(value, np.float32)
     if is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        return kind(**{f.name: restore(hints[f.name], value[f.name]) for f in fields(kind) if f.name in value})
+        return kind(
+            **{
+                f.name: restore(hints[f.name], value[f.name])
+                for f in fields(kind)
+                if f.name in value
+            }
+        )
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)[0]
         return tuple(restore(inner, item) for item in value)
@@ -90,23 +109,31 @@ def restore(kind: Any, value: Any) -> Any:
 
 
 def fresh_scene(kind: str, number: int) -> tuple[list[Image.Image], dict[str, Any]]:
-    """Frames (one for a picture) and the truth of the scene of this number, which training has never seen."""
+    """Frames (one for a picture) and the truth of the scene of this number, which training has
+    never seen."""
     seed = stickers.split_seeds("test")[-1 - number]
-    make = stickers.make_clip_record if kind == "video" else stickers.make_record
+    make = stickers.make_video_record if kind == "video" else stickers.make_record
     record = make(seed, "test", SCENE_SIZE)
-    truth = {key: record[key] for key in ("captions", "regions", "questions", "absent") if key in record}
+    truth = {
+        key: record[key] for key in ("captions", "regions", "questions", "absent") if key in record
+    }
     return list(record["frames"]) if kind == "video" else [record["image"]], truth
 
 
 def texts_for(truth: dict[str, Any], number: int) -> Texts:
-    """Questions, phrases (one of them for what is absent) and texts that suit a scene. The last caption of a clip is a list."""
+    """Questions, phrases (one of them for what is absent) and texts that suit a scene. The last
+    caption of a clip is a list."""
     rng = random.Random(number)
     absent = truth.get("absent") or []
     regions = truth.get("regions", [])
     captions = truth["captions"]
-    named = {tuple(region["box"]): region["text"] for region in regions}.values() or re.split(", | and ", captions[-1])
+    named = {tuple(region["box"]): region["text"] for region in regions}.values() or re.split(
+        ", | and ", captions[-1]
+    )
     phrases = [*list(named)[:3], *absent[:1]]
-    question = rng.choice(truth["questions"])["question"] if truth.get("questions") else "what is there?"
+    question = (
+        rng.choice(truth["questions"])["question"] if truth.get("questions") else "what is there?"
+    )
     return Texts(question, "\n".join(phrases), captions[0], "\n".join([*captions[:2], *absent[:3]]))
 
 
@@ -120,7 +147,8 @@ def save_scene(kind: str, frames: list[Image.Image], stem: Path) -> Path:
 
 
 def tour(run: Callable[..., Any], texts: Texts) -> dict[str, Any]:
-    """One answer for every tab; `run(task, *args, **options)` calls the model. Tasks that it lacks are left out."""
+    """One answer for every tab; `run(task, *args, **options)` calls the model. Tasks that it lacks
+    are left out."""
     results = {
         "caption": run("caption"),
         "answer": run("answer", texts.question),
@@ -141,10 +169,22 @@ def build(predictor: Any, folder: Path = FOLDER) -> None:
             frames[len(frames) // 2].save(path.with_suffix(".jpg"))
         texts = texts_for(truth, number)
         scene = predictor.encode(str(path))
-        results = tour(lambda task, *args, _scene=scene, **options: getattr(predictor, task)(_scene, *args, **options), texts)
-        stored = {"media": path.name, "model": predictor.info.hash, "scene": number, "texts": asdict(texts)}
+        results = tour(
+            lambda task, *args, _scene=scene, **options: getattr(predictor, task)(
+                _scene, *args, **options
+            ),
+            texts,
+        )
+        stored = {
+            "media": path.name,
+            "model": predictor.info.hash,
+            "scene": number,
+            "texts": asdict(texts),
+        }
         stored["results"] = {task: _plain(result) for task, result in results.items()}
-        (folder / f"{name}.json").write_text(json.dumps(stored, separators=(",", ":"), ensure_ascii=False) + "\n")
+        (folder / f"{name}.json").write_text(
+            json.dumps(stored, separators=(",", ":"), ensure_ascii=False) + "\n"
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -159,6 +199,6 @@ def _plain(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    from x2vlm.predictor import Predictor
+    from x2vlm.inference.predictor import Predictor
 
     build(Predictor.from_pretrained("mini"))

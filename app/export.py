@@ -16,7 +16,10 @@ from x2vlm.visualize import colorbar
 
 from .view import Look, Shown, draw
 
-CONVENTION = "box_xyxy: x1, y1, x2, y2 in pixels of the upright picture; COCO bbox: x, y, width, height in the same pixels"
+CONVENTION = (
+    "box_xyxy: x1, y1, x2, y2 in pixels of the upright picture; COCO bbox: x, y, width, "
+    "height in the same pixels"
+)
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -58,7 +61,8 @@ def png(shown: Shown, look: Look) -> bytes:
 
 
 def coco(shown: Shown) -> dict[str, Any]:
-    """COCO-style: one image, one category and one annotation a phrase; `score` is the match probability."""
+    """COCO-style: one image, one category and one annotation a phrase; `score` is the match
+    probability."""
     width, height = shown.seen.size
     found = [layer.grounding for layer in shown.layers if layer.grounding]
     return {
@@ -72,7 +76,14 @@ def coco(shown: Shown) -> dict[str, Any]:
 def _annotation(number: int, found: Grounding) -> dict[str, Any]:
     x1, y1, x2, y2 = found.box_xyxy
     box = [x1, y1, x2 - x1, y2 - y1]
-    fixed = {"id": number, "image_id": 1, "category_id": number, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+    fixed = {
+        "id": number,
+        "image_id": 1,
+        "category_id": number,
+        "bbox": box,
+        "area": box[2] * box[3],
+        "iscrowd": 0,
+    }
     return fixed | {"score": found.match, "verdict": found.verdict}
 
 
@@ -93,13 +104,32 @@ def _rows(result: Any) -> list[dict[str, Any]]:
         case Grounding():
             box = dict(zip(("x1", "y1", "x2", "y2"), result.box_xyxy))
             agreement = result.agreement.to_dict() if result.agreement else {}
-            return [{"phrase": result.phrase, **box, "match": result.match, "verdict": result.verdict, **agreement}]
+            return [
+                {
+                    "phrase": result.phrase,
+                    **box,
+                    "match": result.match,
+                    "verdict": result.verdict,
+                    **agreement,
+                }
+            ]
         case Answers():
-            return [{"question": result.question, "answer": a.text, "probability": a.probability} for a in result.answers]
+            return [
+                {"question": result.question, "answer": a.text, "probability": a.probability}
+                for a in result.answers
+            ]
         case Caption():
-            return [{"caption": result.text, "log_probability": result.log_probability, "match": result.match}]
+            return [
+                {
+                    "caption": result.text,
+                    "log_probability": result.log_probability,
+                    "match": result.match,
+                }
+            ]
         case Match():
-            return [{"text": result.text, "match": result.probability, "similarity": result.similarity}]
+            return [
+                {"text": result.text, "match": result.probability, "similarity": result.similarity}
+            ]
     return []
 
 

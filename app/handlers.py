@@ -1,7 +1,7 @@
 """One function a model event: check, call the model, hand the result to its panel and to the stage.
 
-Each gets what is shown (`Shown`), how (`Look`) and which model, then its own controls, and returns the values of its tab's
-outputs followed by the stage's (`view.present`).
+Each gets what is shown (`Shown`), how (`Look`) and which model, then its own controls, and returns
+the values of its tab's outputs followed by the stage's (`view.present`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Handlers:
         media = dataclasses.replace(loaded(shown).media, frame=alone)
         return self.studio.run(task, media, model, request.session_hash or "", *args, **options)
 
-    def why(self, request: gr.Request, shown: Shown, model: str, text: str, **options: Any) -> Explanation | None:
+    def why(
+        self, request: gr.Request, shown: Shown, model: str, text: str, **options: Any
+    ) -> Explanation | None:
         """The maps of a text, or None where the model cannot explain this."""
         try:
             return self.run(request, shown, model, "explain", text, **options)
@@ -72,22 +74,48 @@ class Handlers:
         prefix: str,
     ) -> list[Any]:
         options = limits.caption_options(
-            decoding == "sample", num_beams, num_captions, min_length, max_new_tokens, top_p, temperature, seed, prefix
+            decoding == "sample",
+            num_beams,
+            num_captions,
+            min_length,
+            max_new_tokens,
+            top_p,
+            temperature,
+            seed,
+            prefix,
         )
         found = self.run(request, shown, model, "caption", **options)
-        best = Layer(found[0].text, self.why(request, shown, model, found[0].text, target="caption"))
-        return [*panels.describe(found), *result(shown, look, model, "caption", found, (best,), options)]
+        best = Layer(
+            found[0].text, self.why(request, shown, model, found[0].text, target="caption")
+        )
+        return [
+            *panels.describe(found),
+            *result(shown, look, model, "caption", found, (best,), options),
+        ]
 
     def ask(
-        self, request: gr.Request, shown: Shown | None, look: Look, model: str, question: str, mode: str, choices: str
+        self,
+        request: gr.Request,
+        shown: Shown | None,
+        look: Look,
+        model: str,
+        question: str,
+        mode: str,
+        choices: str,
     ) -> list[Any]:
         options = limits.answer_options(mode, choices)
         found = self.run(request, shown, model, "answer", limits.question(question), **options)
         layers = tuple(
-            Layer(a.text, self.why(request, shown, model, found.question, target="answer", answer=a.text))
+            Layer(
+                a.text,
+                self.why(request, shown, model, found.question, target="answer", answer=a.text),
+            )
             for a in found.answers
         )
-        return [*panels.ask(found), *result(shown, look, model, "answer", (found,), layers, options)]
+        return [
+            *panels.ask(found),
+            *result(shown, look, model, "answer", (found,), layers, options),
+        ]
 
     def find(
         self,
@@ -120,38 +148,85 @@ class Handlers:
         head: str,
         method: str,
     ) -> list[Any]:
-        options = {"target": target, "layer": limits.which(layer), "head": limits.which(head), "method": method}
+        options = {
+            "target": target,
+            "layer": limits.which(layer),
+            "head": limits.which(head),
+            "method": method,
+        }
         found = self.run(request, shown, model, "explain", limits.text(text), **options)
-        stage = result(shown, look, model, "explain", (found,), (Layer(found.text, found),), options)
+        stage = result(
+            shown, look, model, "explain", (found,), (Layer(found.text, found),), options
+        )
         return [*panels.inspect(found, shown.seen, shown.frame), *stage]
 
-    def match(self, request: gr.Request, shown: Shown | None, look: Look, model: str, texts: str, template: str) -> list[Any]:
+    def match(
+        self,
+        request: gr.Request,
+        shown: Shown | None,
+        look: Look,
+        model: str,
+        texts: str,
+        template: str,
+    ) -> list[Any]:
         asked = limits.filled(template, limits.texts(texts))
         found = panels.ranked(self.run(request, shown, model, "match", asked))
-        return [*panels.match(found), *result(shown, look, model, "match", found, (), {"template": template})]
+        return [
+            *panels.match(found),
+            *result(shown, look, model, "match", found, (), {"template": template}),
+        ]
 
     # one region of the picture
 
-    def describe_region(self, request: gr.Request, shown: Shown | None, look: Look, model: str, *sides: Side) -> list[Any]:
+    def describe_region(
+        self, request: gr.Request, shown: Shown | None, look: Look, model: str, *sides: Side
+    ) -> list[Any]:
         box = limits.needed_region(sides, loaded(shown).seen.size)
-        found = self.run(request, shown, model, "describe_region", box, alone=shown.clip_frame).captions
-        return [*panels.describe(found), *of_region(shown, look, model, "describe_region", found, box)]
+        found = self.run(
+            request, shown, model, "describe_region", box, alone=shown.clip_frame
+        ).captions
+        return [
+            *panels.describe(found),
+            *of_region(shown, look, model, "describe_region", found, box),
+        ]
 
     def ask_region(
-        self, request: gr.Request, shown: Shown | None, look: Look, model: str, question: str, *sides: Side
+        self,
+        request: gr.Request,
+        shown: Shown | None,
+        look: Look,
+        model: str,
+        question: str,
+        *sides: Side,
     ) -> list[Any]:
         box = limits.needed_region(sides, loaded(shown).seen.size)
         asked = limits.question(question)
-        found: Answers = self.run(request, shown, model, "answer_region", box, asked, alone=shown.clip_frame)
-        return [*panels.ask(found, True), *of_region(shown, look, model, "answer_region", (found,), box)]
+        found: Answers = self.run(
+            request, shown, model, "answer_region", box, asked, alone=shown.clip_frame
+        )
+        return [
+            *panels.ask(found, True),
+            *of_region(shown, look, model, "answer_region", (found,), box),
+        ]
 
     def rank_region(
-        self, request: gr.Request, shown: Shown | None, look: Look, model: str, texts: str, *sides: Side
+        self,
+        request: gr.Request,
+        shown: Shown | None,
+        look: Look,
+        model: str,
+        texts: str,
+        *sides: Side,
     ) -> list[Any]:
         box = limits.needed_region(sides, loaded(shown).seen.size)
         asked = limits.texts(texts)
-        found = self.run(request, shown, model, "describe_region", box, phrases=asked, alone=shown.clip_frame).matches
-        return [*panels.match(found), *of_region(shown, look, model, "match_region", panels.ranked(found), box)]
+        found = self.run(
+            request, shown, model, "describe_region", box, phrases=asked, alone=shown.clip_frame
+        ).matches
+        return [
+            *panels.match(found),
+            *of_region(shown, look, model, "match_region", panels.ranked(found), box),
+        ]
 
     # slower looks, each on its own button
 
@@ -167,47 +242,80 @@ class Handlers:
         found = self.run(request, shown, model, "ground_frames", asked)
         seen = shown.seen
         scale = seen.frames[0].width / seen.size[0], seen.frames[0].height / seen.size[1]
-        frames = annotate_frames(seen.frames, [[_scaled(g, scale) for g in of_frame] for of_frame in found])
+        frames = annotate_frames(
+            seen.frames, [[_scaled(g, scale) for g in of_frame] for of_frame in found]
+        )
         span = max(seen.times[-1] - seen.times[0], 0.1)
         path = Path(tempfile.mkdtemp(dir=limits.temp_folder())) / "annotated.mp4"
-        return gr.update(value=str(write_video(frames, max(len(frames) - 1, 1) / span, path)), visible=True)
+        return gr.update(
+            value=str(write_video(frames, max(len(frames) - 1, 1) / span, path)), visible=True
+        )
 
     def deletion(self, request: gr.Request, shown: Shown | None, model: str) -> str:
         """Match probability while patches are greyed, hottest first against at random."""
         explanation = limits.needed_map(loaded(shown).explanation)
-        check = self.run(request, shown, model, "deletion_check", explanation, alone=shown.layers[shown.layer].frame)
+        check = self.run(
+            request,
+            shown,
+            model,
+            "deletion_check",
+            explanation,
+            alone=shown.layers[shown.layer].frame,
+        )
         lines = {"by_heat": check.by_heat, "by_chance": check.by_chance}
-        return cards.note("faithful", value=f"{check.faithfulness:+.2f}") + curve(check.fractions, lines, "fraction")
+        return cards.note("faithful", value=f"{check.faithfulness:+.2f}") + curve(
+            check.fractions, lines, "fraction"
+        )
 
-    def compare(self, request: gr.Request, shown: Shown | None, look: Look, model: str, method: str) -> list[Any]:
-        """The map in view beside that of another method, all else being equal, and where each is hottest."""
+    def compare(
+        self, request: gr.Request, shown: Shown | None, look: Look, model: str, method: str
+    ) -> list[Any]:
+        """The map in view beside that of another method, all else being equal, and where each is
+        hottest."""
         first = limits.needed_map(loaded(shown).explanation)
         shown = focus(shown, shown.layer, shown.word)
         layer = shown.layers[shown.layer]
-        asked = {key: shown.settings.get(key) for key in ("layer", "head")} | {"target": first.target, "method": method}
+        asked = {key: shown.settings.get(key) for key in ("layer", "head")} | {
+            "target": first.target,
+            "method": method,
+        }
         asked["answer"] = layer.name if shown.task == "answer" else None
         second = self.run(request, shown, model, "explain", first.text, alone=layer.frame, **asked)
         pair = [(e, *_in_view(shown, e)) for e in (first, second)]
         pictures = tuple(_overlay(shown, heat, scale, look) for _, heat, scale in pair)
-        told = "".join(cards.note("compared_peak", method=e.method, **cards.peak(heat)) for e, heat, _ in pair)
+        told = "".join(
+            cards.note("compared_peak", method=e.method, **cards.peak(heat)) for e, heat, _ in pair
+        )
         return [gr.update(value=pictures, visible=True), told]
 
 
 def result(
-    shown: Shown, look: Look, model: str, task: str, found: Any, layers: tuple[Layer, ...], options: dict[str, Any]
+    shown: Shown,
+    look: Look,
+    model: str,
+    task: str,
+    found: Any,
+    layers: tuple[Layer, ...],
+    options: dict[str, Any],
 ) -> list[Any]:
     """The stage's values for a fresh result."""
-    settings = {"model": model} | {key: value for key, value in options.items() if value is not None}
+    settings = {"model": model} | {
+        key: value for key, value in options.items() if value is not None
+    }
     return present(with_result(shown, task, tuple(found), layers, settings), look)
 
 
-def of_region(shown: Shown, look: Look, model: str, task: str, found: Any, box: tuple[float, ...]) -> list[Any]:
+def of_region(
+    shown: Shown, look: Look, model: str, task: str, found: Any, box: tuple[float, ...]
+) -> list[Any]:
     """The stage's values for a fresh result about a region of the frame in view."""
     return result(shown, look, model, task, found, (), {"box_xyxy": box, "frame": shown.clip_frame})
 
 
 def _scaled(found: Any, scale: tuple[float, float]) -> Any:
-    return dataclasses.replace(found, box_xyxy=tuple(side * scale[k % 2] for k, side in enumerate(found.box_xyxy)))
+    return dataclasses.replace(
+        found, box_xyxy=tuple(side * scale[k % 2] for k, side in enumerate(found.box_xyxy))
+    )
 
 
 def _in_view(shown: Shown, explanation: Explanation) -> tuple[np.ndarray, tuple[float, float]]:
@@ -219,4 +327,6 @@ def _in_view(shown: Shown, explanation: Explanation) -> tuple[np.ndarray, tuple[
 
 def _overlay(shown: Shown, heat: np.ndarray, scale: tuple[float, float], look: Look) -> Image.Image:
     picture = shown.seen.frames[shown.frame]
-    return overlay_heatmap(picture, heat, look.opacity, look.colormap, scale, look.threshold, look.smooth)
+    return overlay_heatmap(
+        picture, heat, look.opacity, look.colormap, scale, look.threshold, look.smooth
+    )

@@ -1,8 +1,9 @@
 """The page's texts in English, Korean and Chinese. Results of the model are not translated.
 
-Labels go through `gr.I18n`; our own HTML carries all three languages and shows the page's (`theme.py` picks by `html[lang]`);
-plain sentences of the moment, such as refusals and stages of work, are in the language that the request asks for: on the
-page its own, which its visitor may switch in the settings.
+Labels go through `gr.I18n`; our own HTML carries all three languages and shows the page's
+(`theme.py` picks by `html[lang]`); plain sentences of the moment, such as refusals and stages of
+work, are in the language that the request asks for: on the page its own, which its visitor may
+switch in the settings.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ TEXT: dict[str, tuple[str, str, str]] = {
     "new_scene": ("New scene", "새 장면", "新场景"),
     "examples": ("Examples", "예시", "示例"),
     "privacy": (
-        "Files stay on this server for an hour at most. They are not used for training and not kept in any history.",
+        "Files stay on this server for an hour at most. They are not used for training and not "
+        "kept in any history.",
         "파일은 이 서버에 최대 한 시간만 보관됩니다. 학습에 쓰이거나 기록에 남지 않습니다.",
         "文件在服务器上最多保留一小时，不用于训练，也不保留历史。",
     ),
@@ -58,8 +60,16 @@ TEXT: dict[str, tuple[str, str, str]] = {
         "隐藏低于此值的热度（占刻度比例）",
     ),
     "colormap": ("Colour map", "색상표", "色图"),
-    "smooth": ("Smooth (off: the model's own patches)", "부드럽게 (끄면 모델의 실제 패치)", "平滑（关闭则显示模型的原始图块）"),
-    "region": ("Region: draw on the picture or type it", "영역: 그림 위에 그리거나 숫자로 입력", "区域：在图上绘制或输入数字"),
+    "smooth": (
+        "Smooth (off: the model's own patches)",
+        "부드럽게 (끄면 모델의 실제 패치)",
+        "平滑（关闭则显示模型的原始图块）",
+    ),
+    "region": (
+        "Region: draw on the picture or type it",
+        "영역: 그림 위에 그리거나 숫자로 입력",
+        "区域：在图上绘制或输入数字",
+    ),
     "draw": ("Draw with a finger", "손가락으로 그리기", "用手指绘制"),
     "left": ("Left", "왼쪽", "左"),
     "top": ("Top", "위", "上"),
@@ -103,7 +113,11 @@ TEXT: dict[str, tuple[str, str, str]] = {
     "beams": ("Beams", "빔 개수", "束宽"),
     "candidates": ("Candidates", "후보 개수", "候选数量"),
     "max_tokens": ("Longest caption (word pieces)", "최대 길이 (단어 조각)", "最长描述（词片）"),
-    "min_tokens": ("Shortest caption (0: the model's own)", "최소 길이 (0: 모델 기본)", "最短描述（0：模型默认）"),
+    "min_tokens": (
+        "Shortest caption (0: the model's own)",
+        "최소 길이 (0: 모델 기본)",
+        "最短描述（0：模型默认）",
+    ),
     "prefix": ("Begins with", "시작 문구", "开头"),
     "top_p": ("Top-p", "Top-p", "Top-p"),
     "temperature": ("Temperature", "온도", "温度"),
@@ -127,7 +141,11 @@ TEXT: dict[str, tuple[str, str, str]] = {
     "auto": ("Automatic", "자동", "自动"),
     "ranked": ("Ranked from a list", "목록에서 순위", "从列表排序"),
     "generated": ("Written freely", "자유롭게 생성", "自由生成"),
-    "choices": ("Your own choices, one per line", "직접 정한 후보, 한 줄에 하나", "自定义候选，每行一个"),
+    "choices": (
+        "Your own choices, one per line",
+        "직접 정한 후보, 한 줄에 하나",
+        "自定义候选，每行一个",
+    ),
     "probabilities": (
         "Best answers: choose one to see its map",
         "상위 답변: 고르면 지도가 보입니다",
@@ -142,7 +160,11 @@ TEXT: dict[str, tuple[str, str, str]] = {
     "present_at": ("Found from this match score", "이 점수부터 '있음'", "匹配分达到此值视为找到"),
     "absent_at": ("Probably not here below", "이 점수 아래는 '아마 없음'", "低于此值视为可能没有"),
     "annotate": ("Annotated clip", "표시된 영상 만들기", "生成标注视频"),
-    "clip": ("Boxes in the frames that the model sees", "모델이 보는 프레임의 상자", "模型所见帧中的框"),
+    "clip": (
+        "Boxes in the frames that the model sees",
+        "모델이 보는 프레임의 상자",
+        "模型所见帧中的框",
+    ),
     "text_to_inspect": ("Text", "문장", "文本"),
     "target": ("Explain the", "설명 대상", "解释对象"),
     "target_match": ("match score", "일치 점수", "匹配分"),
@@ -150,7 +172,11 @@ TEXT: dict[str, tuple[str, str, str]] = {
     "target_answer": ("answer to this question", "이 질문의 답", "此问题的答案"),
     "target_box": ("box", "상자", "框"),
     "layer_number": ("Fusion layer", "융합 층", "融合层"),
-    "head_number": ("Head (default: mean of all)", "헤드 (default: 평균)", "注意力头（default：平均）"),
+    "head_number": (
+        "Head (default: mean of all)",
+        "헤드 (default: 평균)",
+        "注意力头（default：平均）",
+    ),
     "method": ("Method", "방법", "方法"),
     "small_multiples": ("Every word", "모든 단어", "所有词"),
     "compare": ("Compare with", "비교할 방법", "对比方法"),
@@ -168,7 +194,11 @@ TEXT: dict[str, tuple[str, str, str]] = {
     "deletion": ("Check faithfulness", "충실도 검사", "检验忠实度"),
     "texts": ("Texts, one per line", "문장, 한 줄에 하나", "文本，每行一个"),
     "template": ("Template, {} is the text", "틀, {} 자리에 문장", "模板，{} 处为文本"),
-    "over_time": ("Match over time (first text)", "시간에 따른 일치 (첫 문장)", "随时间的匹配（首个文本）"),
+    "over_time": (
+        "Match over time (first text)",
+        "시간에 따른 일치 (첫 문장)",
+        "随时间的匹配（首个文本）",
+    ),
     # cards
     "phrase": ("phrase, box, share of picture", "문구, 상자, 그림 중 비율", "短语、框、占图比例"),
     "verdict": ("verdict and match", "판정과 일치", "判定与匹配"),
@@ -187,7 +217,8 @@ TEXT: dict[str, tuple[str, str, str]] = {
     "unsure": ("unsure", "불확실", "不确定"),
     "absent": ("probably not here", "아마 없음", "可能没有"),
     "one_box": (
-        "The model gives one box per phrase: “two dogs” is one box. Match scores are not calibrated probabilities.",
+        "The model gives one box per phrase: “two dogs” is one box. Match scores are not "
+        "calibrated probabilities.",
         "모델은 문구마다 상자 하나를 냅니다. “two dogs”도 상자 하나입니다. 일치 점수는 보정된 확률이 아닙니다.",
         "模型对每个短语给出一个框：“two dogs”也是一个框。匹配分不是校准过的概率。",
     ),
@@ -212,11 +243,16 @@ TEXT: dict[str, tuple[str, str, str]] = {
         "模型在重复。请减少长度或改用采样。",
     ),
     "disagree": (
-        "Match and similarity disagree about the best text. Match sees picture and text together and is more careful.",
+        "Match and similarity disagree about the best text. Match sees picture and text together "
+        "and is more careful.",
         "일치와 유사도가 가장 좋은 문장을 다르게 봅니다. 일치는 그림과 문장을 함께 보므로 더 신중합니다.",
         "匹配分与相似度对最佳文本看法不同。匹配分同时看图与文，更为谨慎。",
     ),
-    "close": ("The two best answers are close.", "상위 두 답의 차이가 작습니다.", "前两个答案很接近。"),
+    "close": (
+        "The two best answers are close.",
+        "상위 두 답의 차이가 작습니다.",
+        "前两个答案很接近。",
+    ),
     "weak_spot": (
         "Counts and yes/no questions are known weak spots of this kind of model.",
         "개수와 예/아니요 질문은 이런 모델의 약점입니다.",
@@ -229,17 +265,20 @@ TEXT: dict[str, tuple[str, str, str]] = {
         "该热图平坦：没有突出的位置。",
     ),
     "twin_found": (
-        "“{phrase}”: found, match {match}; box from {left} left, {top} top to {right} right, {bottom} bottom.",
+        "“{phrase}”: found, match {match}; box from {left} left, {top} top to {right} right, "
+        "{bottom} bottom.",
         "“{phrase}”: 있음, 일치 {match}. 상자는 왼쪽 {left}, 위 {top}부터 오른쪽 {right}, 아래 {bottom}까지.",
         "“{phrase}”：找到，匹配 {match}；框从左 {left}、上 {top} 到右 {right}、下 {bottom}。",
     ),
     "twin_unsure": (
-        "“{phrase}”: unsure, match {match}; box from {left} left, {top} top to {right} right, {bottom} bottom.",
+        "“{phrase}”: unsure, match {match}; box from {left} left, {top} top to {right} right, "
+        "{bottom} bottom.",
         "“{phrase}”: 불확실, 일치 {match}. 상자는 왼쪽 {left}, 위 {top}부터 오른쪽 {right}, 아래 {bottom}까지.",
         "“{phrase}”：不确定，匹配 {match}；框从左 {left}、上 {top} 到右 {right}、下 {bottom}。",
     ),
     "twin_absent": (
-        "“{phrase}”: probably not here, match {match}; the dashed box is the best guess, from {left} left, {top} top.",
+        "“{phrase}”: probably not here, match {match}; the dashed box is the best guess, from "
+        "{left} left, {top} top.",
         "“{phrase}”: 아마 없음, 일치 {match}. 점선 상자는 추측이며 왼쪽 {left}, 위 {top}에서 시작합니다.",
         "“{phrase}”：可能没有，匹配 {match}；虚线框是最佳猜测，从左 {left}、上 {top} 起。",
     ),
@@ -259,17 +298,20 @@ TEXT: dict[str, tuple[str, str, str]] = {
         "{name}：{width} × {height} 像素。",
     ),
     "honesty": (
-        "A map shows which patches moved the explained score. It is not a cause, and a wrong answer has a map too.",
+        "A map shows which patches moved the explained score. It is not a cause, and a wrong "
+        "answer has a map too.",
         "지도는 설명 대상 점수를 움직인 패치를 보여 줍니다. 원인이 아니며, 틀린 답에도 지도가 있습니다.",
         "热图显示影响该分数的图块。它不是原因，错误的答案也有热图。",
     ),
     "numbers": (
-        "Score {score}. Entropy {entropy} of {most} bits; {top} of the heat in the hottest tenth of the patches.",
+        "Score {score}. Entropy {entropy} of {most} bits; {top} of the heat in the hottest tenth "
+        "of the patches.",
         "점수 {score}. 엔트로피 {entropy} / {most} 비트. 가장 뜨거운 10 % 패치에 열의 {top}.",
         "分数 {score}。熵 {entropy} / {most} 比特；最热的十分之一图块占热度 {top}。",
     ),
     "faithful": (
-        "Faithfulness {value} (above 0: greying the hottest patches lowers the match score faster than greying random ones).",
+        "Faithfulness {value} (above 0: greying the hottest patches lowers the match score faster "
+        "than greying random ones).",
         "충실도 {value} (0보다 크면: 가장 뜨거운 패치를 가릴 때 점수가 무작위보다 빨리 떨어집니다).",
         "忠实度 {value}（大于 0：遮住最热图块比随机遮挡更快降低匹配分）。",
     ),
@@ -293,7 +335,11 @@ TEXT: dict[str, tuple[str, str, str]] = {
     "writing": ("Writing", "쓰는 중", "正在书写"),
     "explaining": ("Drawing the map", "지도 그리는 중", "正在绘制热图"),
     "loading": ("Loading the model …", "모델을 불러오는 중 …", "正在加载模型…"),
-    "ready": ("{name} · {device} · {hash}", "{name} · {device} · {hash}", "{name} · {device} · {hash}"),
+    "ready": (
+        "{name} · {device} · {hash}",
+        "{name} · {device} · {hash}",
+        "{name} · {device} · {hash}",
+    ),
     # What x2vlm says in English of a model or a file.
     "remark": ("{text}", "{text}", "{text}"),
     "mini_note": (
@@ -306,7 +352,11 @@ TEXT: dict[str, tuple[str, str, str]] = {
         "영상의 일부만 읽을 수 있었습니다 ({text})",
         "只能读取视频的一部分（{text}）",
     ),
-    "image/animated": ("{text}", "여러 장이 든 파일이라 첫 장만 봅니다 ({text})", "文件含多张图，只看第一张（{text}）"),
+    "image/animated": (
+        "{text}",
+        "여러 장이 든 파일이라 첫 장만 봅니다 ({text})",
+        "文件含多张图，只看第一张（{text}）",
+    ),
     "lacks": (
         "Not with this model: {task}. {reason}",
         "이 모델에 없음: {task}. 체크포인트에 그 일을 하는 헤드가 없습니다 ({reason})",
@@ -318,7 +368,8 @@ TEXT: dict[str, tuple[str, str, str]] = {
         "此模型只用图片训练，视频按各帧的平均来看（{reason}）",
     ),
     "uploads_not_linked": (
-        "Links reopen examples and scenes. An upload is never put into a link: download the result instead.",
+        "Links reopen examples and scenes. An upload is never put into a link: download the result "
+        "instead.",
         "링크는 예시와 장면만 다시 엽니다. 올린 파일은 링크에 담기지 않으니 결과를 내려받으세요.",
         "链接只能重新打开示例和场景。上传的文件不会放入链接，请下载结果。",
     ),
@@ -340,7 +391,8 @@ TEXT: dict[str, tuple[str, str, str]] = {
         "用英语提问，例如“what is left of the dog?”",
     ),
     "empty_find": (
-        "Name things to look for. Each gets a box, a heat map, and a verdict whether it is there at all.",
+        "Name things to look for. Each gets a box, a heat map, and a verdict whether it is there "
+        "at all.",
         "찾을 것을 영어로 적으세요. 상자, 열지도, 그리고 실제로 있는지의 판정을 받습니다.",
         "用英语写出要找的东西。每个都有框、热图，以及是否存在的判定。",
     ),
@@ -365,8 +417,8 @@ I18N = gr.I18n(
     }
 )
 
-# The page asks in its own language, not in the browser's, and shows what it is told: for the text of a 503 Gradio's page would
-# put an English one of its own.
+# The page asks in its own language, not in the browser's, and shows what it is told: for the text
+# of a 503 Gradio's page would put an English one of its own.
 IN_OWN_LANGUAGE = """<script>{
   const send = window.fetch;
   window.fetch = async (...what) => {
@@ -379,7 +431,8 @@ IN_OWN_LANGUAGE = """<script>{
 
 
 def language(headers: Mapping[str, str] | None = None) -> int:
-    """Number of the language that a request's headers ask for, by default the present event's; English where nobody says."""
+    """Number of the language that a request's headers ask for, by default the present event's;
+    English where nobody says."""
     request = LocalContext.request.get(None)
     wanted = (headers or getattr(request, "headers", {})).get("accept-language", "").lower()
     return next((k for k, spoken in enumerate(LANGUAGES) if wanted.startswith(spoken)), 0)
@@ -394,7 +447,11 @@ def t(key: str) -> Any:
 
 def say(key: str, **values: Any) -> str:
     """The text as HTML in all languages; `values` are escaped."""
-    texts = (template.format(**{k: escape(str(v)) for k, v in values.items()}) for template in TEXT[key])
+    texts = (
+        template.format(**{k: escape(str(v)) for k, v in values.items()}) for template in TEXT[key]
+    )
     return (
-        '<span class="l">' + "".join(f'<span lang="{lang}">{text}</span>' for lang, text in zip(LANGUAGES, texts)) + "</span>"
+        '<span class="l">'
+        + "".join(f'<span lang="{lang}">{text}</span>' for lang, text in zip(LANGUAGES, texts))
+        + "</span>"
     )

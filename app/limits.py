@@ -31,9 +31,13 @@ ABSENT_BELOW, FOUND_FROM = 0.3, 0.7  # match scores, until a loaded model brings
 
 QUEUE = 32
 WORKERS = 1  # model calls at a time
-AT_ONCE = WORKERS + 2  # events let in at a time: while some are at the model, others have their files decoded
+AT_ONCE = (
+    WORKERS + 2
+)  # events let in at a time: while some are at the model, others have their files decoded
 WAIT_SECONDS = 120  # a job that waited longer is not begun: its visitor has left or asked again
-MODEL_SECONDS = 120  # a call at work for longer is stopped; while it does not stop, the server is not ready
+MODEL_SECONDS = (
+    120  # a call at work for longer is stopped; while it does not stop, the server is not ready
+)
 CONTROL_SECONDS = 60  # between two controls of the default model
 DRAIN_SECONDS = 25
 JOBS_A_SESSION = 5  # waiting and at work
@@ -48,7 +52,8 @@ def lines(text: str | list[str] | None, most: int, what: str) -> list[str]:
     """Split at line breaks and `;`, drop what is empty.
 
     Raises:
-        TextError: nothing is left (`text/empty`), a line is too long or there are more than `most` (`text/long`).
+        TextError: nothing is left (`text/empty`), a line is too long or there are more than `most`
+            (`text/long`).
     """
     parts = text if isinstance(text, list) else re.split(r"[\n;]", _checked(text, what))
     parts = [_checked(part, what).strip() for part in parts]
@@ -56,7 +61,10 @@ def lines(text: str | list[str] | None, most: int, what: str) -> list[str]:
     if not parts:
         raise TextError(f"No {what} given. Write at least one, one per line.", "text/empty")
     if len(parts) > most:
-        raise TextError(f"{len(parts)} {what}s given; the limit is {most}. Send them in several rounds.", "text/long")
+        raise TextError(
+            f"{len(parts)} {what}s given; the limit is {most}. Send them in several rounds.",
+            "text/long",
+        )
     return parts
 
 
@@ -102,9 +110,13 @@ def _checked(text: object, what: str) -> str:
     if text is None:
         return ""
     if not isinstance(text, str):
-        raise TextError(f"The {what} must be text, not {type(text).__name__}. Send a string.", "text/type")
+        raise TextError(
+            f"The {what} must be text, not {type(text).__name__}. Send a string.", "text/type"
+        )
     if len(text) > LETTERS:
-        raise TextError(f"The {what} has {len(text)} letters; the limit is {LETTERS}. Shorten it.", "text/long")
+        raise TextError(
+            f"The {what} has {len(text)} letters; the limit is {LETTERS}. Shorten it.", "text/long"
+        )
     return text
 
 
@@ -114,14 +126,20 @@ def number(value: object, name: str, low: float, high: float, whole: bool = True
     Raises:
         ParameterError: not a number or outside (`param/range`).
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    )
     if not is_number or not low <= value <= high or (whole and value != int(value)):
         kind = "a whole number" if whole else "a number"
-        raise ParameterError(f"{name} must be {kind} from {low} to {high}. Change it and try again.", "param/range")
+        raise ParameterError(
+            f"{name} must be {kind} from {low} to {high}. Change it and try again.", "param/range"
+        )
     return int(value) if whole else float(value)
 
 
-def region(sides: tuple[float | None, ...], size: tuple[int, int]) -> tuple[float, float, float, float] | None:
+def region(
+    sides: tuple[float | None, ...], size: tuple[int, int]
+) -> tuple[float, float, float, float] | None:
     """The drawn or typed box, clipped to the picture; None where nothing is set.
 
     Raises:
@@ -130,20 +148,29 @@ def region(sides: tuple[float | None, ...], size: tuple[int, int]) -> tuple[floa
     if not any(sides):  # an empty field of the page comes as 0
         return None
     if any(side is None or not math.isfinite(side) for side in sides):
-        raise ParameterError("The region needs all four sides. Fill in left, top, right and bottom.", "box/invalid")
+        raise ParameterError(
+            "The region needs all four sides. Fill in left, top, right and bottom.", "box/invalid"
+        )
     (x1, x2), (y1, y2) = (sorted((sides[k], sides[k + 2])) for k in (0, 1))
     width, height = size
     box = (max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2))
     if box[2] - box[0] < 1 or box[3] - box[1] < 1:
-        raise ParameterError("The region lies outside the picture or has no area. Draw it again on the picture.", "box/invalid")
+        raise ParameterError(
+            "The region lies outside the picture or has no area. Draw it again on the picture.",
+            "box/invalid",
+        )
     return box
 
 
-def needed_region(sides: tuple[float | None, ...], size: tuple[int, int]) -> tuple[float, float, float, float]:
+def needed_region(
+    sides: tuple[float | None, ...], size: tuple[int, int]
+) -> tuple[float, float, float, float]:
     """As `region`, but there must be one."""
     box = region(sides, size)
     if box is None:
-        raise ParameterError("No region is set. Draw one on the picture or type its four sides.", "box/invalid")
+        raise ParameterError(
+            "No region is set. Draw one on the picture or type its four sides.", "box/invalid"
+        )
     return box
 
 
@@ -161,8 +188,14 @@ def frame_numbers(text: str) -> tuple[int, ...] | None:
         ParameterError: not numbers, or too many (`param/range`).
     """
     parts = _checked(text, "list of frames").replace(",", " ").split()
-    if not all(part.isascii() and part.isdigit() and len(part) < 9 for part in parts) or len(parts) > FRAMES:
-        raise ParameterError(f"Frame numbers are up to {FRAMES} whole numbers with commas, such as 0, 4, 8.", "param/range")
+    if (
+        not all(part.isascii() and part.isdigit() and len(part) < 9 for part in parts)
+        or len(parts) > FRAMES
+    ):
+        raise ParameterError(
+            f"Frame numbers are up to {FRAMES} whole numbers with commas, such as 0, 4, 8.",
+            "param/range",
+        )
     return tuple(sorted({int(part) for part in parts})) or None
 
 
@@ -193,14 +226,19 @@ def caption_options(
 
 
 def which(chosen: str) -> int | str | None:
-    """A layer or head as chosen in a list: a number, a word such as `mean`, or None for the default."""
+    """A layer or head as chosen in a list: a number, a word such as `mean`, or None for the
+    default."""
     return int(chosen) if chosen.isdigit() else None if chosen == "default" else chosen
 
 
 def answer_options(mode: str, typed: str | list[str] | None) -> dict[str, Any]:
     """Checked options of `Predictor.answer`; own choices turn generation into ranking."""
     own = choices(typed)
-    return {"top_k": TOP_ANSWERS, "mode": "rank" if own else None if mode == "auto" else mode, "choices": own}
+    return {
+        "top_k": TOP_ANSWERS,
+        "mode": "rank" if own else None if mode == "auto" else mode,
+        "choices": own,
+    }
 
 
 def thresholds(absent_below: float, found_from: float) -> tuple[float, float]:
@@ -218,7 +256,8 @@ def filled(template: str | None, texts: list[str]) -> list[str]:
 
 
 def temp_folder() -> Path:
-    """Where files for download are made: inside the upload folder, so that the janitor sees them."""
+    """Where files for download are made: inside the upload folder, so that the janitor sees
+    them."""
     folder = Path(get_upload_folder()) / "results"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

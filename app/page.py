@@ -1,4 +1,5 @@
-"""The parts that all tabs share, and the two kinds of event: of the model (queued, checked first) and of the view (at once)."""
+"""The parts that all tabs share, and the two kinds of event: of the model (queued, checked first)
+and of the view (at once)."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Page:
 
     Attributes:
         handlers: the model's events.
-        first: stored results of the first example by task, for the first paint; first_shown: it on the stage.
+        first: stored results of the first example by task, for the first paint; first_shown: it on
+            the stage.
         shown, look: states of what is in view and how.
         model: the chosen model's name.
         stage: outputs of `view.present`; redraw: outputs of `view.redraw`.
@@ -41,9 +43,16 @@ class Page:
         return getattr(self.example.texts, field) if self.example else ""
 
     def on_model(
-        self, triggers: Any, fn: Callable, inputs: list, outputs: list, rules: Rules | None = None, **options: Any
+        self,
+        triggers: Any,
+        fn: Callable,
+        inputs: list,
+        outputs: list,
+        rules: Rules | None = None,
+        **options: Any,
     ) -> Any:
-        """An event that calls the model: one queue for all of them, fields with rules checked before a place in it is taken."""
+        """An event that calls the model: one queue for all of them, fields with rules checked
+        before a place in it is taken."""
         event = bind(
             triggers,
             served(self.handlers.studio.gate, fn),
@@ -60,7 +69,9 @@ class Page:
         self.model_events.append(event)
         return event
 
-    def on_view(self, triggers: Any, fn: Callable | None, inputs: list, outputs: list, **options: Any) -> Any:
+    def on_view(
+        self, triggers: Any, fn: Callable | None, inputs: list, outputs: list, **options: Any
+    ) -> Any:
         """An event that only changes what is in view."""
         settings = {
             "queue": False,
@@ -69,7 +80,14 @@ class Page:
             "api_visibility": "private",
         }
         name = f"on_{fn.__name__}" if fn else "in_browser"
-        return bind(triggers, friendly(fn) if fn else None, inputs, outputs, api_name=name, **(settings | options))
+        return bind(
+            triggers,
+            friendly(fn) if fn else None,
+            inputs,
+            outputs,
+            api_name=name,
+            **(settings | options),
+        )
 
     @property
     def context(self) -> list[Any]:
@@ -78,7 +96,8 @@ class Page:
 
 
 def card_of(outputs: list) -> Any:
-    """Where stages of work are shown: the tab's card, or the canvas for what puts media on the stage."""
+    """Where stages of work are shown: the tab's card, or the canvas for what puts media on the
+    stage."""
     return next((component for component in outputs if isinstance(component, gr.HTML)), None)
 
 
@@ -89,29 +108,53 @@ def initial(update: dict[str, Any] | None) -> dict[str, Any]:
 
 def bind(triggers: Any, *args: Any, **options: Any) -> Any:
     """One event for one or several triggers; follow-ups such as `event.success` come alone."""
-    return gr.on(triggers, *args, **options) if isinstance(triggers, list) else triggers(*args, **options)
+    return (
+        gr.on(triggers, *args, **options)
+        if isinstance(triggers, list)
+        else triggers(*args, **options)
+    )
 
 
 def mode(triggers: Any, otherwise: str) -> str:
     """What becomes of an event that comes while the last one is under way.
 
-    Of those in `EACH` none may be lost: with "always_last" the browser would send the first one's `gr.SelectData` in place of
-    the last one's, and would forget the last one where the first is refused.
+    Of those in `EACH` none may be lost: with "always_last" the browser would send the first one's
+    `gr.SelectData` in place of the last one's, and would forget the last one where the first is
+    refused.
     """
     each = triggers if isinstance(triggers, list) else [triggers]
-    return "multiple" if any(getattr(trigger, "event_name", "") in EACH for trigger in each) else otherwise
+    return (
+        "multiple"
+        if any(getattr(trigger, "event_name", "") in EACH for trigger in each)
+        else otherwise
+    )
 
 
 def checks(inputs: Sequence[Any], rules: Rules) -> Callable[..., list[dict[str, Any]]]:
     """A validator: one `gr.validate` an input, from rules that raise.
 
-    What is wrong with a state, which has no field to mark, is told at the first visible field that has a rule.
+    What is wrong with a state, which has no field to mark, is told at the first visible field that
+    has a rule.
     """
 
     def validator(*values: Any) -> list[dict[str, Any]]:
-        said = [problem(rules.get(component), value) for component, value in zip(inputs, values, strict=True)]
-        hidden = next((said[k] for k, component in enumerate(inputs) if said[k] and isinstance(component, gr.State)), "")
-        visible = [k for k, component in enumerate(inputs) if component in rules and not isinstance(component, gr.State)]
+        said = [
+            problem(rules.get(component), value)
+            for component, value in zip(inputs, values, strict=True)
+        ]
+        hidden = next(
+            (
+                said[k]
+                for k, component in enumerate(inputs)
+                if said[k] and isinstance(component, gr.State)
+            ),
+            "",
+        )
+        visible = [
+            k
+            for k, component in enumerate(inputs)
+            if component in rules and not isinstance(component, gr.State)
+        ]
         if hidden and visible:
             said[visible[0]] = hidden
         return [gr.validate(not message, message) for message in said]

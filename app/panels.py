@@ -1,4 +1,5 @@
-"""What each tab shows for a result, or its empty state: the same for a fresh answer, a stored example and a new scene."""
+"""What each tab shows for a result, or its empty state: the same for a fresh answer, a stored
+example and a new scene."""
 
 from __future__ import annotations
 
@@ -34,18 +35,30 @@ def ask(found: Answers | None, from_region: bool = False) -> list[Any]:
         return [empty("ask"), gr.update(value=None, visible=False)]
     probable = [answer.probability for answer in found.answers]
     close = len(probable) > 1 and probable[0] - probable[1] < CLOSE
-    weak = found.best in ("yes", "no") or found.best.isdigit() or found.question.lower().startswith("how many")
+    weak = (
+        found.best in ("yes", "no")
+        or found.best.isdigit()
+        or found.question.lower().startswith("how many")
+    )
     card = cards.answer(found.question, found.best or "–", close, weak, found.truncated_at)
     card += cards.note("region_answer") if from_region else ""
-    named = {answer.text: answer.probability for answer in found.answers}  # none where the model wrote none
+    named = {
+        answer.text: answer.probability for answer in found.answers
+    }  # none where the model wrote none
     return [card, gr.update(value=named or None, visible=bool(named))]
 
 
-def find(found: Sequence[Grounding] | None, size: tuple[int, int] = (1, 1), box: tuple[float, ...] | None = None) -> list[Any]:
+def find(
+    found: Sequence[Grounding] | None,
+    size: tuple[int, int] = (1, 1),
+    box: tuple[float, ...] | None = None,
+) -> list[Any]:
     """Value for the table of phrases; with a region, each box's overlap with it."""
     if not found:
         return [empty("find")]
-    return [cards.findings(tuple(found), size, [iou(g.box_xyxy, box) for g in found] if box else None)]
+    return [
+        cards.findings(tuple(found), size, [iou(g.box_xyxy, box) for g in found] if box else None)
+    ]
 
 
 def inspect(found: Explanation | None, seen: Seen | None = None, frame: int = 0) -> list[Any]:
@@ -61,7 +74,10 @@ def inspect(found: Explanation | None, seen: Seen | None = None, frame: int = 0)
     ]
     card = cards.note("numbers", **map_numbers(found)) + cards.note("honesty")
     if found.truncated_at:
-        card = cards.note("cut", "warn", at=found.truncated_at, text=found.text[: found.truncated_at]) + card
+        card = (
+            cards.note("cut", "warn", at=found.truncated_at, text=found.text[: found.truncated_at])
+            + card
+        )
     return [card, gr.update(value=pictures, visible=True)]
 
 
@@ -87,7 +103,8 @@ def empty(tab: str) -> str:
 
 
 def map_numbers(found: Explanation) -> dict[str, str]:
-    """Score, entropy of the whole text's map in bits, and the share of heat in its hottest tenth."""
+    """Score, entropy of the whole text's map in bits, and the share of heat in its hottest
+    tenth."""
     heat = np.sort(found.overall.clip(min=0).ravel())[::-1]
     total = heat.sum()
     share = heat / total if total > FLAT else np.full(heat.size, 1 / heat.size)
@@ -112,7 +129,13 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
 
 def ranked(found: Sequence[Match]) -> tuple[Match, ...]:
     """Best first by match, or by similarity where the model has no matching head."""
-    return tuple(sorted(found, key=lambda m: m.probability if m.probability is not None else m.similarity or 0.0, reverse=True))
+    return tuple(
+        sorted(
+            found,
+            key=lambda m: m.probability if m.probability is not None else m.similarity or 0.0,
+            reverse=True,
+        )
+    )
 
 
 def layers(task: str, found: Any) -> tuple[Layer, ...]:

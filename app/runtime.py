@@ -1,4 +1,5 @@
-"""Between the handlers and the model: which model, one call at a time, stop flags, and what is kept of a picture.
+"""Between the handlers and the model: which model, one call at a time, stop flags, and what is kept
+of a picture.
 
 Nothing of a visitor is kept here but encoded scenes, which are immutable and few.
 """
@@ -43,7 +44,8 @@ ZERO_GPU = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() 
 
 @dataclass(frozen=True)
 class Media:
-    """An uploaded file and, for a clip, which frames of it the model sees; with `frame` only that one of them, as a picture."""
+    """An uploaded file and, for a clip, which frames of it the model sees; with `frame` only that
+    one of them, as a picture."""
 
     path: str
     num_frames: int | None = None
@@ -53,7 +55,8 @@ class Media:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the page shows of an encoded picture or clip. `size` is that of the upright original, all boxes are in it."""
+    """What the page shows of an encoded picture or clip. `size` is that of the upright original,
+    all boxes are in it."""
 
     kind: str
     name: str
@@ -77,13 +80,16 @@ class Busy(X2VLMError):
 
 
 POLL_SECONDS = 0.1
-TOO_LONG = "This took over {} s and was stopped. Ask for less at a time: fewer phrases, frames or beams."
+TOO_LONG = (
+    "This took over {} s and was stopped. Ask for less at a time: fewer phrases, frames or beams."
+)
 STOPPED: ContextVar[threading.Event | None] = ContextVar("stopped", default=None)
 """The stop flag of the present event."""
 
 
 class Gate:
-    """At most `workers` model calls at a time, whoever asks, with a stop flag per visitor and a drain for the end."""
+    """At most `workers` model calls at a time, whoever asks, with a stop flag per visitor and a
+    drain for the end."""
 
     def __init__(self, workers: int = limits.WORKERS):
         self.workers = workers
@@ -97,13 +103,21 @@ class Gate:
 
     @contextlib.contextmanager
     def event(self, waited: float = 0.0) -> Iterator[None]:
-        """One event from its beginning to its end, which a drain waits for; `waited` is in seconds."""
+        """One event from its beginning to its end, which a drain waits for; `waited` is in
+        seconds."""
         with self._lock:
             self._changed = time.monotonic()
             if self.draining:
-                raise Busy("The server is restarting and nothing was started. Try again in a minute.", "busy/draining")
+                raise Busy(
+                    "The server is restarting and nothing was started. Try again in a minute.",
+                    "busy/draining",
+                )
             if waited > limits.WAIT_SECONDS:
-                raise Busy(f"This waited over {limits.WAIT_SECONDS} s and was not started. Try again later.", "busy/queue")
+                raise Busy(
+                    f"This waited over {limits.WAIT_SECONDS} s and was not started. Try again "
+                    f"later.",
+                    "busy/queue",
+                )
             self.busy += 1
         try:
             yield
@@ -140,13 +154,17 @@ class Gate:
             seconds: to wait, `WAIT_SECONDS` by default.
 
         Raises:
-            Busy: no worker came free in time (`busy/queue`), or the call was stopped for its length (`job/timeout`).
+            Busy: no worker came free in time (`busy/queue`), or the call was stopped for its length
+                (`job/timeout`).
             Cancelled: the visitor stopped it.
         """
         deadline = time.monotonic() + (limits.WAIT_SECONDS if seconds is None else seconds)
         while not self._slots.acquire(timeout=POLL_SECONDS):
             if time.monotonic() >= deadline:
-                raise Busy(f"All workers were busy for {limits.WAIT_SECONDS} s. Try again in a minute.", "busy/queue")
+                raise Busy(
+                    f"All workers were busy for {limits.WAIT_SECONDS} s. Try again in a minute.",
+                    "busy/queue",
+                )
             self._check(flag)
         began = time.monotonic()
         self._at_work.add(began)
@@ -176,7 +194,8 @@ class Gate:
                 flag.set()
 
     def drain(self, seconds: float = limits.DRAIN_SECONDS, quiet: float = 1.0) -> bool:
-        """Begin no event any more, and wait until those at work have ended and nobody came to be told so for `quiet` seconds.
+        """Begin no event any more, and wait until those at work have ended and nobody came to be
+        told so for `quiet` seconds.
 
         Returns:
             False when time ran out.
@@ -192,17 +211,26 @@ class Gate:
 
 
 class Models:
-    """The models that visitors may choose, loaded on first use; the default stays, with one other at a time.
+    """The models that visitors may choose, loaded on first use; the default stays, with one other
+    at a time.
 
-    On ZeroGPU there is the default alone, loaded at once: `spaces` lends CUDA to no thread but the main one.
+    On ZeroGPU there is the default alone, loaded at once: `spaces` lends CUDA to no thread but the
+    main one.
 
     Args:
         load: name or path -> Predictor.
-        names: the choices; the first is the default. On a public host nothing else can be asked for.
+        names: the choices; the first is the default. On a public host nothing else can be asked
+            for.
         open_choice: a visitor may type any name or path (only on one's own machine).
     """
 
-    def __init__(self, load: Callable[[str], Any], names: tuple[str, ...] = ("mini",), *, open_choice: bool = False):
+    def __init__(
+        self,
+        load: Callable[[str], Any],
+        names: tuple[str, ...] = ("mini",),
+        *,
+        open_choice: bool = False,
+    ):
         self.load, self.names, self.open_choice = load, names, open_choice
         self._loaded: dict[str, Any] = {}
         self._loading: dict[str, threading.Lock] = {}
@@ -222,8 +250,12 @@ class Models:
     def __getitem__(self, name: str | None) -> Any:
         name = name or self.default
         if name not in self.names and not self.open_choice:
-            raise CheckpointError("This server offers only the models in its list. Choose one of them.", "ckpt/source")
-        predictor = self._loaded.get(name)  # before any lock: who asks a loaded model waits for nobody's download
+            raise CheckpointError(
+                "This server offers only the models in its list. Choose one of them.", "ckpt/source"
+            )
+        predictor = self._loaded.get(
+            name
+        )  # before any lock: who asks a loaded model waits for nobody's download
         if predictor is None:
             with self._loading.setdefault(name, threading.Lock()):
                 predictor = self._loaded.get(name)
@@ -245,7 +277,8 @@ class Models:
 
 
 class Studio:
-    """Runs a Predictor's method on an uploaded file: admission, decoding, encoding once, calling."""
+    """Runs a Predictor's method on an uploaded file: admission, decoding, encoding once,
+    calling."""
 
     def __init__(self, models: Models, workers: int = limits.WORKERS):
         self.models = models
@@ -260,22 +293,28 @@ class Studio:
         """What the page shows of a file."""
         return self.run("look", media, model, visitor, shown_name(media.path))
 
-    def run(self, task: str, media: Media, model: str | None, visitor: str, *args: Any, **options: Any) -> Any:
+    def run(
+        self, task: str, media: Media, model: str | None, visitor: str, *args: Any, **options: Any
+    ) -> Any:
         """`predictor.<task>(scene, *args, **options)`, or `look` or one of `OWN_TASKS`.
 
         Raises:
-            X2VLMError: media, text or option cannot be used, the model lacks the task, stopped, or no place.
+            X2VLMError: media, text or option cannot be used, the model lacks the task, stopped, or
+                no place.
         """
         with self.gate.job(visitor) as flag:
             opened = self._opened(self.models[model], media, flag)
             with self.gate.slot(flag):
-                found = self._run(task, media, model, opened, args, options, None if ZERO_GPU else flag)
+                found = self._run(
+                    task, media, model, opened, args, options, None if ZERO_GPU else flag
+                )
         if isinstance(found, X2VLMError):
             raise found
         return found
 
     def trouble(self) -> str:
-        """Why the server is not ready; "" if it is: its default model answered a control of late, or is answering someone."""
+        """Why the server is not ready; "" if it is: its default model answered a control of late,
+        or is answering someone."""
         if self.gate.draining:
             return "The server is restarting."
         if not self.models.ready:
@@ -301,13 +340,23 @@ class Studio:
         return ""
 
     def _lent(self, *call: Any) -> Any:
-        """`_work` in a process of ZeroGPU, which returns refusals: of what is raised there only the name comes back."""
+        """`_work` in a process of ZeroGPU, which returns refusals: of what is raised there only the
+        name comes back."""
         try:
             return self._work(*call)
         except X2VLMError as refusal:
             return refusal
 
-    def _work(self, task: str, media: Media, model: str | None, opened: Any, args: tuple, options: dict, cancel: Any) -> Any:
+    def _work(
+        self,
+        task: str,
+        media: Media,
+        model: str | None,
+        opened: Any,
+        args: tuple,
+        options: dict,
+        cancel: Any,
+    ) -> Any:
         predictor = self.models[model]
         scene = self._scene(predictor, media, opened, cancel)
         if task == "look":
@@ -331,21 +380,28 @@ class Studio:
             return self._scenes.get(key)
 
     def _opened(self, predictor: Any, media: Media, cancel: Any) -> Any:
-        """The decoded file, or None where its scene is kept. Nobody waits for the model meanwhile."""
+        """The decoded file, or None where its scene is kept. Nobody waits for the model
+        meanwhile."""
         if self._kept(predictor, media) is not None:
             return None
         if not Path(media.path).is_file():
             raise MediaError("The file is no longer on the server. Upload it again.", "image/empty")
         tell(0.1, "reading")
         frames = media.num_frames or predictor.info.num_frames
-        return open_media(media.path, frames, indices=media.indices, limits=limits.MEDIA, cancel=cancel)
+        return open_media(
+            media.path, frames, indices=media.indices, limits=limits.MEDIA, cancel=cancel
+        )
 
     def _scene(self, predictor: Any, media: Media, opened: Any, cancel: Any) -> Any:
         scene = self._kept(predictor, media)
         if scene is None:
-            opened = opened or self._opened(predictor, media, cancel)  # the scene may have been dropped since it was looked up
+            opened = opened or self._opened(
+                predictor, media, cancel
+            )  # the scene may have been dropped since it was looked up
             tell(0.3, "looking")
-            scene = predictor.encode(opened if media.frame is None else opened.frames[media.frame], cancel=cancel)
+            scene = predictor.encode(
+                opened if media.frame is None else opened.frames[media.frame], cancel=cancel
+            )
             with self._lock:
                 self._scenes[id(predictor), media] = scene
                 while len(self._scenes) > limits.SCENES:
@@ -370,23 +426,34 @@ def shrunk(picture: Image.Image, side: int) -> Image.Image:
     return copy
 
 
-def _answer_region(predictor: Any, scene: Any, box: tuple[float, ...], question: str, cancel: Any) -> Any:
+def _answer_region(
+    predictor: Any, scene: Any, box: tuple[float, ...], question: str, cancel: Any
+) -> Any:
     """The question put to the cut-out of the box."""
-    return predictor.answer(scene.image.crop(tuple(round(side) for side in box)), question, cancel=cancel)
+    return predictor.answer(
+        scene.image.crop(tuple(round(side) for side in box)), question, cancel=cancel
+    )
 
 
 def _ground_frames(predictor: Any, scene: Any, phrases: list[str], cancel: Any) -> list:
     """Every phrase in every seen frame."""
-    return [predictor.ground(scene, phrases, frame=k, explain=False, cancel=cancel) for k in range(len(scene.frames))]
+    return [
+        predictor.ground(scene, phrases, frame=k, explain=False, cancel=cancel)
+        for k in range(len(scene.frames))
+    ]
 
 
-CRASHED = X2VLMError("Something broke on the server and was logged; nothing of yours is lost. Try again.", "job/crashed")
+CRASHED = X2VLMError(
+    "Something broke on the server and was logged; nothing of yours is lost. Try again.",
+    "job/crashed",
+)
 STAGES = {"caption": "writing", "describe_region": "writing", "explain": "explaining"}
 OWN_TASKS = {"answer_region": _answer_region, "ground_frames": _ground_frames}
 
 
 def served(gate: Gate, handler: Callable) -> Callable:
-    """A handler as an event of the server: counted, not begun when it waited too long, stopped when it is cancelled."""
+    """A handler as an event of the server: counted, not begun when it waited too long, stopped when
+    it is cancelled."""
 
     @friendly
     @functools.wraps(handler)
@@ -408,7 +475,8 @@ def served(gate: Gate, handler: Callable) -> Callable:
 
 
 def waited() -> float:
-    """Seconds since the present event was asked for, by the doorman's watch; 0 where it saw none."""
+    """Seconds since the present event was asked for, by the doorman's watch; 0 where it saw
+    none."""
     request = LocalContext.request.get(None)
     asked = getattr(request.state, "asked", None) if request is not None else None
     return 0.0 if asked is None else time.monotonic() - asked

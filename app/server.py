@@ -1,4 +1,5 @@
-"""Serving: launch settings, a drain at SIGTERM, and a janitor for files and sessions that nobody deletes."""
+"""Serving: launch settings, a drain at SIGTERM, and a janitor for files and sessions that nobody
+deletes."""
 
 from __future__ import annotations
 
@@ -40,11 +41,15 @@ SETTINGS = {
 
 def serve(demo: gr.Blocks, port: int | None = None, share: bool = False, mcp: bool = False) -> None:
     """Launch and block until a signal; then finish what is at work and return."""
-    stop: list[int] = []  # a lock, such as an Event's, could be held by the very thread that the signal interrupts
+    stop: list[
+        int
+        # a lock, such as an Event's, could be held by the very thread that the signal interrupts
+    ] = []
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda number, _: stop.append(number))
     start(demo, server_port=port, share=share, mcp_server=mcp or None)
-    demo.studio.models.warm()  # now: the page is there before the model, and Gradio's own check of its address is not slowed
+    # now: the page is there before the model, and Gradio's own check of its address is not slowed
+    demo.studio.models.warm()
     threading.Thread(target=_tidy_for_ever, args=(demo,), daemon=True).start()
     while not stop:
         time.sleep(0.2)
@@ -59,14 +64,19 @@ def start(demo: gr.Blocks, **options) -> str:
     admit(demo._queue)
     quota = limits.JOBS_A_MINUTE if is_public(options.get("share", False)) else None
     door = Middleware(Doorman, studio=demo.studio, quota=quota)
-    _, address, _ = demo.launch(prevent_thread_lock=True, app_kwargs={"middleware": [door]}, **(SETTINGS | options))
+    _, address, _ = demo.launch(
+        prevent_thread_lock=True, app_kwargs={"middleware": [door]}, **(SETTINGS | options)
+    )
     return address
 
 
 def is_public(share: bool) -> bool:
-    """Whether strangers reach the server: by a link, on a Space, or at an address that is not this machine's own."""
+    """Whether strangers reach the server: by a link, on a Space, or at an address that is not this
+    machine's own."""
     name = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
-    return share or get_space() is not None or name not in ("127.0.0.1", "localhost", "::1", "[::1]")
+    return (
+        share or get_space() is not None or name not in ("127.0.0.1", "localhost", "::1", "[::1]")
+    )
 
 
 def _tidy_for_ever(demo: gr.Blocks) -> None:
@@ -79,21 +89,28 @@ def _tidy_for_ever(demo: gr.Blocks) -> None:
 
 
 def tidy_all(demo: gr.Blocks) -> None:
-    """One round of the janitor: files, the scenes made of them, and sessions that have been idle for as long."""
+    """One round of the janitor: files, the scenes made of them, and sessions that have been idle
+    for as long."""
     shown_by_everybody = set().union(*(block.keep_in_cache for block in demo.blocks.values()))
     tidy(Path(get_upload_folder()), kept=shown_by_everybody)
     demo.studio.forget()
     holder, oldest = demo.state_holder, datetime.now() - timedelta(seconds=limits.TEMP_SECONDS)
-    with holder.lock:  # of a session Gradio itself drops only the states: every component's value, pictures too, would stay
-        for session in [session for session, used in list(holder.time_last_used.items()) if used < oldest]:
+    # of a session Gradio itself drops only the states: every component's value, pictures too, would
+    # stay
+    with holder.lock:
+        for session in [
+            session for session, used in list(holder.time_last_used.items()) if used < oldest
+        ]:
             del holder.time_last_used[session]
             holder.session_data.pop(session, None)
 
 
 def tidy(folder: Path, now: float | None = None, kept: Collection[str] = ()) -> int:
-    """Delete old files of the upload folder, aborted uploads among them, and the oldest of all while over the quota.
+    """Delete old files of the upload folder, aborted uploads among them, and the oldest of all
+    while over the quota.
 
-    Age is by the last change of content or inode: what Gradio copies into the folder has the original's `st_mtime`.
+    Age is by the last change of content or inode: what Gradio copies into the folder has the
+    original's `st_mtime`.
 
     Args:
         kept: absolute paths of files that stay.

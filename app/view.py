@@ -1,4 +1,5 @@
-"""What the stage shows: picture, heat, boxes, legend and their text twin, drawn from kept results without the model."""
+"""What the stage shows: picture, heat, boxes, legend and their text twin, drawn from kept results
+without the model."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ TAB = {
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One thing that can be shown alone: a phrase, an answer or a sentence, with its map and box where it has them."""
+    """One thing that can be shown alone: a phrase, an answer or a sentence, with its map and box
+    where it has them."""
 
     name: str
     explanation: Explanation | None = None
@@ -48,11 +50,13 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """The present result: what was asked, of which media, what came out, and which part of it is in view.
+    """The present result: what was asked, of which media, what came out, and which part of it is in
+    view.
 
     Attributes:
         origin: query string of a link that reopens it; empty for uploads.
-        kept: tab -> task, results, layers and settings of its latest result, for what is chosen in that tab.
+        kept: tab -> task, results, layers and settings of its latest result, for what is chosen in
+            that tab.
     """
 
     media: Media
@@ -76,7 +80,11 @@ class Shown:
     def found(self) -> list[tuple[int, Grounding]]:
         """The boxes of the frame in view, each after its phrase's number from 0."""
         here = (None, self.frame)
-        return [(k, layer.grounding) for k, layer in enumerate(self.layers) if layer.grounding and layer.frame in here]
+        return [
+            (k, layer.grounding)
+            for k, layer in enumerate(self.layers)
+            if layer.grounding and layer.frame in here
+        ]
 
     @property
     def explanation(self) -> Explanation | None:
@@ -86,14 +94,16 @@ class Shown:
 
     @property
     def heat(self) -> np.ndarray | None:
-        """float32 (grid, grid): the map in view, of one word or of the whole text; None where it is another frame's."""
+        """float32 (grid, grid): the map in view, of one word or of the whole text; None where it is
+        another frame's."""
         if self.explanation is None or self.layers[self.layer].frame not in (None, self.frame):
             return None
         return self.explanation.overall if self.word is None else self.explanation.maps[self.word]
 
     @property
     def heat_range(self) -> tuple[float, float]:
-        """The scale of the map in view: one for all words of a text, so that they compare; its own for the whole text."""
+        """The scale of the map in view: one for all words of a text, so that they compare; its own
+        for the whole text."""
         return heat_range(self.heat if self.word is None else self.explanation.maps)
 
     @property
@@ -106,7 +116,10 @@ class Shown:
         results = [_without_maps(result.to_dict()) for result in self.results]
         media = {"name": self.seen.name, "kind": self.seen.kind, "size": list(self.seen.size)}
         if self.seen.kind == "video":
-            media |= {"frames": list(self.seen.indices), "times": [round(time, 3) for time in self.seen.times]}
+            media |= {
+                "frames": list(self.seen.indices),
+                "times": [round(time, 3) for time in self.seen.times],
+            }
         return {"task": self.task, "media": media, "settings": self.settings, "results": results}
 
 
@@ -128,24 +141,36 @@ def _without_maps(value: Any) -> Any:
 
 
 def with_result(
-    shown: Shown, task: str, results: tuple[Any, ...], layers: tuple[Layer, ...], settings: dict[str, Any]
+    shown: Shown,
+    task: str,
+    results: tuple[Any, ...],
+    layers: tuple[Layer, ...],
+    settings: dict[str, Any],
 ) -> Shown:
     """A fresh result in view, and kept for its tab."""
     fields = {"task": task, "results": results, "layers": layers, "settings": settings}
-    return dataclasses.replace(shown, **fields, layer=0, word=None, kept=shown.kept | {TAB[task]: fields})
+    return dataclasses.replace(
+        shown, **fields, layer=0, word=None, kept=shown.kept | {TAB[task]: fields}
+    )
 
 
 def of_tab(shown: Shown | None, tab: str) -> Shown | None:
     """A tab's latest result in view; None where it has none."""
     if shown is None or tab not in shown.kept:
         return None
-    return shown if TAB[shown.task] == tab else dataclasses.replace(shown, **shown.kept[tab], layer=0, word=None)
+    return (
+        shown
+        if TAB[shown.task] == tab
+        else dataclasses.replace(shown, **shown.kept[tab], layer=0, word=None)
+    )
 
 
 def focus(shown: Shown, layer: int, word: int | None) -> Shown:
     """One layer or word of it in view, in the frame that it is of."""
     frame = shown.layers[layer].frame
-    return dataclasses.replace(shown, layer=layer, word=word, frame=shown.frame if frame is None else frame)
+    return dataclasses.replace(
+        shown, layer=layer, word=word, frame=shown.frame if frame is None else frame
+    )
 
 
 def draw(shown: Shown, look: Look) -> Image.Image:
@@ -153,7 +178,13 @@ def draw(shown: Shown, look: Look) -> Image.Image:
     picture = shown.seen.frames[shown.frame]
     if "heat" in look.show and shown.heat is not None and not shown.flat:
         picture = overlay_heatmap(
-            picture, shown.heat, look.opacity, look.colormap, shown.heat_range, look.threshold, look.smooth
+            picture,
+            shown.heat,
+            look.opacity,
+            look.colormap,
+            shown.heat_range,
+            look.threshold,
+            look.smooth,
         )
     if "box" in look.show:
         picture = _with_boxes(picture, shown)
@@ -182,11 +213,15 @@ def words(shown: Shown) -> list[tuple[str, float | None]]:
         return []
     heat = explanation.maps.clip(min=0).sum(axis=(1, 2))
     share = heat / heat.max() if heat.max() > FLAT else np.zeros(len(heat))
-    return [("◎", None), *((word.text, round(float(value), 3)) for word, value in zip(explanation.words, share))]
+    return [
+        ("◎", None),
+        *((word.text, round(float(value), 3)) for word, value in zip(explanation.words, share)),
+    ]
 
 
 def canvas_value(shown: Shown, look: Look) -> dict[str, Any]:
-    """What the canvas takes: a lossless picture, its size in the user's pixels, and the words a screen reader says."""
+    """What the canvas takes: a lossless picture, its size in the user's pixels, and the words a
+    screen reader says."""
     stream = io.BytesIO()
     draw(shown, look).save(stream, "PNG", compress_level=1)
     source = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
@@ -199,7 +234,14 @@ def present(shown: Shown, look: Look) -> list[Any]:
     layers = gr.update(choices=names, value=shown.layer if names else None, visible=len(names) > 1)
     text = words(shown)
     strip = gr.update(value=text, visible=bool(text))
-    return [shown, canvas_value(shown, look), layers, strip, cards.caption(shown, look), shown.to_dict()]
+    return [
+        shown,
+        canvas_value(shown, look),
+        layers,
+        strip,
+        cards.caption(shown, look),
+        shown.to_dict(),
+    ]
 
 
 def redraw(shown: Shown, look: Look) -> list[Any]:
@@ -214,5 +256,8 @@ def loaded(shown: Shown | None) -> Shown:
         MediaError: the stage is empty (`image/empty`).
     """
     if shown is None:
-        raise MediaError("Add a picture or a clip first: drop it on the stage, or take an example.", "image/empty")
+        raise MediaError(
+            "Add a picture or a clip first: drop it on the stage, or take an example.",
+            "image/empty",
+        )
     return shown

@@ -14,13 +14,21 @@ import gradio as gr
 from . import cards, export, limits
 from .view import Look, Shown, focus, of_tab, present, redraw, words
 
-RELATIONS = "and|with|on|in|at|next to|near|above|below|inside|left of|right of|to the left of|to the right of"
+RELATIONS = (
+    "and|with|on|in|at|next to|near|above|below|inside|left of|right of|to the left of|to "
+    "the right of"
+)
 SPLIT = re.compile(rf"[,;]|\b(?:{RELATIONS})\b")
 OPENING = re.compile(r"^(?:there (?:is|are)|a (?:picture|photo|clip) of|is|are)\s+", re.I)
 
 
 def change_look(
-    shown: Shown | None, show: list[str], opacity: float, threshold: float, colormap: str, smooth: bool
+    shown: Shown | None,
+    show: list[str],
+    opacity: float,
+    threshold: float,
+    colormap: str,
+    smooth: bool,
 ) -> list[Any]:
     """The view controls: look, then canvas and caption."""
     look = Look(tuple(show), opacity, threshold, colormap, smooth)
@@ -30,7 +38,9 @@ def change_look(
 def choose_layer(shown: Shown | None, look: Look, layer: int | None) -> list[Any]:
     """One phrase or answer alone: shown, canvas, caption, words."""
     if shown is None or layer is None or layer >= len(shown.layers) or layer == shown.layer:
-        return [gr.skip()] * 4  # also where the list follows what is in view already, such as a word
+        return [
+            gr.skip()
+        ] * 4  # also where the list follows what is in view already, such as a word
     shown = focus(shown, layer, None)
     text = words(shown)
     return [*redraw(shown, look), gr.update(value=text, visible=bool(text))]
@@ -52,7 +62,8 @@ def choose_word(shown: Shown | None, look: Look, event: gr.SelectData) -> list[A
 
 
 def choose_own_word(tab: str) -> Callable[..., list[Any]]:
-    """The event of a word of a tab's own result: of Describe's caption, or of Inspect's small pictures."""
+    """The event of a word of a tab's own result: of Describe's caption, or of Inspect's small
+    pictures."""
 
     def choose(shown: Shown | None, look: Look, event: gr.SelectData) -> list[Any]:
         """The stage's values."""
@@ -111,7 +122,8 @@ def caption_to_find(shown: Shown | None) -> list[Any]:
 
 
 def text_to_inspect(tab: str) -> Callable[[Shown | None], list[Any]]:
-    """The event that hands a tab's caption, question, phrase or best text to Inspect, with the target that fits."""
+    """The event that hands a tab's caption, question, phrase or best text to Inspect, with the
+    target that fits."""
     target = {"describe": "caption", "ask": "answer", "find": "box", "match": "match"}[tab]
 
     def hand_over(shown: Shown | None) -> list[Any]:
@@ -122,14 +134,20 @@ def text_to_inspect(tab: str) -> Callable[[Shown | None], list[Any]]:
 
 def caption_to_match(shown: Shown | None, texts: str) -> list[Any]:
     """Put the caption above the texts of Match."""
-    return ["\n".join(dict.fromkeys([_text(shown, "describe"), *texts.split("\n")])).strip(), gr.update(selected="match")]
+    return [
+        "\n".join(dict.fromkeys([_text(shown, "describe"), *texts.split("\n")])).strip(),
+        gr.update(selected="match"),
+    ]
 
 
 def _text(shown: Shown | None, tab: str) -> str:
     """What a tab's latest result is about, of phrases the one in view; empty where it has none."""
     shown = of_tab(shown, tab)
     first = shown.results[shown.layer if tab == "find" else 0] if shown and shown.results else None
-    return next((getattr(first, name) for name in ("text", "question", "phrase") if hasattr(first, name)), "")
+    return next(
+        (getattr(first, name) for name in ("text", "question", "phrase") if hasattr(first, name)),
+        "",
+    )
 
 
 def make_files(shown: Shown | None, look: Look) -> Any:
@@ -142,19 +160,34 @@ def make_files(shown: Shown | None, look: Look) -> Any:
 
 def methods(shown: Shown) -> str:
     """One sentence for a paper: model, weights, method, layer, normalisation, frames."""
-    settings = ", ".join(f"{key} {value}" for key, value in shown.settings.items() if key != "model")
-    frames = f"; frames {', '.join(map(str, shown.seen.indices))}" if shown.seen.kind == "video" else ""
+    settings = ", ".join(
+        f"{key} {value}" for key, value in shown.settings.items() if key != "model"
+    )
+    frames = (
+        f"; frames {', '.join(map(str, shown.seen.indices))}" if shown.seen.kind == "video" else ""
+    )
     maps = ""
     if explanation := shown.explanation:
-        layer = "default layer" if explanation.layer is None else f"fusion layer {explanation.layer}"
-        maps = f"; maps: {explanation.method}, {layer}, target {explanation.target}, one scale for all words"
-    return f"X2-VLM ({shown.settings.get('model', '')}), task {shown.task or 'none'} ({settings or 'defaults'}){maps}{frames}."
+        layer = (
+            "default layer" if explanation.layer is None else f"fusion layer {explanation.layer}"
+        )
+        maps = (
+            f"; maps: {explanation.method}, {layer}, target {explanation.target}, one scale for "
+            "all words"
+        )
+    return (
+        f"X2-VLM ({shown.settings.get('model', '')}), task {shown.task or 'none'} "
+        f"({settings or 'defaults'}){maps}{frames}."
+    )
 
 
 def link_to(shown: Shown | None) -> list[Any]:
     """The query string that reopens an example or scene."""
     if shown is None or not shown.origin:
-        return [gr.update(value="", visible=False), gr.update(value=cards.note("uploads_not_linked"), visible=True)]
+        return [
+            gr.update(value="", visible=False),
+            gr.update(value=cards.note("uploads_not_linked"), visible=True),
+        ]
     return [gr.update(value=shown.origin, visible=True), gr.update(visible=False)]
 
 

@@ -1,8 +1,9 @@
 """Speed and load of the app as it runs: `python -m benchmarks.app [--clients 20] [--json]`.
 
-Real clients against `python app.py` in a process of its own, offline, with the bundled model; then what a change of view
-costs, in this process. First paint needs a Chromium and is skipped where there is none. Byte code is compiled beforehand, as
-it is when packages are installed: without it, a start compiles thousands of files first.
+Real clients against `python app.py` in a process of its own, offline, with the bundled model; then
+what a change of view costs, in this process. First paint needs a Chromium and is skipped where
+there is none. Byte code is compiled beforehand, as it is when packages are installed: without it, a
+start compiles thousands of files first.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ from benchmarks.chromium import chromium
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVER = (sys.executable, "app.py", "--offline")
-IMPORTS = "import app.server, x2vlm.predictor; x2vlm.predictor.Predictor.from_pretrained('mini')"
+IMPORTS = (
+    "import app.server, x2vlm.inference.predictor; "
+    "x2vlm.inference.predictor.Predictor.from_pretrained('mini')"
+)
 PICTURES = 2 * limits.SCENES + 4  # in turn, so that none is still kept when it comes again
 CALLS: dict[str, dict[str, Any]] = {
     "caption": {},
@@ -72,7 +76,8 @@ class Row:
 
 @dataclass
 class Load:
-    """What clients met: seconds of every answered call, refusals told in words, and calls that failed otherwise."""
+    """What clients met: seconds of every answered call, refusals told in words, and calls that
+    failed otherwise."""
 
     seconds: dict[str, list[float]] = dataclasses.field(default_factory=lambda: defaultdict(list))
     busy: int = 0
@@ -81,7 +86,9 @@ class Load:
     def call(self, client: Client, endpoint: str, picture: Path) -> None:
         start = time.perf_counter()
         try:
-            client.predict(media=handle_file(str(picture)), **CALLS[endpoint], api_name=f"/{endpoint}")
+            client.predict(
+                media=handle_file(str(picture)), **CALLS[endpoint], api_name=f"/{endpoint}"
+            )
         except Exception as refusal:
             text = str(refusal)
             if "Queue is full" in text or "[busy/" in text:
@@ -94,16 +101,21 @@ class Load:
 
 @contextlib.contextmanager
 def server(command: tuple[str, ...] = SERVER) -> Iterator[SimpleNamespace]:
-    """The app in a process of its own, which takes `--port`: `process`, `address` and `started`; stopped at the end."""
+    """The app in a process of its own, which takes `--port`: `process`, `address` and `started`;
+    stopped at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         environment = with_byte_code() | {"GRADIO_TEMP_DIR": folder, "HF_HUB_OFFLINE": "1"}
         started = time.perf_counter()
-        process = subprocess.Popen([*command, "--port", str(port)], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*command, "--port", str(port)], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+        )
         try:
-            yield SimpleNamespace(process=process, address=f"http://127.0.0.1:{port}/", started=started)
+            yield SimpleNamespace(
+                process=process, address=f"http://127.0.0.1:{port}/", started=started
+            )
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -114,7 +126,8 @@ def server(command: tuple[str, ...] = SERVER) -> Iterator[SimpleNamespace]:
 
 
 def with_byte_code() -> dict[str, str]:
-    """An environment in which a program keeps its byte code, and finds that of all that the app imports."""
+    """An environment in which a program keeps its byte code, and finds that of all that the app
+    imports."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     kept["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "x2vlm-byte-code")
     subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, env=kept, check=True)
@@ -137,12 +150,15 @@ def wait_until(running: SimpleNamespace, route: str = "", seconds: float = 120) 
 
 def connect(running: SimpleNamespace) -> Client:
     """A client that talks to the server alone."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # the client's own argument does not override an unset variable
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = (
+        "False"  # the client's own argument does not override an unset variable
+    )
     return Client(running.address, verbose=False, analytics_enabled=False)
 
 
 def starting(running: SimpleNamespace, picture: Path) -> list[Row]:
-    """Process start to page, to the loaded model, and to the first answer of a client that was waiting."""
+    """Process start to page, to the loaded model, and to the first answer of a client that was
+    waiting."""
     wait_until(running)
     ready = time.perf_counter() - running.started
     wait_until(running, "readyz")
@@ -156,14 +172,21 @@ def starting(running: SimpleNamespace, picture: Path) -> list[Row]:
     ]
 
 
-def endpoints(running: SimpleNamespace, pictures: list[Path], clients: int, rounds: int) -> list[Row]:
-    """Every client calls every endpoint `rounds` times, each beginning with another one and waiting for its answers."""
+def endpoints(
+    running: SimpleNamespace, pictures: list[Path], clients: int, rounds: int
+) -> list[Row]:
+    """Every client calls every endpoint `rounds` times, each beginning with another one and waiting
+    for its answers."""
     load, names = Load(), list(CALLS)
     connected = [connect(running) for _ in range(clients)]
 
     def visit(k: int) -> None:
         for number in range(rounds * len(names)):
-            load.call(connected[k], names[(k + number) % len(names)], pictures[(k + number) % len(pictures)])
+            load.call(
+                connected[k],
+                names[(k + number) % len(names)],
+                pictures[(k + number) % len(pictures)],
+            )
 
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
@@ -174,7 +197,9 @@ def endpoints(running: SimpleNamespace, pictures: list[Path], clients: int, roun
     for name in names:
         if seconds := load.seconds[name]:
             detail = f"{len(seconds)} answers"
-            rows.append(Row(f"{name}, {who}: median", 1000 * statistics.median(seconds), "ms", None, detail))
+            rows.append(
+                Row(f"{name}, {who}: median", 1000 * statistics.median(seconds), "ms", None, detail)
+            )
             rows.append(Row(f"{name}, {who}: 95th percentile", 1000 * percentile(seconds), "ms"))
     answered = sum(map(len, load.seconds.values()))
     return [
@@ -192,7 +217,8 @@ def memory(running: SimpleNamespace) -> float:
 
 
 def view_changes(studio: Studio, picture: Path, rounds: int = 10) -> list[Row]:
-    """The page's own handlers on two found phrases, while every forward pass of any model is counted."""
+    """The page's own handlers on two found phrases, while every forward pass of any model is
+    counted."""
     seen = studio.look(Media(str(picture)), None, "")
     visitor = SimpleNamespace(session_hash="")
     fresh = Shown(Media(str(picture)), seen)
@@ -204,13 +230,18 @@ def view_changes(studio: Studio, picture: Path, rounds: int = 10) -> list[Row]:
         "word": lambda: viewing.choose_word(shown, look, second_word),
         "phrase": lambda: viewing.choose_layer(shown, look, 1),
         "opacity": lambda: viewing.change_look(shown, ["box", "heat"], 0.9, 0.2, "viridis", True),
-        "threshold": lambda: viewing.change_look(shown, ["box", "heat"], 0.55, 0.5, "viridis", True),
+        "threshold": lambda: viewing.change_look(
+            shown, ["box", "heat"], 0.55, 0.5, "viridis", True
+        ),
         "colour map": lambda: viewing.change_look(shown, ["box", "heat"], 0.55, 0.2, "magma", True),
     }
     passes: list[str] = []
-    counter = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: passes.append(type(module).__name__))
+    counter = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, *_: passes.append(type(module).__name__)
+    )
     try:
-        rows = [Row(f"view change, {name}: 95th percentile", percentile(timed(change, rounds)), "ms", VIEW_BAR)
+        rows = [Row(f"view change, {name}: 95th percentile", percentile(timed(change, rounds)),
+        "ms", VIEW_BAR)
                 for name, change in changes.items()]  # fmt: skip
     finally:
         counter.remove()
@@ -232,11 +263,12 @@ def percentile(values: list[float], percent: int = 95) -> float:
     return sorted(values)[math.ceil(len(values) * percent / 100) - 1]
 
 
-# Milliseconds from navigation until the stage's picture is decoded and in view.
+# Milliseconds from navigation until the stage's image is decoded and in view.
 WATCH_PAINT = """
 const look = () => {
   const picture = document.querySelector('#canvas img');
-  const there = picture && picture.complete && picture.naturalWidth && picture.getBoundingClientRect().height > 0;
+  const there = picture && picture.complete && picture.naturalWidth &&
+  picture.getBoundingClientRect().height > 0;
   if (there) window.painted = performance.now(); else requestAnimationFrame(look);
 };
 look();
@@ -270,7 +302,10 @@ def browser(running: SimpleNamespace, visits: int = 3) -> list[Row]:
 
 def make_pictures(folder: Path) -> list[Path]:
     """Fresh scenes, as PNG files."""
-    return [save_scene("image", fresh_scene("image", number)[0], folder / f"scene{number}") for number in range(PICTURES)]
+    return [
+        save_scene("image", fresh_scene("image", number)[0], folder / f"scene{number}")
+        for number in range(PICTURES)
+    ]
 
 
 def measure(clients: int) -> Iterator[Row]:
@@ -283,7 +318,7 @@ def measure(clients: int) -> Iterator[Row]:
         yield from endpoints(running, pictures, 1, 10)
         yield from endpoints(running, pictures, clients, 2)
         yield Row("memory after the load", memory(running), "MiB")
-    from x2vlm.predictor import Predictor
+    from x2vlm.inference.predictor import Predictor
 
     yield from view_changes(Studio(Models(Predictor.from_pretrained)), FOLDER / "scene.png")
 
@@ -295,12 +330,20 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rows = measure(options.clients)
     if options.json:
-        print(json.dumps([dataclasses.asdict(row) | {"verdict": row.verdict} for row in rows], indent=2))
+        print(
+            json.dumps(
+                [dataclasses.asdict(row) | {"verdict": row.verdict} for row in rows], indent=2
+            )
+        )
         return 0
     for row in rows:
         value = "-" if row.value is None else f"{row.value:.1f}"
         bar = "" if row.bar is None else f"bar <= {row.bar:g}"
-        print(f"{row.name:48} {value:>9} {row.unit:5}  {bar:14} {row.verdict:8} {row.detail}".rstrip(), flush=True)
+        print(
+            f"{row.name:48} {value:>9} {row.unit:5}  {bar:14} {row.verdict:8} "
+            f"{row.detail}".rstrip(),
+            flush=True,
+        )
     return 0
 
 

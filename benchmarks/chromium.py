@@ -1,4 +1,5 @@
-"""The system's own Chromium, driven by playwright: for the browser tests and the benchmark of the app."""
+"""The system's own Chromium, driven by playwright: for the browser tests and the benchmark of the
+app."""
 
 from __future__ import annotations
 

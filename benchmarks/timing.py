@@ -1,4 +1,5 @@
-"""Timing on a noisy machine: competitors take turns, and what counts is the median of each round's ratio."""
+"""Timing on a noisy machine: competitors take turns, and what counts is the median of each round's
+ratio."""
 
 from __future__ import annotations
 
@@ -33,6 +34,12 @@ def read_bandwidth(megabytes: int = 400) -> float:
 
 
 def matrix_rate(dtype: torch.dtype, rows: int, width: int) -> float:
-    """Operations per second of (rows x width) @ (width x 4 width), the largest product of a layer; the best of five."""
+    """Operations per second of (rows x width) @ (width x 4 width), the largest product of a layer;
+    the best of five."""
     a, b = torch.randn(rows, width).to(dtype), torch.randn(4 * width, width).to(dtype)
-    return 8 * rows * width**2 / min(take_turns({"product": lambda: torch.nn.functional.linear(a, b)}, 5)["product"])
+    return (
+        8
+        * rows
+        * width**2
+        / min(take_turns({"product": lambda: torch.nn.functional.linear(a, b)}, 5)["product"])
+    )

@@ -1,8 +1,10 @@
-"""Speed and memory of training, through the real engine: python -m benchmarks.training [--steps 6] [--presets mini base]
+"""Speed and memory of training, through the real engine: python -m benchmarks.training [--steps 6]
+[--presets mini base]
 
-Prints pictures per second of a pre-training step (region_text on the sticker world, every loss) with data loading on and off,
-peak memory of the training process, two gloo processes against one at the same global batch, and how fast one core draws
-scenes. Each measurement runs in a process of its own; the first interval of its log, with all start-up in it, is dropped.
+Prints images per second of a pre-training step (region_text on the sticker world, every loss) with
+data loading on and off, peak memory of the training process, two gloo processes against one at the
+same global batch, and how fast one core draws scenes. Each measurement runs in a process of its
+own; the first interval of its log, with all start-up in it, is dropped.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ from typing import Any
 
 import torch
 
-from train import engine
+from train import trainer
 from train.config import RunConfig, build
 from train.data.vocabulary import learn_vocabulary, save_tokenizer
 from train.tasks.region_text import RegionTextTask
 from x2vlm import stickers
-from x2vlm.build import build_model
 from x2vlm.config import PRESETS
+from x2vlm.modeling.build import build_model
 from x2vlm.processing import Processor, load_tokenizer
 
 BATCHES = {"mini": 16, "base": 4}
@@ -58,19 +60,29 @@ def main() -> None:
 
     print(f"scenes drawn by one core: {scene_rate():.0f}/s", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        save_tokenizer(learn_vocabulary(stickers.corpus(2000), 1600), Path(folder, "tokenizer"), max_length=64)
+        save_tokenizer(
+            learn_vocabulary(stickers.corpus(2000), 1600), Path(folder, "tokenizer"), max_length=64
+        )
         for preset in arguments.presets:
             batch = arguments.batch_size or BATCHES[preset]
             options = (Path(folder), preset, batch, arguments.steps, arguments.precision)
             still, moving = measure(*options, loading=False), measure(*options, loading=True)
             pair = measure(*options, loading=False, processes=2)
-            print(f"{preset}, {batch} pictures a step, {arguments.precision}, peak memory {moving['memory']:.2f} GB")
+            print(
+                f"{preset}, {batch} pictures a step, {arguments.precision}, peak memory "
+                f"{moving['memory']:.2f} GB"
+            )
             print(f"  without data loading {still['rate']:8.2f} pictures/s")
             print(
-                f"  with data loading    {moving['rate']:8.2f} pictures/s, {moving['rate'] / still['rate']:.2f} x, "
-                f"{moving['waiting']:.0%} of the time spent waiting for data"
+                f"  with data loading    {moving['rate']:8.2f} pictures/s, "
+                f"{moving['rate'] / still['rate']:.2f} x, {moving['waiting']:.0%} of the time "
+                "spent waiting for data"
             )
-            print(f"  two gloo processes   {pair['rate']:8.2f} pictures/s, {pair['rate'] / still['rate']:.2f} x", flush=True)
+            print(
+                f"  two gloo processes   {pair['rate']:8.2f} pictures/s, "
+                f"{pair['rate'] / still['rate']:.2f} x",
+                flush=True,
+            )
 
 
 def scene_rate(count: int = 100, size: int = PRESETS["mini"].vision.image_size) -> float:
@@ -85,13 +97,25 @@ def scene_rate(count: int = 100, size: int = PRESETS["mini"].vision.image_size) 
 
 
 def measure(
-    folder: Path, preset: str, batch: int, steps: int, precision: str, loading: bool, processes: int = 1
+    folder: Path,
+    preset: str,
+    batch: int,
+    steps: int,
+    precision: str,
+    loading: bool,
+    processes: int = 1,
 ) -> dict[str, float]:
-    """One run in processes of its own: pictures per second, share of time spent waiting for data, peak memory in GB."""
+    """One run in processes of its own: images per second, share of time spent waiting for data,
+    peak memory in GB."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+    }
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     output = tempfile.mkdtemp(dir=folder)
@@ -123,7 +147,18 @@ def measure(
             process.join()
 
 
-def _run(folder, output, preset, batch, steps, precision, loading, threads, environment: dict[str, str], sender: Any) -> None:
+def _run(
+    folder,
+    output,
+    preset,
+    batch,
+    steps,
+    precision,
+    loading,
+    threads,
+    environment: dict[str, str],
+    sender: Any,
+) -> None:
     os.environ.update(environment)
     torch.set_num_threads(threads)
     config = PRESETS[preset]
@@ -142,10 +177,12 @@ def _run(folder, output, preset, batch, steps, precision, loading, threads, envi
         },
     )
     kind = RegionTextTask if loading else RepeatedBatch
-    task = build(kind, {"batch_size": batch, "max_tokens": 48, "data": {"stickers": {"kind": "scene"}}})
+    task = build(
+        kind, {"batch_size": batch, "max_tokens": 48, "data": {"stickers": {"kind": "scene"}}}
+    )
     processor = Processor(config, load_tokenizer(folder / "tokenizer"))
     with contextlib.redirect_stdout(io.StringIO()):
-        engine.train(run, build_model(config), {"regions": task}, processor=processor)
+        trainer.train(run, build_model(config), {"regions": task}, processor=processor)
     if sender is None:
         return
     lines = [json.loads(line) for line in Path(output, "log.jsonl").read_text().splitlines()]
@@ -154,7 +191,9 @@ def _run(folder, output, preset, batch, steps, precision, loading, threads, envi
     memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if torch.cuda.is_available():
         memory = torch.cuda.max_memory_allocated()
-    sender.send({"rate": rate, "waiting": last["data_seconds"] * rate / batch, "memory": memory / 1e9})
+    sender.send(
+        {"rate": rate, "waiting": last["data_seconds"] * rate / batch, "memory": memory / 1e9}
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Hostile and damaged weights files, made here; every one must be refused with a code, and none may run anything.
+"""Hostile and damaged weights files, made here; every one must be refused with a code, and none may
+run anything.
 
-`hostile(canary)` gives files whose payload would create the file `canary`; `malformed()` the rest. Both: name -> bytes.
+`hostile(canary)` gives files whose payload would create the file `canary`; `malformed()` the rest.
+Both: name -> bytes.
 """
 
 from __future__ import annotations
@@ -74,11 +76,20 @@ def hostile(canary: Path) -> dict[str, bytes]:
         "timeit": Call(timeit.timeit, code, "pass", timeit.default_timer, 1),
         "codeop": Call(__import__("codeop").compile_command, code),
     }
-    files = {f"{name}.th": torch_file({"model": good(), "config": call}) for name, call in calls.items()}
+    files = {
+        f"{name}.th": torch_file({"model": good(), "config": call}) for name, call in calls.items()
+    }
     stack_global = (
-        b"\x80\x04" + _text(b"posix") + _text(b"system") + b"\x93" + _text(shell.encode()) + b"\x85R."  # calls posix.system
+        b"\x80\x04"
+        + _text(b"posix")
+        + _text(b"system")
+        + b"\x93"
+        + _text(shell.encode())
+        + b"\x85R."  # calls posix.system
     )
-    chain = b"c__builtin__\ngetattr\n(cos\n__dict__\nVget\ntR(Vsystem\ntR(V" + shell.encode() + b"\ntR."
+    chain = (
+        b"c__builtin__\ngetattr\n(cos\n__dict__\nVget\ntR(Vsystem\ntR(V" + shell.encode() + b"\ntR."
+    )
     numpy_call = b"cnumpy.testing._private.utils\nrunstring\n(V" + code.encode() + b"\n}tR."
     return files | {
         "stack_global.th": with_pickle(stack_global),
@@ -87,11 +98,17 @@ def hostile(canary: Path) -> dict[str, bytes]:
         "numpy.th": with_pickle(numpy_call),
         "bare.pth": pickle.dumps(Call(os.system, shell)),
         "bare0.pth": b"cposix\nsystem\n(S'" + shell.encode() + b"'\ntR.",
-        "legacy.th": torch_file({"model": Call(os.system, shell)}, _use_new_zipfile_serialization=False),
+        "legacy.th": torch_file(
+            {"model": Call(os.system, shell)}, _use_new_zipfile_serialization=False
+        ),
         "broken_after.th": with_pickle(b"cposix\nsystem\n(V" + line + b"\ntR")[:-30],
         "named.safetensors": pickle.dumps(Call(os.system, shell), 4),
-        "legacy.tar": tar({"pickle": pickle.dumps(Call(os.system, shell), 2), "storages": b"", "tensors": b""}),
-        "twice.th": with_pickle(torch_file({})[:0] + pickle.dumps(Call(os.system, shell), 2), ("archive/data.pkl",) * 2),
+        "legacy.tar": tar(
+            {"pickle": pickle.dumps(Call(os.system, shell), 2), "storages": b"", "tensors": b""}
+        ),
+        "twice.th": with_pickle(
+            torch_file({})[:0] + pickle.dumps(Call(os.system, shell), 2), ("archive/data.pkl",) * 2
+        ),
     }
 
 
@@ -104,7 +121,11 @@ def tar(members: dict[str, bytes], kind: bytes = tarfile.REGTYPE, link: str = ""
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, data in members.items():
             info = tarfile.TarInfo(name)
-            info.size, info.type, info.linkname = (len(data) if kind == tarfile.REGTYPE else 0), kind, link
+            info.size, info.type, info.linkname = (
+                (len(data) if kind == tarfile.REGTYPE else 0),
+                kind,
+                link,
+            )
             archive.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
 
@@ -139,7 +160,8 @@ def nested(depth: int) -> bytes:
 
 
 def exploding(levels: int = 130) -> bytes:
-    """Lists of two references each to the one below: 2 ** 130 leaves when walked, a few hundred bytes when stored."""
+    """Lists of two references each to the one below: 2 ** 130 leaves when walked, a few hundred
+    bytes when stored."""
     value: list = []
     for _ in range(levels):
         value = [value, value]
@@ -162,7 +184,9 @@ MALFORMED_SAFETENSORS: dict[str, Callable[[], bytes]] = {
     "header_past_end": lambda: struct.pack("<Q", 5000) + b"{" + b" " * 100,
     "not_json": lambda: safetensors(b"{not json}"),
     "list": lambda: safetensors(b"[1, 2, 3]"),
-    "overlap": lambda: safetensors(_entry() | {"b": {"dtype": "F32", "shape": [4], "data_offsets": [8, 24]}}, b"\0" * 24),
+    "overlap": lambda: safetensors(
+        _entry() | {"b": {"dtype": "F32", "shape": [4], "data_offsets": [8, 24]}}, b"\0" * 24
+    ),
     "hole": lambda: safetensors({"a": {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}}),
     "past_end": lambda: safetensors(_entry(shape=[400], data_offsets=[0, 1600])),
     "negative": lambda: safetensors(_entry(shape=[-4])),
@@ -191,7 +215,13 @@ def malformed() -> dict[str, bytes]:
         "json.pt": b'{"model": {}}',
         "noise.pt": bytes(range(7, 256)) * 9,
         "zip.th": _zip({"readme.txt": b"hello"}),
-        "script.pt": _zip({"archive/data.pkl": pickle.dumps({}, 2), "archive/constants.pkl": b"", "archive/code/a.py": b"1"}),
+        "script.pt": _zip(
+            {
+                "archive/data.pkl": pickle.dumps({}, 2),
+                "archive/constants.pkl": b"",
+                "archive/code/a.py": b"1",
+            }
+        ),
         "deflated.th": deflated(),
         "crowded.th": crowded(),
         "stride0.th": claims(1 << 40),
@@ -205,9 +235,13 @@ def malformed() -> dict[str, bytes]:
         "optimizer.th": torch_file({"optimizer": {"state": {}, "param_groups": []}, "epoch": 3}),
         "int8.th": torch_file({"model": good(extra=torch.ones(3, dtype=torch.int8))}),
         "sparse.th": torch_file({"model": good(extra=torch.eye(3).to_sparse())}),
-        "hostile_key.th": torch_file({"model": {"../../etc/passwd\n\x1b[31m" + "A" * 5000: torch.ones(1)}}),
+        "hostile_key.th": torch_file(
+            {"model": {"../../etc/passwd\n\x1b[31m" + "A" * 5000: torch.ones(1)}}
+        ),
         "number_key.th": torch_file({"model": {3: torch.ones(1)}}),
-        "other_model.th": torch_file({"model": {"conv1.weight": torch.ones(4, 3, 7, 7), "fc.bias": torch.zeros(10)}}),
+        "other_model.th": torch_file(
+            {"model": {"conv1.weight": torch.ones(4, 3, 7, 7), "fc.bias": torch.zeros(10)}}
+        ),
         "gzip.tar.gz": gzip.compress(b"\0" * (1 << 20)),
         "two.tar": tar({"a.th": b"x", "b.th": b"y"}),
         "none.tar": tar({"readme.txt": b"x"}),

@@ -1,4 +1,5 @@
-"""Fixtures that every test may use: a tiny random model with all heads, its vocabulary, and the folder of shared real data."""
+"""Fixtures that every test may use: a tiny random model with all heads, its vocabulary, and the
+folder of shared real data."""
 
 import dataclasses
 import os
@@ -11,8 +12,10 @@ from PIL import Image
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
 
 WORDS = """
-    a an the picture of is are in on at left right to and what color how many there where man woman dog cat car ball bus tree
-    kite red green blue yellow small large two three yes no one next sky grass person runs jumps quickly sitting with it not
+    a an the picture of is are in on at left right to and what color how many there where man woman
+    dog cat car ball bus tree
+    kite red green blue yellow small large two three yes no one next sky grass person runs jumps
+    quickly sitting with it not
     un ##aff ##able ##s ##ing ##er play , . ? !
 """
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -23,7 +26,9 @@ def make_tokenizer(family: str = "bert"):
     """A WordPiece tokenizer of about 150 entries: some words, all letters, continuations."""
     from transformers import BertTokenizerFast
 
-    entries = dict.fromkeys([*SPECIALS, *WORDS.split(), *LETTERS, *(f"##{letter}" for letter in LETTERS)])
+    entries = dict.fromkeys(
+        [*SPECIALS, *WORDS.split(), *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+    )
     return BertTokenizerFast(vocab={entry: index for index, entry in enumerate(entries)})
 
 
@@ -43,10 +48,17 @@ def tiny_tokenizer():
 
 @pytest.fixture(scope="session")
 def tiny_config(tiny_tokenizer) -> X2VLMConfig:
-    """64 px, grid 4, widths that differ between vision and text, every head but closed-list classification."""
+    """64 px, grid 4, widths that differ between vision and text, every head but closed-list
+    classification."""
     return X2VLMConfig(
         vision=VisionConfig(
-            image_size=64, hidden_size=32, num_layers=2, num_heads=2, drop_path=0.0, layer_scale=None, position="sincos"
+            image_size=64,
+            hidden_size=32,
+            num_layers=2,
+            num_heads=2,
+            drop_path=0.0,
+            layer_scale=None,
+            position="sincos",
         ),
         text=TextConfig(
             vocab_size=len(tiny_tokenizer),
@@ -75,21 +87,24 @@ def tiny_processor(tiny_config, tiny_tokenizer):
 
 @pytest.fixture
 def photo() -> Image.Image:
-    """A picture of 120 x 80 with structure in it."""
+    """An image of 120 x 80 with structure in it."""
     pixels = np.random.default_rng(0).integers(0, 256, (10, 15, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((120, 80), Image.Resampling.BICUBIC)
 
 
 def without_heads(config: X2VLMConfig, *heads: str) -> X2VLMConfig:
-    return dataclasses.replace(config, heads=tuple(head for head in config.heads if head not in heads))
+    return dataclasses.replace(
+        config, heads=tuple(head for head in config.heads if head not in heads)
+    )
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tiny_config):
-    """Random weights, larger than a fresh model's so that answers differ between pictures; evaluation mode."""
+    """Random weights, larger than a fresh model's so that answers differ between images; evaluation
+    mode."""
     import torch
 
-    from x2vlm.build import build_model
+    from x2vlm.modeling.build import build_model
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -102,11 +117,13 @@ def tiny_model(tiny_config):
 
 @pytest.fixture(scope="session")
 def tiny_predictor(tiny_model, tiny_processor):
-    from x2vlm.predictor import Predictor
-    from x2vlm.suite import Settings
+    from x2vlm.inference.predictor import Predictor
+    from x2vlm.settings import Settings
 
     answers = ("yes", "no", "red", "green", "blue", "two", "three", "man", "woman", "dog")
-    return Predictor.from_model(tiny_model, tiny_processor, Settings(max_tokens=20, answers=answers), name="tiny")
+    return Predictor.from_model(
+        tiny_model, tiny_processor, Settings(max_tokens=20, answers=answers), name="tiny"
+    )
 
 
 @pytest.fixture(scope="session")

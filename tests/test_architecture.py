@@ -1,6 +1,8 @@
-"""The house rules, read off the source: who may import whom, how long things get, what never stands in the repository.
+"""The house rules, read off the source: who may import whom, how long things get, what never stands
+in the repository.
 
-Each check is a function of a root folder that returns findings, one line each, so that planted violations can test it.
+Each check is a function of a root folder that returns findings, one line each, so that planted
+violations can test it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ MAX_FUNCTION_LINES = 70  # without the docstring
 
 @dataclass(frozen=True)
 class Rule:
-    """No module under `where` (a file or folder) imports a module under one of `never`, but for those in `allowed`."""
+    """No module under `where` (a file or folder) imports a module under one of `never`, but for
+    those in `allowed`."""
 
     where: tuple[str, ...]
     never: tuple[str, ...]
@@ -40,15 +43,29 @@ RULES = (
     Rule(("app", "app.py"), ("torch", "train")),
     Rule(("train",), ("app", "gradio")),
     Rule(("x2vlm/config.py",), ("x2vlm",), allowed=("x2vlm.errors",)),
-    Rule(("x2vlm/losses.py", "x2vlm/generation.py"), ("x2vlm.modeling", "PIL")),
-    Rule(("x2vlm/modeling",), ("x2vlm.processing", "x2vlm.checkpoint", "x2vlm.media", "x2vlm.explain", "x2vlm.stickers")),
+    Rule(("x2vlm/losses.py", "x2vlm/inference/generation.py"), ("x2vlm.modeling", "PIL")),
+    Rule(
+        ("x2vlm/modeling",),
+        (
+            "x2vlm.processing",
+            "x2vlm.checkpoint",
+            "x2vlm.media",
+            "x2vlm.inference.explain",
+            "x2vlm.stickers",
+        ),
+    ),
     Rule(("x2vlm/stickers",), ("torch", "x2vlm.modeling")),
     Rule(("train/data", "train/metrics"), ("x2vlm.modeling",)),
-    Rule(("train/engine.py",), ("train.tasks",), allowed=("train.tasks.base",)),
+    Rule(("train/trainer.py",), ("train.tasks",), allowed=("train.tasks.base",)),
 )
 # The predictor is the only top: nothing beneath it knows it.
-TOP = Rule(("x2vlm",), ("x2vlm.predictor", "x2vlm.cli"))
-ABOVE_TOP = {"x2vlm/__init__.py", "x2vlm/__main__.py", "x2vlm/cli.py", "x2vlm/predictor.py"}
+TOP = Rule(("x2vlm",), ("x2vlm.inference.predictor", "x2vlm.cli"))
+ABOVE_TOP = {
+    "x2vlm/__init__.py",
+    "x2vlm/__main__.py",
+    "x2vlm/cli.py",
+    "x2vlm/inference/predictor.py",
+}
 
 # Optional packages that a host brings along; imported only where they are found.
 BROUGHT_BY_HOST = {"spaces"}
@@ -96,17 +113,24 @@ def imports(root: Path, file: str) -> Iterator[Import]:
 def forbidden_imports(root: Path) -> list[str]:
     findings = []
     for file in python_files(root):
-        rules = [rule for rule in RULES if any(file == where or file.startswith(where + "/") for where in rule.where)]
+        rules = [
+            rule
+            for rule in RULES
+            if any(file == where or file.startswith(where + "/") for where in rule.where)
+        ]
         if file.startswith("x2vlm/") and file not in ABOVE_TOP:
             rules.append(TOP)
         for found in imports(root, file):
-            if any(found.is_under(rule.never) and not found.is_under(rule.allowed) for rule in rules):
+            if any(
+                found.is_under(rule.never) and not found.is_under(rule.allowed) for rule in rules
+            ):
                 findings.append(f"{file}:{found.line} imports {found.name}")
     return findings
 
 
 def undeclared_imports(root: Path) -> list[str]:
-    """Third-party imports that pyproject.toml does not declare; those of x2vlm must load without any extra."""
+    """Third-party imports that pyproject.toml does not declare; those of x2vlm must load without
+    any extra."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     core = names_of(project["dependencies"])
     every = core.union(*map(names_of, project["optional-dependencies"].values()))
@@ -119,8 +143,13 @@ def undeclared_imports(root: Path) -> list[str]:
             if package in sys.stdlib_module_names | OUR_PACKAGES | BROUGHT_BY_HOST:
                 continue
             declared = core if found.at_top and file.startswith("x2vlm/") else every
-            if not declared.intersection(canonicalize_name(owner) for owner in owners.get(package, [package])):
-                findings.append(f"{file}:{found.line} imports {package}, which pyproject.toml does not declare for it")
+            if not declared.intersection(
+                canonicalize_name(owner) for owner in owners.get(package, [package])
+            ):
+                findings.append(
+                    f"{file}:{found.line} imports {package}, which pyproject.toml does not declare "
+                    f"for it"
+                )
     return findings
 
 
@@ -140,7 +169,10 @@ def oversized(root: Path) -> list[str]:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 length = node.end_lineno - node.lineno + 1 - docstring_lines(node)
                 if length > MAX_FUNCTION_LINES:
-                    findings.append(f"{file}:{node.lineno} {node.name} has {length} lines, more than {MAX_FUNCTION_LINES}")
+                    findings.append(
+                        f"{file}:{node.lineno} {node.name} has {length} lines, more than "
+                        f"{MAX_FUNCTION_LINES}"
+                    )
     return findings
 
 
@@ -163,7 +195,8 @@ def machine_traces(root: Path) -> list[str]:
 
 
 def lint(root: Path) -> list[str]:
-    """What Ruff finds: prints, bare excepts, unfinished or commented-out code, missing docstrings, style."""
+    """What Ruff finds: prints, bare excepts, unfinished or commented-out code, missing docstrings,
+    style."""
     command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", "."]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert result.returncode in (0, 1), result.stderr
@@ -173,7 +206,9 @@ def lint(root: Path) -> list[str]:
 Check = Callable[[Path], list[str]]
 
 
-@pytest.mark.parametrize("check", [forbidden_imports, undeclared_imports, oversized, machine_traces, lint])
+@pytest.mark.parametrize(
+    "check", [forbidden_imports, undeclared_imports, oversized, machine_traces, lint]
+)
 def test_repository_keeps_the_rule(check: Check):
     findings = check(ROOT)
     assert not findings, "\n".join(findings)
@@ -181,8 +216,8 @@ def test_repository_keeps_the_rule(check: Check):
 
 PLANTED = [
     (forbidden_imports, "x2vlm/boxes.py", "from app import build_demo"),
-    (forbidden_imports, "x2vlm/boxes.py", "def late():\n    import train.engine"),
-    (forbidden_imports, "x2vlm/hub.py", "from .predictor import Predictor"),
+    (forbidden_imports, "x2vlm/boxes.py", "def late():\n    import train.trainer"),
+    (forbidden_imports, "x2vlm/hub.py", "from .inference.predictor import Predictor"),
     (forbidden_imports, "x2vlm/config.py", "from . import boxes"),
     (forbidden_imports, "x2vlm/losses.py", "from x2vlm.modeling.layers import Attention"),
     (forbidden_imports, "x2vlm/modeling/heads.py", "from ..checkpoint import load"),
@@ -192,7 +227,7 @@ PLANTED = [
     (forbidden_imports, "train/log.py", "import gradio"),
     (forbidden_imports, "train/data/shards.py", "from x2vlm.modeling import X2VLM"),
     (forbidden_imports, "train/metrics/recall.py", "import x2vlm.modeling"),
-    (forbidden_imports, "train/engine.py", "from train.tasks import captioning"),
+    (forbidden_imports, "train/trainer.py", "from train.tasks import captioning"),
     (undeclared_imports, "train/data/words.py", "import nltk"),
     (undeclared_imports, "x2vlm/media.py", "import decord"),
     (oversized, "x2vlm/long.py", "x = 1\n" * 421),
@@ -218,10 +253,10 @@ def test_check_sees_a_planted_violation(check: Check, file: str, source: str, tm
 
 
 LAWFUL = [
-    ("x2vlm/cli.py", "from x2vlm.predictor import Predictor"),
+    ("x2vlm/cli.py", "from x2vlm.inference.predictor import Predictor"),
     ("x2vlm/config.py", "from x2vlm.errors import ConfigError"),
     ("x2vlm/media.py", "def trusted():\n    import decord"),
-    ("train/engine.py", "from train.tasks.base import Task"),
+    ("train/trainer.py", "from train.tasks.base import Task"),
     ("train/pretrain.py", "import accelerate\nfrom x2vlm.modeling import X2VLM"),
     ("app/demo.py", "import gradio\nfrom x2vlm import Predictor"),
 ]
@@ -239,7 +274,9 @@ def test_requirements_agree_with_the_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     listed = [line for line in lines if line and not line.startswith("#")]
-    assert sorted(listed) == sorted(project["dependencies"] + project["optional-dependencies"]["demo"])
+    assert sorted(listed) == sorted(
+        project["dependencies"] + project["optional-dependencies"]["demo"]
+    )
 
 
 def test_every_requirement_is_bounded_on_both_sides():
@@ -247,11 +284,15 @@ def test_every_requirement_is_bounded_on_both_sides():
     for group in (project["dependencies"], *project["optional-dependencies"].values()):
         for text in group:
             operators = {clause.operator for clause in Requirement(text).specifier}
-            assert operators & {">=", "~=", "=="} and operators & {"<", "~=", "=="}, f"{text} is not bounded"
+            assert operators & {">=", "~=", "=="} and operators & {"<", "~=", "=="}, (
+                f"{text} is not bounded"
+            )
 
 
 def test_package_imports_without_the_app_and_the_training_packages():
     blocked = ("gradio", "accelerate", "jsonargparse", "tensorboard", "train", "app")
     program = f"import sys\nfor name in {blocked}: sys.modules[name] = None\nimport x2vlm"
-    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr

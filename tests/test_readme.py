@@ -15,21 +15,26 @@ from tests import tree
 ROOT = tree.ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # A block after `<!-- run: PATH -->` is run where PATH exists.
-SNIPPETS = re.findall(r"^<!-- run: (\S+) -->\n```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+SNIPPETS = re.findall(
+    r"^<!-- run: (\S+) -->\n```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE
+)
 COMMANDS = "\n".join(re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE))
 
 
 def snippets(language: str) -> list:
     marked = [(path, text) for path, found, text in SNIPPETS if found == language]
     return [
-        pytest.param(text, marks=pytest.mark.skipif(not (ROOT / path).exists(), reason=f"{path} is not here"))
+        pytest.param(
+            text, marks=pytest.mark.skipif(not (ROOT / path).exists(), reason=f"{path} is not here")
+        )
         for path, text in marked
     ]
 
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch) -> Path:
-    """An empty folder in which the repository's assets can be named as in the README and outputs do no harm."""
+    """An empty folder in which the repository's assets can be named as in the README and outputs do
+    no harm."""
     (tmp_path / "assets").symlink_to(ROOT / "assets")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -37,7 +42,9 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 def test_tree_names_what_is_there():
     advice = tree.advice(ROOT)
-    assert not advice, "\n".join(["README's file tree differs; `python -m tests.tree --write` repairs it:", *advice])
+    assert not advice, "\n".join(
+        ["README's file tree differs; `python -m tests.tree --write` repairs it:", *advice]
+    )
 
 
 def test_tree_check_sees_a_missing_and_a_stale_entry_and_repairs_them(tmp_path):
@@ -45,7 +52,8 @@ def test_tree_check_sees_a_missing_and_a_stale_entry_and_repairs_them(tmp_path):
     (tmp_path / "x2vlm" / "__init__.py").write_text('"""The package."""\n')
     (tmp_path / "x2vlm" / "boxes.py").write_text('"""Boxes of every format."""\n')
     (tmp_path / "README.md").write_text(
-        "<!-- tree -->\n```text\n├── README.md  this page\n└── gone.py    no longer here\n```\nafter\n"
+        "<!-- tree -->\n```text\n├── README.md  this page\n└── gone.py    no longer "
+        "here\n```\nafter\n"
     )
     missing, stale = tree.problems(tmp_path)
     assert missing == {"x2vlm": "The package", "x2vlm/boxes.py": "Boxes of every format"}
@@ -76,7 +84,9 @@ def test_front_matter_is_what_spaces_reads():
     assert (ROOT / card["app_file"]).is_file()
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"^make ([\w-]+)", COMMANDS, re.MULTILINE))))
+@pytest.mark.parametrize(
+    "target", sorted(set(re.findall(r"^make ([\w-]+)", COMMANDS, re.MULTILINE)))
+)
 def test_make_targets_exist(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
@@ -92,7 +102,10 @@ def test_configurations_exist(path):
     assert (ROOT / path).is_file()
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\((?!https?:|#)([^)]+)\)|src=\"(?!https?:)([^\"]+)\"", README))))
+@pytest.mark.parametrize(
+    "path",
+    sorted(set(re.findall(r"\]\((?!https?:|#)([^)]+)\)|src=\"(?!https?:)([^\"]+)\"", README))),
+)
 def test_links_lead_somewhere(path):
     assert (ROOT / "".join(path)).exists()
 

@@ -1,7 +1,9 @@
-"""Keeps the file tree of README.md true: `python -m tests.tree` lists what is missing or stale, `--write` repairs it.
+"""Keeps the file tree of README.md true: `python -m tests.tree` lists what is missing or stale,
+`--write` repairs it.
 
-The tree is the code block after the line `<!-- tree -->`, one path and one phrase a line. Written repairs keep the phrases
-that are there and take those of new files from the first line of their docstring.
+The tree is the code block after the line `<!-- tree -->`, one path and one phrase a line. Written
+repairs keep the phrases that are there and take those of new files from the first line of their
+docstring.
 """
 
 from __future__ import annotations
@@ -13,7 +15,13 @@ import sys
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parent.parent
-COMPLETE = ("", "x2vlm", "x2vlm/modeling", "app", "train")  # folders whose every entry must stand in the tree
+COMPLETE = (
+    "",
+    "x2vlm",
+    "x2vlm/modeling",
+    "app",
+    "train",
+)  # folders whose every entry must stand in the tree
 UNLISTED = {"__init__.py", "__main__.py", ".gitignore", ".gitattributes"}
 NO_PHRASE = "?"
 
@@ -24,12 +32,28 @@ _LINE = re.compile(r"((?:│   |    )*)[├└]── (\S+)(?:\s+(.*))?$")
 
 
 def repository_files(root: Path) -> list[PurePosixPath]:
-    """Files that belong to the repository, relative to `root`: Git's answer, or all but caches where there is no Git."""
+    """Files that belong to the repository, relative to `root`: Git's answer, or all but caches
+    where there is no Git."""
     if (root / ".git").exists():
-        command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        names = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
+        command = [
+            "git",
+            "-C",
+            str(root),
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ]
+        names = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split(
+            "\0"
+        )
     else:
-        names = [path.relative_to(root).as_posix() for path in root.rglob("*") if not _CACHES.intersection(path.parts)]
+        names = [
+            path.relative_to(root).as_posix()
+            for path in root.rglob("*")
+            if not _CACHES.intersection(path.parts)
+        ]
     return sorted({PurePosixPath(name) for name in names if name and (root / name).is_file()})
 
 
@@ -46,17 +70,25 @@ def parse(readme: str) -> dict[str, str]:
 
 
 def existing(root: Path) -> list[str]:
-    """Files and folders of the repository, relative to `root`; a folder without files does not count."""
+    """Files and folders of the repository, relative to `root`; a folder without files does not
+    count."""
     files = repository_files(root)
     return sorted({str(path) for file in files for path in (file, *file.parents[:-1])})
 
 
 def problems(root: Path) -> tuple[dict[str, str], list[str]]:
-    """Entries that the tree lacks (path -> suggested phrase), and entries that are gone or say nothing."""
+    """Entries that the tree lacks (path -> suggested phrase), and entries that are gone or say
+    nothing."""
     tree, paths = parse((root / "README.md").read_text(encoding="utf-8")), existing(root)
-    must = [path for path in paths if path.rpartition("/")[0] in COMPLETE and path.rpartition("/")[2] not in UNLISTED]
+    must = [
+        path
+        for path in paths
+        if path.rpartition("/")[0] in COMPLETE and path.rpartition("/")[2] not in UNLISTED
+    ]
     missing = {path: _phrase(root / path) for path in must if path not in tree}
-    return missing, [path for path, phrase in tree.items() if path not in paths or phrase == NO_PHRASE]
+    return missing, [
+        path for path, phrase in tree.items() if path not in paths or phrase == NO_PHRASE
+    ]
 
 
 def advice(root: Path) -> list[str]:
@@ -67,7 +99,8 @@ def advice(root: Path) -> list[str]:
 
 
 def repair(root: Path) -> None:
-    """Rewrite the tree in README.md: lines of what is gone are dropped, new ones added at the end of their folder."""
+    """Rewrite the tree in README.md: lines of what is gone are dropped, new ones added at the end
+    of their folder."""
     readme, paths = root / "README.md", existing(root)
     text = readme.read_text(encoding="utf-8")
     kept = {path: phrase for path, phrase in parse(text).items() if path in paths}
@@ -83,7 +116,9 @@ def _render(root: Path, tree: dict[str, str]) -> str:
         for path in children:
             last = path == children[-1]
             slash = "/" if (root / path).is_dir() else ""
-            rows.append((f"{indent}{'└' if last else '├'}── {path.rpartition('/')[2]}{slash}", tree[path]))
+            rows.append(
+                (f"{indent}{'└' if last else '├'}── {path.rpartition('/')[2]}{slash}", tree[path])
+            )
             visit(path, indent + ("    " if last else "│   "))
 
     visit("", "")

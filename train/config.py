@@ -1,7 +1,9 @@
-"""The typed configuration of a run: one YAML file plus `--a.b=c` overrides, checked completely before anything loads.
+"""The typed configuration of a run: one YAML file plus `--a.b=c` overrides, checked completely
+before anything loads.
 
-jsonargparse checks the types and builds the dataclasses. What stands here is stricter YAML (one meaning per text: `1e-4` is a
-number, `no` and `010` are words, a key stands once, no aliases) and messages that name the key and the keys there are.
+jsonargparse checks the types and builds the dataclasses. What stands here is stricter YAML (one
+meaning per text: `1e-4` is a number, `no` and `010` are words, a key stands once, no aliases) and
+messages that name the key and the keys there are.
 """
 
 from __future__ import annotations
@@ -32,12 +34,16 @@ class ModelSource:
 
     Attributes:
         preset: a name of `x2vlm.config.PRESETS`, built with fresh weights.
-        overrides: changed keys of that preset, nested as in `X2VLMConfig`, for example `{vision: {image_size: 128}}`.
-        init_from: checkpoint folder, file or known name; its weights are loaded (into `preset`, or into its own shape).
-        vision_from, text_from, fusion_from, x2vlm_from: published parts that fill a `preset`, for example BEiT-2 and BERT, by
-            name or local file (see `x2vlm.checkpoint.initialize`); what they lack learns `optimizer.lr_mult` times faster.
+        overrides: changed keys of that preset, nested as in `X2VLMConfig`, for example `{vision:
+            {image_size: 128}}`.
+        init_from: checkpoint folder, file or known name; its weights are loaded (into `preset`, or
+            into its own shape).
+        vision_from, text_from, fusion_from, x2vlm_from: published parts that fill a `preset`, for
+            example BEiT-2 and BERT, by name or local file (see `x2vlm.checkpoint.initialize`); what
+            they lack learns `optimizer.lr_mult` times faster.
         tokenizer: folder of the tokenizer; empty for the one beside the weights.
-        freeze: parameters whose names start with one of these words do not train, for example `vision.`.
+        freeze: parameters whose names start with one of these words do not train, for example
+            `vision.`.
     """
 
     preset: str = ""
@@ -60,9 +66,11 @@ class OptimizerConfig:
         min_lr: learning rate of the last step.
         warmup: steps of linear warm-up from 0; below 1 a fraction of `max_steps`.
         lr_mult: factor of `lr` for newly initialised parameters.
-        vision_lr, text_lr, cross_lr: learning rates of the image tower, text encoder and fusion layers (default `text_lr`).
+        vision_lr, text_lr, cross_lr: learning rates of the image tower, text encoder and fusion
+            layers (default `text_lr`).
         clip: largest global norm of the gradient, None for no clipping.
-        muon: the matrices of the transformer layers learn by Muon, meant for training from scratch; a step takes longer.
+        muon: the matrices of the transformer layers learn by Muon, meant for training from scratch;
+            a step takes longer.
     """
 
     lr: float
@@ -82,12 +90,32 @@ class OptimizerConfig:
         for name in ("lr", "vision_lr", "text_lr", "cross_lr", "eps", "clip", "lr_mult"):
             value = getattr(self, name)
             if value is not None:
-                _require(math.isfinite(value) and value > 0, f"optimizer.{name}", value, "a finite number above 0")
+                _require(
+                    math.isfinite(value) and value > 0,
+                    f"optimizer.{name}",
+                    value,
+                    "a finite number above 0",
+                )
         for name in ("min_lr", "warmup", "weight_decay"):
             value = getattr(self, name)
-            _require(math.isfinite(value) and value >= 0, f"optimizer.{name}", value, "a finite number, 0 or more")
-        _require(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", self.betas, "two numbers in [0, 1)")
-        _require(self.vision_lr is None or self.text_lr is not None, "optimizer.text_lr", None, "given beside vision_lr")
+            _require(
+                math.isfinite(value) and value >= 0,
+                f"optimizer.{name}",
+                value,
+                "a finite number, 0 or more",
+            )
+        _require(
+            all(0 <= beta < 1 for beta in self.betas),
+            "optimizer.betas",
+            self.betas,
+            "two numbers in [0, 1)",
+        )
+        _require(
+            self.vision_lr is None or self.text_lr is not None,
+            "optimizer.text_lr",
+            None,
+            "given beside vision_lr",
+        )
 
 
 @dataclass(kw_only=True)
@@ -100,7 +128,8 @@ class LogConfig:
 
 @dataclass(kw_only=True)
 class EvaluateConfig:
-    """Evaluation during the run: every `every` steps (0: only after the last) by each task's `evaluate`.
+    """Evaluation during the run: every `every` steps (0: only after the last) by each task's
+    `evaluate`.
 
     Attributes:
         metric: `task/metric` that decides which checkpoint is the best; empty for none.
@@ -125,7 +154,8 @@ class ResumeConfig:
     """Whether the run goes on from the newest good checkpoint of its folder.
 
     Attributes:
-        allow_changed: settings that may differ from those of the checkpoint, separated by commas; `all` for any.
+        allow_changed: settings that may differ from those of the checkpoint, separated by commas;
+            `all` for any.
     """
 
     enabled: bool = True
@@ -139,12 +169,15 @@ class RunConfig:
     Attributes:
         output_dir: folder for checkpoints, logs and the final weights.
         max_steps: optimiser steps.
-        tasks: blocks of settings by a name of one's own; `type` names the task, the rest are fields of its class.
+        tasks: blocks of settings by a name of one's own; `type` names the task, the rest are fields
+            of its class.
         precision: `bf16` is autocast over fp32 weights.
-        accumulation: parts in which a step's batch goes through the model one after the other; each is a batch of its own to
-            contrastive losses, hard negatives and means over tokens or boxes.
-        parallel: how several processes (started by `accelerate launch` or `torchrun`) share the work. `fsdp` shards weights,
-            gradients and moments between the passes; for a pass every process holds all weights.
+        accumulation: parts in which a step's batch goes through the model one after the other; each
+            is a batch of its own to contrastive losses, hard negatives and means over tokens or
+            boxes.
+        parallel: how several processes (started by `accelerate launch` or `torchrun`) share the
+            work. `fsdp` shards weights, gradients and moments between the passes; for a pass every
+            process holds all weights.
         num_workers: processes that load data, for each training process.
         deterministic: bitwise repeatable on a GPU too, at a price in speed.
         stop_after_minutes: save and end after so long; the same command goes on later.
@@ -172,17 +205,40 @@ class RunConfig:
 
     def __post_init__(self):
         for key, least in (("max_steps", 1), ("accumulation", 1), ("num_workers", 0), ("seed", 0)):
-            _require(getattr(self, key) >= least, key, getattr(self, key), f"a whole number, {least} or more")
-        for key, value in (("log.every", self.log.every), ("checkpoint.every", self.checkpoint.every)):
+            _require(
+                getattr(self, key) >= least,
+                key,
+                getattr(self, key),
+                f"a whole number, {least} or more",
+            )
+        for key, value in (
+            ("log.every", self.log.every),
+            ("checkpoint.every", self.checkpoint.every),
+        ):
             _require(value >= 1, key, value, "a whole number, 1 or more")
-        _require(self.checkpoint.keep >= 1, "checkpoint.keep", self.checkpoint.keep, "a whole number, 1 or more")
+        _require(
+            self.checkpoint.keep >= 1,
+            "checkpoint.keep",
+            self.checkpoint.keep,
+            "a whole number, 1 or more",
+        )
         metric = self.evaluate.metric
         _require(
-            not metric or metric.partition("/")[0] in self.tasks, "evaluate.metric", metric, "task/metric of one of the tasks"
+            not metric or metric.partition("/")[0] in self.tasks,
+            "evaluate.metric",
+            metric,
+            "task/metric of one of the tasks",
         )
-        _require(self.evaluate.every >= 0, "evaluate.every", self.evaluate.every, "a whole number, 0 or more")
+        _require(
+            self.evaluate.every >= 0,
+            "evaluate.every",
+            self.evaluate.every,
+            "a whole number, 0 or more",
+        )
         _require(bool(self.tasks), "tasks", self.tasks, "at least one task")
-        whole = self.parallel == "ddp" or not self.optimizer.muon  # Muon looks at whole matrices, FSDP keeps shards
+        whole = (
+            self.parallel == "ddp" or not self.optimizer.muon
+        )  # Muon looks at whole matrices, FSDP keeps shards
         _require(whole, "parallel", self.parallel, "ddp when optimizer.muon is on")
 
     def build_tasks(self) -> dict[str, Task]:
@@ -224,7 +280,11 @@ def build_task(name: str, values: dict[str, Any]) -> Task:
     if "type" not in values:
         raise ConfigError(f"{where} has no key 'type', which says what task it is.", "config/key")
     try:
-        return build(task_class(values["type"]), {key: value for key, value in values.items() if key != "type"}, where)
+        return build(
+            task_class(values["type"]),
+            {key: value for key, value in values.items() if key != "type"},
+            where,
+        )
     except ConfigError as error:
         if where in error.message:
             raise
@@ -235,41 +295,58 @@ def build(cls: type, values: dict[str, Any], where: str = "") -> Any:
     """An instance of the dataclass `cls` from plain values, nested blocks included.
 
     Raises:
-        ConfigError: an unknown or missing key (`config/key`), or a value of another type or range (`config/value`).
+        ConfigError: an unknown or missing key (`config/key`), or a value of another type or range
+            (`config/value`).
     """
     _check_keys(cls, values, where)
     parser = ArgumentParser(exit_on_error=False, parser_mode="json")
     parser.add_class_arguments(cls, "it", sub_configs=False)
     try:
-        return parser.instantiate(parser.parse_object({"it": copy.deepcopy(values)})).it  # it edits what it parses
+        return parser.instantiate(
+            parser.parse_object({"it": copy.deepcopy(values)})
+        ).it  # it edits what it parses
     except ConfigError:
         raise
-    except Exception as error:  # jsonargparse raises argparse's errors, TypeError and ValueError alike
+    except (
+        Exception
+    ) as error:  # jsonargparse raises argparse's errors, TypeError and ValueError alike
         match = re.search(r'(?:key "|required: )it\.?([^",\s]*)', str(error))
         key = match.group(1) if match else ""
         value = _get(values, key)
         wanted = _type_name(cls, key)
-        raise ConfigError(f"{_join(where, key)} is {value!r}, which is not {wanted}.", "config/value") from error
+        raise ConfigError(
+            f"{_join(where, key)} is {value!r}, which is not {wanted}.", "config/value"
+        ) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file whose top level is a mapping. Raises `ConfigError`."""
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path.name} is larger than {MAX_CONFIG_BYTES:,} bytes; that is no run.", "config/file")
+            raise ConfigError(
+                f"{path.name} is larger than {MAX_CONFIG_BYTES:,} bytes; that is no run.",
+                "config/file",
+            )
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path.name} is not UTF-8 text. Save it as UTF-8.", "config/file") from error
+        raise ConfigError(
+            f"{path.name} is not UTF-8 text. Save it as UTF-8.", "config/file"
+        ) from error
     except OSError as error:
-        raise ConfigError(f"The configuration {path} cannot be read: {error.strerror}.", "config/file") from error
+        raise ConfigError(
+            f"The configuration {path} cannot be read: {error.strerror}.", "config/file"
+        ) from error
     values = parse_yaml(text, path.name)
     if not isinstance(values, dict):
-        raise ConfigError(f"{path.name} must hold `key: value` lines at its top level.", "config/file")
+        raise ConfigError(
+            f"{path.name} must hold `key: value` lines at its top level.", "config/file"
+        )
     return values
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """YAML with one meaning per text; see the top of the file. Raises `ConfigError` with the line."""
+    """YAML with one meaning per text; see the top of the file. Raises `ConfigError` with the
+    line."""
     try:
         return yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:
@@ -289,7 +366,9 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not used here", problem_mark=mark)
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not used here", problem_mark=mark
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
@@ -300,7 +379,9 @@ class _StrictLoader(yaml.SafeLoader):
                 problem = f"the key {key!r} is not a word"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
             if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -309,9 +390,14 @@ for _tag, _pattern in (
     ("null", r"~|null|"),
     ("bool", r"true|false"),
     ("int", r"[-+]?(?:0|[1-9][0-9_]*)"),
-    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.inf|\.nan"),
+    (
+        "float",
+        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.inf|\.nan",
+    ),
 ):
-    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), None)
+    _StrictLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), None
+    )
 
 
 def _split_options(arguments: list[str]) -> list[tuple[str, str]]:
@@ -340,14 +426,20 @@ def _override(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    both = {key: _merge(low[key], high[key]) for key in low.keys() & high.keys() if isinstance(high[key], dict)}
+    both = {
+        key: _merge(low[key], high[key])
+        for key in low.keys() & high.keys()
+        if isinstance(high[key], dict)
+    }
     return {**low, **high, **both}
 
 
 def _check_keys(cls: type, values: Any, where: str) -> None:
     """Unknown and missing keys, named with the keys there are; recurses into nested dataclasses."""
     if not isinstance(values, dict):
-        raise ConfigError(f"{where or 'The run'} must be a block of keys, not {values!r}.", "config/value")
+        raise ConfigError(
+            f"{where or 'The run'} must be a block of keys, not {values!r}.", "config/value"
+        )
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     for key in values:
@@ -355,7 +447,9 @@ def _check_keys(cls: type, values: Any, where: str) -> None:
             close = difflib.get_close_matches(key, fields, 1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             known = ", ".join(sorted(fields))
-            raise ConfigError(f"Unknown key {_join(where, key)!r}.{hint} Known keys: {known}.", "config/key")
+            raise ConfigError(
+                f"Unknown key {_join(where, key)!r}.{hint} Known keys: {known}.", "config/key"
+            )
     for key, f in fields.items():
         if key not in values:
             if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
@@ -365,7 +459,8 @@ def _check_keys(cls: type, values: Any, where: str) -> None:
 
 
 def _check_blocks(hint: Any, value: Any, where: str) -> None:
-    """`_check_keys` for every dataclass in a field's type: itself, an alternative of a union, or the values of a dict."""
+    """`_check_keys` for every dataclass in a field's type: itself, an alternative of a union, or
+    the values of a dict."""
     if dataclasses.is_dataclass(hint):
         _check_keys(hint, value, where)
     elif typing.get_origin(hint) is dict and isinstance(value, dict):
@@ -389,7 +484,11 @@ def _get(values: Any, key: str) -> Any:
 def _type_name(cls: Any, key: str) -> str:
     for part in key.split(".") if key else []:
         cls = typing.get_type_hints(cls).get(part, Any) if dataclasses.is_dataclass(cls) else Any
-    return cls.__name__ if isinstance(cls, type) and not typing.get_args(cls) else str(cls).replace("typing.", "")
+    return (
+        cls.__name__
+        if isinstance(cls, type) and not typing.get_args(cls)
+        else str(cls).replace("typing.", "")
+    )
 
 
 def _require(good: bool, key: str, value: Any, wanted: str) -> None:

@@ -3,8 +3,9 @@
     python -m train.evaluate --config train/configs/mini.yaml
     python -m train.evaluate --config train/configs/mini.yaml --checkpoint assets/mini --limit 50
 
-The result is one JSON file: for every task and test set its metrics and the number of samples, with the command, the seeds or
-files, the hash of the weights and the machine, so that a reader can repeat it.
+The result is one JSON file: for every task and test set its metrics and the number of samples, with
+the command, the seeds or files, the hash of the weights and the machine, so that a reader can
+repeat it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def evaluate(
     only: Sequence[str] = (),
     workers: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """`{"task/test set": {metric: value, samples, seconds, data}}` for every test set of every task, in the order of the run.
+    """`{"task/test set": {metric: value, samples, seconds, data}}` for every test set of every
+    task, in the order of the run.
 
     Args:
         model: in eval mode, on its device.
@@ -54,7 +56,10 @@ def evaluate(
             records = task.open_test(data, limit, workers)
             with torch.no_grad():
                 metrics = task.measure(model, records)
-            seconds, count = round(time.monotonic() - started, 1), len(records) - len(records.unreadable)
+            seconds, count = (
+                round(time.monotonic() - started, 1),
+                len(records) - len(records.unreadable),
+            )
             results[f"{name}/{test}"] = {
                 **{key: round(value, 5) for key, value in metrics.items()},
                 "samples": count,
@@ -74,27 +79,41 @@ def describe(data: DataConfig, count: int) -> str:
     from x2vlm.stickers import WORLD_VERSION, split_seeds
 
     start = split_seeds(data.stickers.split).start + data.stickers.first
-    return f"sticker world {WORLD_VERSION}, {data.stickers.kind}, {data.stickers.split}, seeds {start} to {start + count - 1}"
+    return (
+        f"sticker world {WORLD_VERSION}, {data.stickers.kind}, {data.stickers.split}, seeds "
+        f"{start} to {start + count - 1}"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m train.evaluate", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--config", required=True, help="YAML of the run")
     parser.add_argument("--checkpoint", help="model folder; default: the run's own final weights")
     parser.add_argument("--limit", type=int, help="samples of each test set at most")
     parser.add_argument("--only", default="", help="tasks to measure, separated by commas")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", help="file for the numbers; default: results.json in the model's folder, if all is measured")
+    parser.add_argument(
+        "--out",
+        help="file for the numbers; default: results.json in the model's folder, if all is "
+        "measured",
+    )
     options, overrides = parser.parse_known_args(arguments)
     try:
         run, tasks = load_run(["--config", options.config, *overrides])
         folder = Path(options.checkpoint or Path(run.output_dir) / "final")
         loaded = load_model(folder, device=options.device)
-        processor = Processor.from_pretrained(loaded.tokenizer_dir or run.model.tokenizer, loaded.config)
+        processor = Processor.from_pretrained(
+            loaded.tokenizer_dir or run.model.tokenizer, loaded.config
+        )
         only = [name for name in options.only.split(",") if name]
         unknown = sorted(set(only) - set(tasks))
         if unknown:
-            raise ConfigError(f"--only: {unknown[0]!r} is no task of this run. Its tasks: {', '.join(tasks)}.", "config/value")
+            raise ConfigError(
+                f"--only: {unknown[0]!r} is no task of this run. Its tasks: {', '.join(tasks)}.",
+                "config/value",
+            )
         results = evaluate(tasks, loaded.model, processor, options.limit, only, run.num_workers)
     except X2VLMError as error:
         print(error, file=sys.stderr)
@@ -103,10 +122,13 @@ def main(arguments: list[str] | None = None) -> int:
         print("A part is measured, so results.json stays as it is; --out FILE writes the numbers.")
         return 0
     report = {
-        "command": "python -m train.evaluate " + " ".join(sys.argv[1:] if arguments is None else arguments),
+        "command": "python -m train.evaluate "
+        + " ".join(sys.argv[1:] if arguments is None else arguments),
         "weights_sha256": loaded.sha256,
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
-        "device": torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name()
+        if options.device.startswith("cuda")
+        else platform.processor() or "cpu",
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "results": results,

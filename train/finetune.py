@@ -1,4 +1,5 @@
-"""Fine-tuning from a checkpoint, one task or several together: python -m train.finetune --config train/configs/<run>.yaml
+"""Fine-tuning from a checkpoint, one task or several together: python -m train.finetune --config
+train/configs/<run>.yaml
 
 As `train.pretrain`, but `model.init_from` is required.
 """
@@ -9,7 +10,9 @@ from train.stop import StopSignal
 
 
 def main(arguments: list[str] | None = None) -> int:
-    stop = StopSignal().install()  # before torch is imported: a signal in those seconds must not kill the run
+    stop = (
+        StopSignal().install()
+    )  # before torch is imported: a signal in those seconds must not kill the run
     from train.launch import launch
 
     return launch(sys.argv[1:] if arguments is None else arguments, stop, needs_checkpoint=True)

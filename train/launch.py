@@ -1,4 +1,5 @@
-"""From a command line to a running training: configuration, model and tokenizer, then the engine."""
+"""From a command line to a running training: configuration, model and tokenizer, then the
+engine."""
 
 from __future__ import annotations
 
@@ -8,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from train import engine
+from train import trainer
 from train.config import ModelSource, load_run, usage
 from train.stop import StopSignal
-from x2vlm.build import build_model
 from x2vlm.checkpoint import initialize, initialize_answer_decoder, load_model, save_model
 from x2vlm.checkpoint.detect import merge_overrides
 from x2vlm.checkpoint.tokenizer import find_tokenizer
 from x2vlm.config import PRESETS, X2VLMConfig
 from x2vlm.errors import ConfigError, X2VLMError
+from x2vlm.modeling.build import build_model
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import Processor
 
@@ -24,7 +25,8 @@ PARTS = ("x2vlm", "vision", "text", "fusion")
 
 
 def launch(arguments: list[str], stop: StopSignal, needs_checkpoint: bool = False) -> int:
-    """Trains as `arguments` say; the exit code: 0 finished or stopped by a signal, 1 failed, 2 a wrong configuration.
+    """Trains as `arguments` say; the exit code: 0 finished or stopped by a signal, 1 failed, 2 a
+    wrong configuration.
 
     Args:
         stop: handler that was installed before anything heavy was imported.
@@ -36,13 +38,15 @@ def launch(arguments: list[str], stop: StopSignal, needs_checkpoint: bool = Fals
     try:
         run, tasks = load_run(arguments)
         if needs_checkpoint and not run.model.init_from:
-            raise ConfigError("model.init_from is missing: fine-tuning starts from a checkpoint.", "config/value")
+            raise ConfigError(
+                "model.init_from is missing: fine-tuning starts from a checkpoint.", "config/value"
+            )
         _check_writable(Path(run.output_dir))
         if stop.requested:
             return 0
         torch.manual_seed(run.seed)
         model, tokenizer, new_parameters = load_source(run.model)
-        engine.train(
+        trainer.train(
             run,
             model,
             tasks,
@@ -60,19 +64,27 @@ def launch(arguments: list[str], stop: StopSignal, needs_checkpoint: bool = Fals
 def load_source(source: ModelSource) -> tuple[X2VLM, object, set[str]]:
     """Model, tokenizer and the names of the parameters that start fresh beside loaded ones.
 
-    A checkpoint without an answer decoder gets one from its fusion layers, where `overrides` ask for that head.
+    A checkpoint without an answer decoder gets one from its fusion layers, where `overrides` ask
+    for that head.
 
     Raises:
-        ConfigError: neither a preset nor a checkpoint is named, or an unknown preset. CheckpointError: see `load_model`.
+        ConfigError: neither a preset nor a checkpoint is named, or an unknown preset.
+            CheckpointError: see `load_model`.
     """
     config = _preset(source)
     given = source.tokenizer or None
     if not source.init_from:
         if config is None:
-            raise ConfigError("Name model.preset or model.init_from: what is to be trained?", "config/value")
+            raise ConfigError(
+                "Name model.preset or model.init_from: what is to be trained?", "config/value"
+            )
         model = build_model(config)
         parts = {name: part for name in PARTS if (part := getattr(source, f"{name}_from"))}
-        return model, find_tokenizer(config, None, given), set(initialize(model, **parts) if parts else ())
+        return (
+            model,
+            find_tokenizer(config, None, given),
+            set(initialize(model, **parts) if parts else ()),
+        )
     loaded = load_model(source.init_from, config=config or source.overrides)
     print(loaded.report)
     new = set(loaded.report.missing)
@@ -87,7 +99,9 @@ def _preset(source: ModelSource) -> X2VLMConfig | None:
         return None
     if source.preset not in PRESETS:
         known = ", ".join(PRESETS)
-        raise ConfigError(f"model.preset is {source.preset!r}. Known presets: {known}.", "config/value")
+        raise ConfigError(
+            f"model.preset is {source.preset!r}. Known presets: {known}.", "config/value"
+        )
     return merge_overrides(PRESETS[source.preset], source.overrides)
 
 
@@ -95,4 +109,6 @@ def _check_writable(folder: Path) -> None:
     """Raises `ConfigError` before the model is loaded rather than after."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-        raise ConfigError(f"output_dir {folder} cannot be written. Choose another folder.", "config/value")
+        raise ConfigError(
+            f"output_dir {folder} cannot be written. Choose another folder.", "config/value"
+        )

@@ -1,7 +1,8 @@
-"""From tasks to the batches of a step: a pure function of (seed, step, process), so resuming is starting at a step.
+"""From tasks to the batches of a step: a pure function of (seed, step, process), so resuming is
+starting at a step.
 
-One item of the dataset is everything that one process feeds to the model in one part of one step, so a single pool of worker
-processes serves all tasks and works ahead across them.
+One item of the dataset is everything that one process feeds to the model in one part of one step,
+so a single pool of worker processes serves all tasks and works ahead across them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from x2vlm.errors import ConfigError, DataError, X2VLMError
 ATTEMPTS = 20
 """Samples tried in the place of one that cannot be read."""
 BATCH_SECONDS = 540
-"""How long a batch may take to be read: less than the other processes wait for this one, so that the cause is told."""
+"""How long a batch may take to be read: less than the other processes wait for this one, so that
+the cause is told."""
 GRACE_SECONDS = 60
 """How long a data worker outlives SIGTERM, unless the training process ends it."""
 
@@ -35,7 +37,8 @@ class StepPart:
         batches: task name -> what its `collate` gave.
         sample_ids: task name -> indices of the samples in the task's data.
         problems: a sentence for every sample that could not be read and was replaced.
-        error: why there are no batches; carried instead of raised, because worker processes lose the type of an exception.
+        error: why there are no batches; carried instead of raised, because worker processes lose
+            the type of an exception.
     """
 
     batches: dict[str, Any]
@@ -54,13 +57,28 @@ class StepData(Dataset):
         ConfigError: a batch size cannot be split evenly (`config/value`).
     """
 
-    def __init__(self, tasks: dict[str, Task], seed: int, max_steps: int, accumulation: int = 1, rank: int = 0, world: int = 1):
-        self.tasks, self.seed, self.accumulation, self.rank, self.world = tasks, seed, accumulation, rank, world
+    def __init__(
+        self,
+        tasks: dict[str, Task],
+        seed: int,
+        max_steps: int,
+        accumulation: int = 1,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.tasks, self.seed, self.accumulation, self.rank, self.world = (
+            tasks,
+            seed,
+            accumulation,
+            rank,
+            world,
+        )
         for name, task in tasks.items():
             if task.batch_size % (accumulation * world):
                 raise ConfigError(
-                    f"tasks.{name}.batch_size is {task.batch_size}, which {world} process(es) x {accumulation} part(s) cannot "
-                    "share evenly. Change batch_size or accumulation.",
+                    f"tasks.{name}.batch_size is {task.batch_size}, which {world} process(es) x "
+                    f"{accumulation} part(s) cannot share evenly. Change batch_size or "
+                    "accumulation.",
                     "config/value",
                 )
         self.active = active_steps(tasks, seed, max_steps)
@@ -80,7 +98,10 @@ class StepData(Dataset):
             share = task.batch_size // self.accumulation
             start = int(self.turns[name][step]) * task.batch_size + part * share
             try:
-                picked = [self._sample(name, p, problems) for p in range(start + self.rank, start + share, self.world)]
+                picked = [
+                    self._sample(name, p, problems)
+                    for p in range(start + self.rank, start + share, self.world)
+                ]
             except X2VLMError as error:
                 return StepPart({}, {}, problems, error)
             sample_ids[name] = [index for index, _ in picked]
@@ -88,19 +109,25 @@ class StepData(Dataset):
         return StepPart(batches, sample_ids, problems)
 
     def check_steps(self, first: int) -> None:
-        """Raises `ConfigError` (`config/value`) when there is a step from `first` on that no task takes part in."""
+        """Raises `ConfigError` (`config/value`) when there is a step from `first` on that no task
+        takes part in."""
         idle = np.flatnonzero(~np.any(list(self.active.values()), axis=0)[first:])
         if len(idle):
             raise ConfigError(
-                f"No task takes part in step {first + idle[0]}; look at from_step and until_step.", "config/value"
+                f"No task takes part in step {first + idle[0]}; look at from_step and until_step.",
+                "config/value",
             )
 
     def samples_read(self, step: int) -> dict[str, int]:
         """Position in each task's stream before `step`, in samples over all processes."""
-        return {name: int(self.active[name][:step].sum()) * task.batch_size for name, task in self.tasks.items()}
+        return {
+            name: int(self.active[name][:step].sum()) * task.batch_size
+            for name, task in self.tasks.items()
+        }
 
     def _sample(self, name: str, position: int, problems: list[str]) -> tuple[int, Any]:
-        """The sample at a position of the task's endless stream, or another one where it cannot be read."""
+        """The sample at a position of the task's endless stream, or another one where it cannot be
+        read."""
         task = self.tasks[name]
         epoch, place = divmod(position, len(task))
         for attempt in range(ATTEMPTS):
@@ -112,7 +139,9 @@ class StepData(Dataset):
             except X2VLMError as error:
                 problems.append(f"{name} {index}: {error}")
         raise DataError(
-            f"{ATTEMPTS} samples of task {name!r} in a row cannot be read; the last: {problems[-1]}", "data/unreadable"
+            f"{ATTEMPTS} samples of task {name!r} in a row cannot be read; the last: "
+            f"{problems[-1]}",
+            "data/unreadable",
         )
 
     def _order(self, name: str, epoch: int) -> np.ndarray:
@@ -125,7 +154,8 @@ class StepData(Dataset):
 
 
 def active_steps(tasks: dict[str, Task], seed: int, max_steps: int) -> dict[str, np.ndarray]:
-    """bool[max_steps] for each task: whether it takes part; the draws of `turn` are the same on every process."""
+    """bool[max_steps] for each task: whether it takes part; the draws of `turn` are the same on
+    every process."""
     steps = np.arange(max_steps)
     active = {}
     for name, task in tasks.items():
@@ -134,7 +164,9 @@ def active_steps(tasks: dict[str, Task], seed: int, max_steps: int) -> dict[str,
     for turn in sorted({task.turn for task in tasks.values() if task.turn}):
         names = [name for name, task in tasks.items() if task.turn == turn]
         shares = np.array([active[name] * tasks[name].share for name in names])
-        draw = np.random.default_rng([seed, zlib.crc32(turn.encode())]).random(max_steps) * shares.sum(axis=0)
+        draw = np.random.default_rng([seed, zlib.crc32(turn.encode())]).random(
+            max_steps
+        ) * shares.sum(axis=0)
         chosen = (draw >= shares.cumsum(axis=0)).sum(axis=0)
         for place, name in enumerate(names):
             active[name] &= chosen == place
@@ -157,7 +189,8 @@ def build_loader(data: StepData, first_step: int, num_workers: int, pin_memory: 
 
 
 def _start_worker(worker: int) -> None:
-    """One thread each; a SIGTERM to all processes of the run leaves them time for the step and the save that follow it."""
+    """One thread each; a SIGTERM to all processes of the run leaves them time for the step and the
+    save that follow it."""
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE_SECONDS))
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -1,4 +1,5 @@
-"""The log of a run: `log.jsonl` (one line an event), TensorBoard, the terminal. Lost log lines never stop a run."""
+"""The log of a run: `log.jsonl` (one line an event), TensorBoard, the terminal. Lost log lines
+never stop a run."""
 
 from __future__ import annotations
 
@@ -33,15 +34,26 @@ class RunLog:
     ):
         self.path, self.samples_read, self.main = folder / "log.jsonl", samples_read, main
         self._lost = False
-        self._board = _open_board(folder / "tensorboard", first_step) if tensorboard and main else None
-        self._bar = tqdm(total=max_steps, initial=first_step, unit="step", disable=None if main else True, dynamic_ncols=True)
+        self._board = (
+            _open_board(folder / "tensorboard", first_step) if tensorboard and main else None
+        )
+        self._bar = tqdm(
+            total=max_steps,
+            initial=first_step,
+            unit="step",
+            disable=None if main else True,
+            dynamic_ncols=True,
+        )
         self._since = (first_step, time.monotonic())
 
     def event(self, kind: str, step: int, **values: Any) -> None:
-        """One line: `{"event": kind, "step": step, ...}`. NaN and infinity become text, so that every line is JSON."""
+        """One line: `{"event": kind, "step": step, ...}`. NaN and infinity become text, so that
+        every line is JSON."""
         if not self.main:
             return
-        self._guard(lambda: self._append(json.dumps(_finite({"event": kind, "step": step, **values}))))
+        self._guard(
+            lambda: self._append(json.dumps(_finite({"event": kind, "step": step, **values})))
+        )
 
     def say(self, text: str) -> None:
         """A line on the terminal, above the progress bar."""
@@ -60,12 +72,20 @@ class RunLog:
             values = {**values, "samples_per_second": self._rate(step)}
         self.event(kind, step, **values)
         if self._board is not None:
-            self._guard(lambda: [self._board.add_scalar(f"{kind}/{key}", value, step) for key, value in values.items()])
+            self._guard(
+                lambda: [
+                    self._board.add_scalar(f"{kind}/{key}", value, step)
+                    for key, value in values.items()
+                ]
+            )
         shown = {key.rpartition("_loss")[0] or key: f"{value:.4g}" for key, value in values.items()}
         if kind == "train" and not self._bar.disable:
             self._bar.set_postfix(shown, refresh=False)
         else:
-            self.say(f"{kind} {step}/{self._bar.total}: " + "  ".join(f"{key} {value}" for key, value in shown.items()))
+            self.say(
+                f"{kind} {step}/{self._bar.total}: "
+                + "  ".join(f"{key} {value}" for key, value in shown.items())
+            )
 
     def close(self) -> None:
         self._bar.close()
@@ -85,9 +105,14 @@ class RunLog:
         """Runs a write; the first failure is said, further ones are silent, none gets out."""
         try:
             write()
-        except Exception as error:  # disk full, folder gone, TensorBoard's writer thread dead: all alike here
+        except (
+            Exception
+        ) as error:  # disk full, folder gone, TensorBoard's writer thread dead: all alike here
             if not self._lost:
-                self.say(f"The log cannot be written ({type(error).__name__}); training goes on without it.")
+                self.say(
+                    f"The log cannot be written ({type(error).__name__}); training goes on without "
+                    f"it."
+                )
             self._lost = True
 
 

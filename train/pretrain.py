@@ -1,6 +1,8 @@
-"""Multi-grained pre-training: python -m train.pretrain --config train/configs/<run>.yaml [--optimizer.lr=2e-4 ...]
+"""Multi-grained pre-training: python -m train.pretrain --config train/configs/<run>.yaml
+[--optimizer.lr=2e-4 ...]
 
-SIGTERM and SIGUSR1 save and end the run; the same command goes on with it. Several GPUs: `accelerate launch -m train.pretrain`.
+SIGTERM and SIGUSR1 save and end the run; the same command goes on with it. Several GPUs:
+`accelerate launch -m train.pretrain`.
 """
 
 import sys
@@ -9,7 +11,9 @@ from train.stop import StopSignal
 
 
 def main(arguments: list[str] | None = None) -> int:
-    stop = StopSignal().install()  # before torch is imported: a signal in those seconds must not kill the run
+    stop = (
+        StopSignal().install()
+    )  # before torch is imported: a signal in those seconds must not kill the run
     from train.launch import launch
 
     return launch(sys.argv[1:] if arguments is None else arguments, stop)

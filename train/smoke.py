@@ -1,10 +1,10 @@
-"""The whole way to `mini` at toy scale, in minutes on two cores: world, vocabulary, shards, pre-training, joint fine-tuning,
-evaluation, checkpoint.
+"""The whole way to `mini` at toy scale, in minutes on two cores: world, vocabulary, shards,
+pre-training, joint fine-tuning, evaluation, checkpoint.
 
     python -m train.smoke            # make train-mini-smoke
 
-It runs the real configurations with less of everything. The model it leaves behind has learnt nothing; that each stage
-hands the next one what it needs is the point.
+It runs the real configurations with less of everything. The model it leaves behind has learnt
+nothing; that each stage hands the next one what it needs is the point.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def smoke(folder: Path, steps: int, samples: int) -> dict[str, Any]:
     """
     words = learn_vocabulary(corpus(4000), 1600)
     save_tokenizer(words, folder / "tokenizer", max_length=64)
-    shards = write_shards(StickerData(count=64), TINY_MODEL["vision"]["image_size"], folder / "shards", per_shard=32)
+    shards = write_shards(
+        StickerData(count=64), TINY_MODEL["vision"]["image_size"], folder / "shards", per_shard=32
+    )
 
     first = small(read_yaml(CONFIGS / "mini_pretrain.yaml"), folder / "pretrain", steps)
     first["model"]["tokenizer"] = str(folder / "tokenizer")
@@ -53,10 +55,17 @@ def smoke(folder: Path, steps: int, samples: int) -> dict[str, Any]:
     run(pretrain.main, ["--config", written(first, folder / "pretrain.yaml")])
 
     second = small(read_yaml(CONFIGS / "mini.yaml"), folder / "joint", steps)
-    second["model"] |= {"init_from": str(folder / "pretrain" / "final"), "tokenizer": "", "overrides": TINY_MODEL}
+    second["model"] |= {
+        "init_from": str(folder / "pretrain" / "final"),
+        "tokenizer": "",
+        "overrides": TINY_MODEL,
+    }
     config = written(second, folder / "joint.yaml")
     run(finetune.main, ["--config", config])
-    run(evaluate.main, ["--config", config, "--limit", str(samples), "--out", str(folder / "results.json")])
+    run(
+        evaluate.main,
+        ["--config", config, "--limit", str(samples), "--out", str(folder / "results.json")],
+    )
     load_model(folder / "joint" / "final")
     return read_yaml(folder / "results.json")["results"]
 
@@ -65,7 +74,13 @@ def small(values: dict[str, Any], output: Path, steps: int) -> dict[str, Any]:
     """A run with few steps and tiny batches, its tasks unchanged otherwise."""
     for task in values["tasks"].values():
         task |= {"batch_size": 4, "from_step": 0}
-    changes = {"output_dir": str(output), "max_steps": steps, "precision": "fp32", "num_workers": 0, "device": "cpu"}
+    changes = {
+        "output_dir": str(output),
+        "max_steps": steps,
+        "precision": "fp32",
+        "num_workers": 0,
+        "device": "cpu",
+    }
     return {**values, **changes, "log": {"every": steps, "tensorboard": False}}
 
 
@@ -82,7 +97,9 @@ def run(program, arguments: list[str]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.smoke", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m train.smoke", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--samples", type=int, default=8, help="of each test set")
     parser.add_argument("--out", help="folder to keep; default: one that is deleted")

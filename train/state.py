@@ -1,10 +1,12 @@
 """Checkpoints that survive kills, full disks and damage, and the folder of a run.
 
-A checkpoint is a folder `step-00001000` with `model.pt`, `optimizer.pt` and `manifest.json` (sizes, SHA-256, settings, position
-in the data). It is written as `*.tmp.<pid>`, flushed to disk, then renamed, by the main process alone; older ones go only after
-the new one was read back and verified. The newest that verifies wins at the start; damaged ones are named and left alone.
+A checkpoint is a folder `step-00001000` with `model.pt`, `optimizer.pt` and `manifest.json` (sizes,
+SHA-256, settings, position in the data). It is written as `*.tmp.<pid>`, flushed to disk, then
+renamed, by the main process alone; older ones go only after the new one was read back and verified.
+The newest that verifies wins at the start; damaged ones are named and left alone.
 
-Random numbers need no saving: every step seeds its generators from (seed, step, process), see `train.engine.seed_step`.
+Random numbers need no saving: every step seeds its generators from (seed, step, process), see
+`train.trainer.seed_step`.
 """
 
 from __future__ import annotations
@@ -36,7 +38,16 @@ HEADROOM = 2.5
 DEAD_WORKER = "DataLoader worker (pid"
 """Begins what torch raises in the training process, wherever that is, when a data worker dies."""
 
-FREE_SETTINGS = ("output_dir", "num_workers", "stop_after_minutes", "device", "log.", "evaluate.", "checkpoint.", "resume.")
+FREE_SETTINGS = (
+    "output_dir",
+    "num_workers",
+    "stop_after_minutes",
+    "device",
+    "log.",
+    "evaluate.",
+    "checkpoint.",
+    "resume.",
+)
 """Settings that may differ when a run goes on: they do not change what is learnt."""
 
 
@@ -68,7 +79,8 @@ class Manifest:
 class RunFolder:
     """The checkpoints of one run, locked against a second run.
 
-    Use as a context manager on the main process. Raises `CheckpointError` (`train/lock`) when another run holds the folder.
+    Use as a context manager on the main process. Raises `CheckpointError` (`train/lock`) when
+    another run holds the folder.
     """
 
     def __init__(self, path: Path, config: CheckpointConfig, evaluate: EvaluateConfig):
@@ -80,19 +92,27 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / "run.lock", "a+", encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"output_dir {self.path} cannot be written: {error.strerror}.", "config/value") from error
+            raise ConfigError(
+                f"output_dir {self.path} cannot be written: {error.strerror}.", "config/value"
+            ) from error
         self._lock.seek(0)
         holder = self._lock.read().strip()
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, so it is never stale
+            fcntl.lockf(
+                self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # ends with the process, so it is never stale
         except OSError as error:
             self._lock.close()
             raise CheckpointError(
-                f"Another run ({holder}) writes into {self.path}. Wait for it, stop it, or choose another output_dir.",
+                f"Another run ({holder}) writes into {self.path}. Wait for it, stop it, or choose "
+                f"another output_dir.",
                 "train/lock",
             ) from error
         if holder:
-            print(f"The last run in {self.path} ({holder}) did not end by itself; going on from its checkpoints.")
+            print(
+                f"The last run in {self.path} ({holder}) did not end by itself; going on from its "
+                f"checkpoints."
+            )
         self._lock.truncate(0)
         self._lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
         self._lock.flush()
@@ -109,7 +129,8 @@ class RunFolder:
         return sorted(self.path.glob("step-" + "[0-9]" * 8))
 
     def newest(self) -> tuple[Path, Manifest] | None:
-        """The newest checkpoint that verifies; damaged ones on the way are named on the terminal. None: nothing was saved.
+        """The newest checkpoint that verifies; damaged ones on the way are named on the terminal.
+        None: nothing was saved.
 
         Raises:
             CheckpointError: there are checkpoints and every one is damaged (`ckpt/damaged`).
@@ -123,7 +144,9 @@ class RunFolder:
                 print(f"Skipping a damaged checkpoint: {error.message}")
         if damage:
             raise CheckpointError(
-                f"Every checkpoint in {self.path} is damaged. Restore one, or move them away to begin anew.", "ckpt/damaged"
+                f"Every checkpoint in {self.path} is damaged. Restore one, or move them away to "
+                f"begin anew.",
+                "ckpt/damaged",
             )
         return None
 
@@ -132,8 +155,8 @@ class RunFolder:
         free = shutil.disk_usage(self.path).free
         if free < needed:
             raise CheckpointError(
-                f"The disk of {self.path} has {free / 1e6:,.0f} MB free and {needed / 1e6:,.0f} MB are needed. "
-                "Free some space, or choose another output_dir.",
+                f"The disk of {self.path} has {free / 1e6:,.0f} MB free and {needed / 1e6:,.0f} MB "
+                "are needed. Free some space, or choose another output_dir.",
                 "ckpt/disk",
             )
 
@@ -145,14 +168,17 @@ class RunFolder:
             about: the fields of `Manifest` but `files` and `versions`.
 
         Raises:
-            CheckpointError: a state holds NaN or infinity (`train/nonfinite`) or the disk is full (`ckpt/disk`); checkpoints
-                on disk are as before.
+            CheckpointError: a state holds NaN or infinity (`train/nonfinite`) or the disk is full
+                (`ckpt/disk`); checkpoints on disk are as before.
         """
         for stem, state in states.items():
             require_finite(state, stem)
         path = self.path / f"step-{about['step']:08d}"
         with self._atomic(path) as folder:
-            files = {f"{stem}.pt": _write(folder / f"{stem}.pt", partial(torch.save, state)) for stem, state in states.items()}
+            files = {
+                f"{stem}.pt": _write(folder / f"{stem}.pt", partial(torch.save, state))
+                for stem, state in states.items()
+            }
             manifest = asdict(Manifest(**about, versions=versions(), files=files))
             _write(folder / "manifest.json", lambda f: f.write(_seal(manifest).encode()))
         verify(path)
@@ -161,7 +187,8 @@ class RunFolder:
 
     @contextlib.contextmanager
     def _atomic(self, path: Path) -> Iterator[Path]:
-        """A temporary folder that takes the place of `path` when the block ends well, and vanishes when it does not."""
+        """A temporary folder that takes the place of `path` when the block ends well, and vanishes
+        when it does not."""
         temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
         try:
@@ -172,15 +199,19 @@ class RunFolder:
                 path.rename(path.with_name(f"{path.name}.tmp.old.{os.getpid()}"))
             temporary.rename(path)
             _sync(path.parent)
-        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # torch's writer turns a full disk into a RuntimeError
             if DEAD_WORKER in str(error):
                 raise
             size = sum(file.stat().st_size for file in temporary.glob("*"))
             shutil.rmtree(temporary, ignore_errors=True)
             free = shutil.disk_usage(path.parent).free
             raise CheckpointError(
-                f"{path} could not be written after {size / 1e6:,.1f} MB ({free / 1e6:,.1f} MB are free now). Earlier "
-                "checkpoints are untouched; free some space and run the same command again.",
+                f"{path} could not be written after {size / 1e6:,.1f} MB ({free / 1e6:,.1f} MB are "
+                "free now). Earlier checkpoints are untouched; free some space and run the same "
+                "command again.",
                 "ckpt/disk",
             ) from error
         finally:
@@ -189,7 +220,8 @@ class RunFolder:
                 shutil.rmtree(old, ignore_errors=True)
 
     def _prune(self, newest: Path) -> None:
-        """Keeps `keep` checkpoints up to the one just written, and the best by the evaluation metric. Later ones are bad."""
+        """Keeps `keep` checkpoints up to the one just written, and the best by the evaluation
+        metric. Later ones are bad."""
         kept = [path for path in self.checkpoints() if path.name <= newest.name]
         best = self.best()
         for path in kept[: -self.config.keep]:
@@ -198,7 +230,8 @@ class RunFolder:
                 shutil.rmtree(path.with_name(f"{path.name}.tmp.old"), ignore_errors=True)
 
     def best(self) -> Path | None:
-        """The checkpoint with the best finite value of `evaluate.metric`; the newer one of equals."""
+        """The checkpoint with the best finite value of `evaluate.metric`; the newer one of
+        equals."""
         sign = 1 if self.evaluate.goal == "max" else -1
         scored = []
         for path in self.checkpoints():
@@ -213,7 +246,8 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest of a checkpoint folder.
 
     Raises:
-        CheckpointError: it is missing or damaged (`ckpt/damaged`), or of a newer format (`ckpt/format`).
+        CheckpointError: it is missing or damaged (`ckpt/damaged`), or of a newer format
+            (`ckpt/format`).
     """
     try:
         document = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
@@ -223,26 +257,38 @@ def read_manifest(path: Path) -> Manifest:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.name} has no manifest.json.", "ckpt/damaged") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"manifest.json of {path.name} is damaged.", "ckpt/damaged") from error
+        raise CheckpointError(
+            f"manifest.json of {path.name} is damaged.", "ckpt/damaged"
+        ) from error
     if content["format"] != FORMAT:
-        raise CheckpointError(f"{path.name} has format {content['format']}; this version reads {FORMAT}.", "ckpt/format")
+        raise CheckpointError(
+            f"{path.name} has format {content['format']}; this version reads {FORMAT}.",
+            "ckpt/format",
+        )
     return Manifest(**{key: value for key, value in content.items() if key != "format"})
 
 
 def verify(path: Path) -> Manifest:
-    """Reads every file of a checkpoint and compares sizes and SHA-256. Raises `CheckpointError` that names the damage."""
+    """Reads every file of a checkpoint and compares sizes and SHA-256. Raises `CheckpointError`
+    that names the damage."""
     manifest = read_manifest(path)
     for name, expected in manifest.files.items():
         try:
             size = (path / name).stat().st_size
             if size != expected["size"]:
-                message = f"{name} of {path.name} has {size:,} bytes instead of {expected['size']:,}."
+                message = (
+                    f"{name} of {path.name} has {size:,} bytes instead of {expected['size']:,}."
+                )
                 raise CheckpointError(message, "ckpt/damaged")
             with open(path / name, "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
-                    raise CheckpointError(f"{name} of {path.name} has changed since it was written.", "ckpt/damaged")
+                    raise CheckpointError(
+                        f"{name} of {path.name} has changed since it was written.", "ckpt/damaged"
+                    )
         except OSError as error:
-            raise CheckpointError(f"{name} of {path.name} is missing or unreadable.", "ckpt/damaged") from error
+            raise CheckpointError(
+                f"{name} of {path.name} is missing or unreadable.", "ckpt/damaged"
+            ) from error
     return manifest
 
 
@@ -255,17 +301,25 @@ def check_settings(manifest: Manifest, settings: dict[str, Any], allow_changed: 
     """Compares the settings of a run with those of the checkpoint it would go on from.
 
     Raises:
-        ConfigError: they differ beyond `allow_changed` (`config/changed`); the message lists the differences.
+        ConfigError: they differ beyond `allow_changed` (`config/changed`); the message lists the
+            differences.
     """
     allowed = [word.strip() for word in allow_changed.split(",") if word.strip()]
-    then, now = ({k: v for k, v in s.items() if not k.startswith(FREE_SETTINGS)} for s in (manifest.settings, settings))
+    then, now = (
+        {k: v for k, v in s.items() if not k.startswith(FREE_SETTINGS)}
+        for s in (manifest.settings, settings)
+    )
     changed = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
-    refused = [key for key in changed if not any(word in ("all", key) or key.startswith(f"{word}.") for word in allowed)]
+    refused = [
+        key
+        for key in changed
+        if not any(word in ("all", key) or key.startswith(f"{word}.") for word in allowed)
+    ]
     if refused:
         differences = "; ".join(f"{key}: {then.get(key)!r} -> {now.get(key)!r}" for key in refused)
         raise ConfigError(
-            f"The run in this folder had other settings: {differences}. Go back to them, choose another output_dir, or allow "
-            f"it with --resume.allow_changed={','.join(refused)}.",
+            f"The run in this folder had other settings: {differences}. Go back to them, choose "
+            f"another output_dir, or allow it with --resume.allow_changed={','.join(refused)}.",
             "config/changed",
         )
     for key in changed:
@@ -293,12 +347,19 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def require_finite(state: Any, where: str) -> None:
-    """Raises `CheckpointError` (`train/nonfinite`) that names the first tensor with NaN or infinity."""
+    """Raises `CheckpointError` (`train/nonfinite`) that names the first tensor with NaN or
+    infinity."""
     if isinstance(state, dict):
         for key, value in state.items():
             require_finite(value, f"{where}.{key}")
-    elif isinstance(state, torch.Tensor) and state.is_floating_point() and not bool(state.isfinite().all()):
-        raise CheckpointError(f"{where} holds NaN or infinity; such a state is not saved.", "train/nonfinite")
+    elif (
+        isinstance(state, torch.Tensor)
+        and state.is_floating_point()
+        and not bool(state.isfinite().all())
+    ):
+        raise CheckpointError(
+            f"{where} holds NaN or infinity; such a state is not saved.", "train/nonfinite"
+        )
 
 
 def versions() -> dict[str, str]:
@@ -306,7 +367,8 @@ def versions() -> dict[str, str]:
 
 
 class _HashingFile:
-    """A binary file that counts and hashes what is written, so that a slip on the way to the disk shows."""
+    """A binary file that counts and hashes what is written, so that a slip on the way to the disk
+    shows."""
 
     def __init__(self, file):
         self.file, self.size, self.digest = file, 0, hashlib.sha256()
@@ -343,4 +405,6 @@ def _canonical(content: dict[str, Any]) -> bytes:
 
 def _seal(manifest: dict[str, Any]) -> str:
     content = {"format": FORMAT, **manifest}
-    return json.dumps({"content": content, "sha256": hashlib.sha256(_canonical(content)).hexdigest()}, indent=1)
+    return json.dumps(
+        {"content": content, "sha256": hashlib.sha256(_canonical(content)).hexdigest()}, indent=1
+    )

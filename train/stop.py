@@ -1,4 +1,5 @@
-"""SIGTERM and SIGUSR1 mean: save and end well. Standard library only, so that the handler stands before torch is imported."""
+"""SIGTERM and SIGUSR1 mean: save and end well. Standard library only, so that the handler stands
+before torch is imported."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ class StopRequested(Exception):
 
 
 class StopSignal:
-    """Whether the run was asked to stop. A second signal changes nothing, so it cannot cut a save short."""
+    """Whether the run was asked to stop. A second signal changes nothing, so it cannot cut a save
+    short."""
 
     def __init__(self):
         self.requested = False
@@ -31,7 +33,8 @@ class StopSignal:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Leaves its block at once when the signal comes (or has come already): for work that can be done again later."""
+        """Leaves its block at once when the signal comes (or has come already): for work that can
+        be done again later."""
         try:
             self._may_raise = True
             if self.requested:

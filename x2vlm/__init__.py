@@ -9,9 +9,9 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "Predictor": "x2vlm.predictor",
-    "Scene": "x2vlm.scene",
-    "Settings": "x2vlm.suite",
+    "Predictor": "x2vlm.inference.predictor",
+    "Scene": "x2vlm.inference.scene",
+    "Settings": "x2vlm.settings",
     "X2VLM": "x2vlm.modeling.x2vlm",
     "X2VLMConfig": "x2vlm.config",
     "VisionConfig": "x2vlm.config",
@@ -27,7 +27,7 @@ _HOMES = {
     "X2VLMForPairReasoning": "x2vlm.modeling.classification",
     "X2VLMForClassification": "x2vlm.modeling.classification",
     "Processor": "x2vlm.processing",
-    "build_model": "x2vlm.build",
+    "build_model": "x2vlm.modeling.build",
     "load_model": "x2vlm.checkpoint",
     "save_model": "x2vlm.checkpoint",
     "convert": "x2vlm.checkpoint",

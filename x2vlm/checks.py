@@ -1,4 +1,5 @@
-"""Checks of what a caller hands in: numbers, boxes, lists of texts, and whether the caller wants to stop."""
+"""Checks of what a caller hands in: numbers, boxes, lists of texts, and whether the caller wants to
+stop."""
 
 from __future__ import annotations
 
@@ -66,31 +67,39 @@ def check_texts(name: str, texts: str | Sequence[str], most: int) -> list[Any]:
     """
     listed = [texts] if isinstance(texts, str) or not isinstance(texts, Sequence) else list(texts)
     if not 1 <= len(listed) <= most:
-        raise ParameterError(f"Give 1 to {most:,} {name}; these are {len(listed):,}.", "param/range")
+        raise ParameterError(
+            f"Give 1 to {most:,} {name}; these are {len(listed):,}.", "param/range"
+        )
     return listed
 
 
-def check_box(box_xyxy: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The box clipped to the picture, as fractions of its sides.
+def check_box(
+    box_xyxy: Sequence[float], size: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """The box clipped to the image, as fractions of its sides.
 
     Args:
         box_xyxy: left, top, right, bottom in pixels.
-        size: (width, height) of the picture.
+        size: (width, height) of the image.
 
     Raises:
-        ParameterError: not four finite numbers, inverted, or without area inside the picture (`box/invalid`).
+        ParameterError: not four finite numbers, inverted, or without area inside the image
+            (`box/invalid`).
     """
     try:
         edges = [float(edge) for edge in box_xyxy]
     except (TypeError, ValueError, OverflowError):
         edges = []
     if len(edges) != 4 or not all(map(math.isfinite, edges)):
-        raise ParameterError("A box is four numbers: left, top, right, bottom in pixels.", "box/invalid")
+        raise ParameterError(
+            "A box is four numbers: left, top, right, bottom in pixels.", "box/invalid"
+        )
     x1, x2 = (min(max(edge / size[0], 0.0), 1.0) for edge in edges[0::2])
     y1, y2 = (min(max(edge / size[1], 0.0), 1.0) for edge in edges[1::2])
     if x2 <= x1 or y2 <= y1:
         raise ParameterError(
-            f"The box has no area inside the picture of {size[0]} x {size[1]} pixels. Give left, top, right, bottom in pixels.",
+            f"The box has no area inside the picture of {size[0]} x {size[1]} pixels. Give left, "
+            f"top, right, bottom in pixels.",
             "box/invalid",
         )
     return x1, y1, x2, y2

@@ -1,6 +1,7 @@
 """The sizes of every model as frozen dataclasses, and the named presets.
 
-A configuration says what is built (towers, layers, heads); it never enters a leaf module, `build.py` hands plain numbers on.
+A configuration says what is built (towers, layers, heads); it never enters a leaf module,
+`build.py` hands plain numbers on.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ Size = Annotated[int, (1, 65_536)]
 Few = Annotated[int, (0, 256)]
 Count = Annotated[int, (0, 10_000_000)]
 Rate = Annotated[float, (0, 1)]
-"""Numbers with their least and greatest value, which `read_values` checks; files with other numbers are damaged or hostile."""
+"""Numbers with their least and greatest value, which `read_values` checks; files with other numbers
+are damaged or hostile."""
 
 HEADS = ("contrastive", "matching", "box", "masked_lm", "answer_decoder", "pair", "classification")
-"""Every head a model can carry. `pair` reasons over two pictures (NLVR2), `classification` answers from a closed list."""
+"""Every head a model can carry. `pair` reasons over two images (NLVR2), `classification` answers
+from a closed list."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,11 @@ class VisionConfig:
         tower: `beit2` (X2-VLM), `swin` (X-VLM) or `clip` (ViT-B/16 as in CLIP).
         image_size: side of the square input in pixels; a multiple of `patch_size`.
         patch_size: pixels per side of one output token (32 for Swin: its output stride).
-        hidden_size, num_layers, num_heads: width D, depth and heads (Swin: of the last stage, see `swin_*`).
+        hidden_size, num_layers, num_heads: width D, depth and heads (Swin: of the last stage, see
+            `swin_*`).
         layer_scale: initial LayerScale, None for none. Loaded weights override it.
-        position: `relative` (BEiT-2 as released) or `sincos` (fixed absolute positions; what training from scratch needs).
+        position: `relative` (BEiT-2 as released) or `sincos` (fixed absolute positions; what
+            training from scratch needs).
     """
 
     tower: Literal["beit2", "swin", "clip"] = "beit2"
@@ -55,8 +60,9 @@ class VisionConfig:
     def __post_init__(self):
         if self.image_size <= 0 or self.image_size % self.patch_size:
             raise ConfigError(
-                f"image_size {self.image_size} is not a multiple of the patch size {self.patch_size}. "
-                f"Choose for example {max(1, round(self.image_size / self.patch_size)) * self.patch_size}.",
+                f"image_size {self.image_size} is not a multiple of the patch size "
+                f"{self.patch_size}. Choose for example "
+                f"{max(1, round(self.image_size / self.patch_size)) * self.patch_size}.",
                 "config/value",
             )
 
@@ -73,7 +79,8 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The text encoder: BERT (`bert`) or XLM-R (`xlm-roberta`, positions counted from the padding id)."""
+    """The text encoder: BERT (`bert`) or XLM-R (`xlm-roberta`, positions counted from the padding
+    id)."""
 
     family: Literal["bert", "xlm-roberta"] = "bert"
     vocab_size: Count = 30522
@@ -102,7 +109,8 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """The fusion layers: self-attention, cross-attention to the image, MLP. Their width is the text width."""
+    """The fusion layers: self-attention, cross-attention to the image, MLP. Their width is the text
+    width."""
 
     num_layers: Few = 6
     num_heads: Size = 12
@@ -115,7 +123,8 @@ class FusionConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The answer decoder: causal layers that attend to the fused question states, with embeddings and LM head of its own."""
+    """The answer decoder: causal layers that attend to the fused question states, with embeddings
+    and LM head of its own."""
 
     num_layers: Few = 6
     max_positions: Size = 512
@@ -128,7 +137,8 @@ class X2VLMConfig:
 
     Attributes:
         projection_size: width of the contrastive features.
-        num_frames: frames of a clip the model was trained with; 0 means it has no frame positions (pictures only).
+        num_frames: frames of a video the model was trained with; 0 means it has no frame positions
+            (images only).
         heads: subset of `HEADS` that the model carries.
         num_labels: classes of the `classification` head.
     """
@@ -145,11 +155,20 @@ class X2VLMConfig:
     def __post_init__(self):
         unknown = [head for head in self.heads if head not in HEADS]
         if unknown:
-            raise ConfigError(f"Unknown head {unknown[0]!r}. Known heads: {', '.join(HEADS)}.", "config/value")
-        widths = {"vision": self.vision.hidden_size, "text": self.text.hidden_size, "fusion": self.text.hidden_size}
+            raise ConfigError(
+                f"Unknown head {unknown[0]!r}. Known heads: {', '.join(HEADS)}.", "config/value"
+            )
+        widths = {
+            "vision": self.vision.hidden_size,
+            "text": self.text.hidden_size,
+            "fusion": self.text.hidden_size,
+        }
         for part, width in widths.items():
             if width % (heads := getattr(self, part).num_heads):
-                raise ConfigError(f"The {part} width {width} is not a multiple of its num_heads, {heads}.", "config/value")
+                raise ConfigError(
+                    f"The {part} width {width} is not a multiple of its num_heads, {heads}.",
+                    "config/value",
+                )
 
     @property
     def multilingual(self) -> bool:
@@ -173,24 +192,31 @@ class X2VLMConfig:
 
 
 def read_values(cls: type, values: Mapping[str, Any], where: str) -> Any:
-    """A dataclass from what a JSON file holds, checked by the types of its fields; blocks and lists nest.
+    """A dataclass from what a JSON file holds, checked by the types of its fields; blocks and lists
+    nest.
 
     Args:
         where: what is read, for messages.
 
     Raises:
-        ConfigError: an unknown key (`config/key`), or a value of another type or outside its bounds (`config/value`).
+        ConfigError: an unknown key (`config/key`), or a value of another type or outside its bounds
+            (`config/value`).
     """
     hints = typing.get_type_hints(cls, include_extras=True)
     if unknown := sorted(set(values) - set(hints)):
-        raise ConfigError(f"Unknown key {unknown[0]!r} in {where}. Known keys: {', '.join(sorted(hints))}.", "config/key")
+        raise ConfigError(
+            f"Unknown key {unknown[0]!r} in {where}. Known keys: {', '.join(sorted(hints))}.",
+            "config/key",
+        )
     read = {}
     for key, value in values.items():
         hint = hints[key]
         if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
             value = read_values(hint, value, f"{key} of {where}")
         elif wanted := _unlike(value, hint):
-            raise ConfigError(f"{key} in {where} is {value!r:.40}; it must be {wanted}.", "config/value")
+            raise ConfigError(
+                f"{key} in {where} is {value!r:.40}; it must be {wanted}.", "config/value"
+            )
         read[key] = tuple(value) if isinstance(value, list) else value
     return cls(**read)
 
@@ -202,7 +228,11 @@ def _unlike(value: Any, hint: Any) -> str | None:
         wanted = [_unlike(value, choice) for choice in inner]
         return " or ".join(wanted) if all(wanted) else None
     if origin is tuple:
-        wanted = [_unlike(item, inner[0]) for item in value] if isinstance(value, (list, tuple)) else [_unlike(None, inner[0])]
+        wanted = (
+            [_unlike(item, inner[0]) for item in value]
+            if isinstance(value, (list, tuple))
+            else [_unlike(None, inner[0])]
+        )
         return f"a list, every entry {next(filter(None, wanted))}" if any(wanted) else None
     if origin is Literal:
         return None if value in inner else f"one of: {', '.join(inner)}"
@@ -218,7 +248,12 @@ def _unlike(value: Any, hint: Any) -> str | None:
 _LARGE_VISION = VisionConfig(hidden_size=1024, num_layers=24, num_heads=16)
 _LARGE_FUSION = FusionConfig(num_heads=16, intermediate_size=4096)
 _XLM_R = TextConfig(
-    family="xlm-roberta", vocab_size=250002, max_positions=514, type_vocab_size=1, pad_token_id=1, layer_norm_eps=1e-5
+    family="xlm-roberta",
+    vocab_size=250002,
+    max_positions=514,
+    type_vocab_size=1,
+    pad_token_id=1,
+    layer_norm_eps=1e-5,
 )
 _ALL_BUT_CLASSES = ("contrastive", "matching", "box", "masked_lm", "answer_decoder", "pair")
 
@@ -229,13 +264,17 @@ LARGE = X2VLMConfig(
     fusion=_LARGE_FUSION,
 )
 XVLM_BASE = X2VLMConfig(
-    vision=VisionConfig(tower="swin", patch_size=32, hidden_size=1024, num_layers=24, num_heads=32, layer_scale=None),
+    vision=VisionConfig(
+        tower="swin", patch_size=32, hidden_size=1024, num_layers=24, num_heads=32, layer_scale=None
+    ),
     text=TextConfig(num_layers=6),
 )
 CCLM_BASE = X2VLMConfig(text=_XLM_R)
 CCLM_LARGE = X2VLMConfig(
     vision=_LARGE_VISION,
-    text=dataclasses.replace(_XLM_R, hidden_size=1024, num_layers=24, num_heads=16, intermediate_size=4096),
+    text=dataclasses.replace(
+        _XLM_R, hidden_size=1024, num_layers=24, num_heads=16, intermediate_size=4096
+    ),
     fusion=_LARGE_FUSION,
 )
 MINI = X2VLMConfig(

@@ -7,7 +7,18 @@ import platform
 import shutil
 from typing import Any
 
-PACKAGES = ("torch", "torchvision", "timm", "transformers", "huggingface_hub", "numpy", "pillow", "av", "grad-cam", "gradio")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "huggingface_hub",
+    "numpy",
+    "pillow",
+    "av",
+    "grad-cam",
+    "gradio",
+)
 OPENCV_BUILDS = (
     "opencv-python",
     "opencv-python-headless",
@@ -25,13 +36,20 @@ def examine() -> dict[str, Any]:
     opencv = {name: version for name in OPENCV_BUILDS if (version := _version(name))}
     warnings = []
     if len(opencv) > 1:
-        warnings.append(f"Several OpenCV builds overwrite each other: {', '.join(opencv)}. Keep opencv-python-headless alone.")
+        warnings.append(
+            f"Several OpenCV builds overwrite each other: {', '.join(opencv)}. Keep "
+            f"opencv-python-headless alone."
+        )
     if not opencv:
         warnings.append("OpenCV is missing; image-gradcam needs opencv-python-headless.")
     mini = hub.mini_dir()
     if mini is None:
         warnings.append("The bundled checkpoint mini is not here; give --model a name or a path.")
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else []
+    )
     return {
         "x2vlm": _version("x2vlm"),
         "python": platform.python_version(),
@@ -42,9 +60,14 @@ def examine() -> dict[str, Any]:
         "ffmpeg": shutil.which("ffmpeg") is not None,
         "device": "cuda" if gpus else "cpu",
         "gpus": gpus,
-        "cpu": {"capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()},
+        "cpu": {
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+        },
         "bundled_mini": mini is not None,
-        "cached_checkpoints": [name for name, known in hub.KNOWN.items() if (hub.cache_dir() / known.file).is_file()],
+        "cached_checkpoints": [
+            name for name, known in hub.KNOWN.items() if (hub.cache_dir() / known.file).is_file()
+        ],
         "warnings": warnings,
     }
 

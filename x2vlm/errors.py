@@ -1,7 +1,9 @@
-"""Every refusal that a user can meet: one or two sentences (what, why, how to fix it) and a stable code for programs.
+"""Every refusal that a user can meet: one or two sentences (what, why, how to fix it) and a stable
+code for programs.
 
-`str(error)` ends with the code in brackets, for example `scan.png: 13000 x 13000 = 169 Mpixel; the limit is 50. Make it
-smaller and send it again. [image/pixels]`. Messages never carry absolute paths, addresses or another library's text.
+`str(error)` ends with the code in brackets, for example `scan.png: 13000 x 13000 = 169 Mpixel; the
+limit is 50. Make it smaller and send it again. [image/pixels]`. Messages never carry absolute
+paths, addresses or another library's text.
 """
 
 
@@ -23,7 +25,7 @@ class X2VLMError(Exception):
 
 
 class MediaError(X2VLMError):
-    """A picture or clip that cannot be used; codes `image/*` and `video/*`."""
+    """An image or video that cannot be used; codes `image/*` and `video/*`."""
 
 
 class TextError(X2VLMError):

@@ -1,7 +1,8 @@
 """Known checkpoints by name: where they live, and how to get them here once.
 
-A name is `mini` (bundled), an official file (downloaded into the Hugging Face cache on request) or `owner/name` on the
-Hugging Face Hub. Addresses are never taken from a caller: what can be fetched stands in the table below.
+A name is `mini` (bundled), an official file (downloaded into the Hugging Face cache on request) or
+`owner/name` on the Hugging Face Hub. Addresses are never taken from a caller: what can be fetched
+stands in the table below.
 """
 
 from __future__ import annotations
@@ -58,15 +59,27 @@ class KnownCheckpoint:
 MINI = "mini"
 KNOWN = {
     "x2vlm_base_4m": KnownCheckpoint("x2vlm_base_4m.th", "X2-VLM base, pre-trained on 4M images"),
-    "x2vlm_large_4m": KnownCheckpoint("x2vlm_large_4m.th", "X2-VLM large, pre-trained on 4M images"),
+    "x2vlm_large_4m": KnownCheckpoint(
+        "x2vlm_large_4m.th", "X2-VLM large, pre-trained on 4M images"
+    ),
     "x2vlm_base_1b": KnownCheckpoint("x2vlm_base_1b.th", "X2-VLM base, pre-trained on 1B pairs"),
     "x2vlm_large_1b": KnownCheckpoint("x2vlm_large_1b.th", "X2-VLM large, pre-trained on 1B pairs"),
-    "cclm_x2vlm_base": KnownCheckpoint("cclm_x2vlm_base.th", "CCLM base, multilingual", "xlm-roberta-base"),
-    "cclm_x2vlm_large": KnownCheckpoint("cclm_x2vlm_large.th", "CCLM large, multilingual", "xlm-roberta-large"),
+    "cclm_x2vlm_base": KnownCheckpoint(
+        "cclm_x2vlm_base.th", "CCLM base, multilingual", "xlm-roberta-base"
+    ),
+    "cclm_x2vlm_large": KnownCheckpoint(
+        "cclm_x2vlm_large.th", "CCLM large, multilingual", "xlm-roberta-large"
+    ),
     "x2vlm_base_1b_vqa": KnownCheckpoint("x2vlm_base_1b_vqa.th", "X2-VLM base for VQA v2, 768 px"),
-    "x2vlm_large_1b_vqa": KnownCheckpoint("x2vlm_large_1b_vqa.th", "X2-VLM large for VQA v2, 768 px"),
-    "x2vlm_large_1b_captioning": KnownCheckpoint("x2vlm_large_1b_captioning.tar", "X2-VLM large for COCO captions"),
-    "x2vlm_large_1b_grounding": KnownCheckpoint("x2vlm_large_1b_grounding.tar", "X2-VLM large for RefCOCO+"),
+    "x2vlm_large_1b_vqa": KnownCheckpoint(
+        "x2vlm_large_1b_vqa.th", "X2-VLM large for VQA v2, 768 px"
+    ),
+    "x2vlm_large_1b_captioning": KnownCheckpoint(
+        "x2vlm_large_1b_captioning.tar", "X2-VLM large for COCO captions"
+    ),
+    "x2vlm_large_1b_grounding": KnownCheckpoint(
+        "x2vlm_large_1b_grounding.tar", "X2-VLM large for RefCOCO+"
+    ),
     "xvlm_beit_1b_stage2_coco_rerun": KnownCheckpoint(
         "xvlm_beit_1b_stage2_coco_rerun.th", "X2-VLM base for COCO retrieval, 384 px"
     ),
@@ -74,10 +87,14 @@ KNOWN = {
         "xvlm_beit_1b_large_stage2_coco_rerun.th", "X2-VLM large for COCO retrieval, 384 px"
     ),
     "xvlm_base_4m": KnownCheckpoint(
-        "4m_base_model_state_step_199999.th", "X-VLM base (Swin), pre-trained on 4M images", downloadable=False
+        "4m_base_model_state_step_199999.th",
+        "X-VLM base (Swin), pre-trained on 4M images",
+        downloadable=False,
     ),
     "xvlm_base_16m": KnownCheckpoint(
-        "16m_base_model_state_step_199999.th", "X-VLM base (Swin), pre-trained on 16M images", downloadable=False
+        "16m_base_model_state_step_199999.th",
+        "X-VLM base (Swin), pre-trained on 16M images",
+        downloadable=False,
     ),
 }
 
@@ -88,7 +105,8 @@ def cache_dir() -> Path:
 
 
 def mini_dir() -> Path | None:
-    """The bundled checkpoint: `assets/mini` of a clone, or what the wheel installed; None where neither is there."""
+    """The bundled checkpoint: `assets/mini` of a clone, or what the wheel installed; None where
+    neither is there."""
     clone = Path(__file__).resolve().parent.parent / "assets" / MINI
     if (clone / "config.json").is_file():
         return clone
@@ -96,7 +114,9 @@ def mini_dir() -> Path | None:
         installed = importlib.metadata.files("x2vlm") or []
     except importlib.metadata.PackageNotFoundError:
         return None
-    found = [Path(file.locate()) for file in installed if file.match(f"share/x2vlm/{MINI}/config.json")]
+    found = [
+        Path(file.locate()) for file in installed if file.match(f"share/x2vlm/{MINI}/config.json")
+    ]
     return found[0].resolve().parent if found and found[0].is_file() else None
 
 
@@ -104,24 +124,31 @@ def resolve(path_or_name: str | Path, progress: Progress | None = None) -> Path:
     """The local file or folder of a checkpoint, downloaded first if it is a known name.
 
     Args:
-        path_or_name: `mini`, an existing file or folder, a name of `KNOWN`, or `owner/name` on the Hugging Face Hub.
+        path_or_name: `mini`, an existing file or folder, a name of `KNOWN`, or `owner/name` on the
+            Hugging Face Hub.
 
     Raises:
-        CheckpointError: nothing of that name (`ckpt/source`), or it cannot be fetched (`ckpt/download`).
+        CheckpointError: nothing of that name (`ckpt/source`), or it cannot be fetched
+            (`ckpt/download`).
     """
     text = str(path_or_name)
     if not text.strip() or len(text) > 1000 or not text.isprintable():
-        raise CheckpointError("The checkpoint's name is empty or not a name. Give a path or a known name.", "ckpt/source")
+        raise CheckpointError(
+            "The checkpoint's name is empty or not a name. Give a path or a known name.",
+            "ckpt/source",
+        )
     if "://" in text:
         raise CheckpointError(
-            "Addresses are not opened. Download the file yourself and give its path, or give one of the known names.",
+            "Addresses are not opened. Download the file yourself and give its path, or give one "
+            "of the known names.",
             "ckpt/source",
         )
     if text == MINI:  # whatever folder the program is started in
         if mini := mini_dir():
             return mini
         raise CheckpointError(
-            "The bundled model mini is not part of this installation. Run from a clone, or install the package again.",
+            "The bundled model mini is not part of this installation. Run from a clone, or install "
+            "the package again.",
             "ckpt/source",
         )
     try:
@@ -132,7 +159,10 @@ def resolve(path_or_name: str | Path, progress: Progress | None = None) -> Path:
         raise unknown(text) from None
     if text in KNOWN:
         return download(text, progress)
-    repository = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text) and path.suffix.lower() not in WEIGHT_SUFFIXES
+    repository = (
+        re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text)
+        and path.suffix.lower() not in WEIGHT_SUFFIXES
+    )
     if repository and not isinstance(path_or_name, Path):
         return _from_hugging_face(text)
     raise unknown(text)
@@ -141,14 +171,19 @@ def resolve(path_or_name: str | Path, progress: Progress | None = None) -> Path:
 def unknown(name: str) -> CheckpointError:
     """The error for a name that leads nowhere, with the nearest known name."""
     stem = re.split(r"[\\/]", name)[-1]
-    close = difflib.get_close_matches(stem.lower().removesuffix(".th").replace("-", "_"), [MINI, *KNOWN], n=1, cutoff=0.6)
+    close = difflib.get_close_matches(
+        stem.lower().removesuffix(".th").replace("-", "_"), [MINI, *KNOWN], n=1, cutoff=0.6
+    )
     hint = f" Did you mean {close[0]}?" if close else f" Known names: {', '.join([MINI, *KNOWN])}."
     shown = re.sub(r"[^\w.\-]", "?", stem)[:60]
-    return CheckpointError(f"There is no checkpoint {shown!r}: neither a path nor a known name.{hint}", "ckpt/source")
+    return CheckpointError(
+        f"There is no checkpoint {shown!r}: neither a path nor a known name.{hint}", "ckpt/source"
+    )
 
 
 def download(name: str, progress: Progress | None = None) -> Path:
-    """An official file, fetched into the cache unless it is there; a download that was cut goes on where it stopped.
+    """An official file, fetched into the cache unless it is there; a download that was cut goes on
+    where it stopped.
 
     The file appears under its own name only when it is complete and checked.
 
@@ -156,8 +191,8 @@ def download(name: str, progress: Progress | None = None) -> Path:
         name: a key of `KNOWN`.
 
     Raises:
-        CheckpointError: unknown name (`ckpt/source`), no connection, a web page or a wrong size (`ckpt/download`), no
-            room (`ckpt/disk`).
+        CheckpointError: unknown name (`ckpt/source`), no connection, a web page or a wrong size
+            (`ckpt/download`), no room (`ckpt/disk`).
     """
     if name not in KNOWN:
         raise unknown(name)
@@ -167,7 +202,8 @@ def download(name: str, progress: Progress | None = None) -> Path:
         return target
     if not known.downloadable:
         raise CheckpointError(
-            f"{name} has no direct link. Get {known.file} from its authors' page and put it at {shown_place(known.file)}.",
+            f"{name} has no direct link. Get {known.file} from its authors' page and put it at "
+            f"{shown_place(known.file)}.",
             "ckpt/download",
         )
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
@@ -179,7 +215,8 @@ def download(name: str, progress: Progress | None = None) -> Path:
                 _fetch(name, known, target, progress or (lambda done, total: None))
     except OSError:
         raise CheckpointError(
-            f"{known.file} cannot be written to {shown_place(known.file)}. Free some room or set HF_HOME to another disk.",
+            f"{known.file} cannot be written to {shown_place(known.file)}. Free some room or set "
+            f"HF_HOME to another disk.",
             "ckpt/disk",
         ) from None
     return target
@@ -192,15 +229,17 @@ def _fetch(name: str, known: KnownCheckpoint, target: Path, progress: Progress) 
             total = _receive(known, partial, progress)
             break
         except urllib.error.HTTPError as error:
-            if error.code == 416:  # nothing comes after what we have: it is the whole file, or not of this download
+            if (
+                error.code == 416
+            ):  # nothing comes after what we have: it is the whole file, or not of this download
                 total = _size(partial)
                 if error.headers.get("Content-Range") == f"bytes */{total}":
                     break
                 _drop(partial)
             elif error.code < 500:
                 raise CheckpointError(
-                    f"The server has no {known.file} (answer {error.code}). Get it from its authors' page and put it at "
-                    f"{shown_place(known.file)}.",
+                    f"The server has no {known.file} (answer {error.code}). Get it from its "
+                    f"authors' page and put it at {shown_place(known.file)}.",
                     "ckpt/download",
                 ) from None
         except _NETWORK_ERRORS:
@@ -209,10 +248,14 @@ def _fetch(name: str, known: KnownCheckpoint, target: Path, progress: Progress) 
             raise _offline(name, known)
     if (known.size or total) != total:
         _drop(partial)
-        raise CheckpointError(f"{known.file} has {total:,} bytes on the server, not {known.size:,}.", "ckpt/download")
+        raise CheckpointError(
+            f"{known.file} has {total:,} bytes on the server, not {known.size:,}.", "ckpt/download"
+        )
     if known.sha256 and sha256_of(partial) != known.sha256:
         _drop(partial)
-        raise CheckpointError(f"{known.file} arrived damaged (wrong checksum). Download it again.", "ckpt/download")
+        raise CheckpointError(
+            f"{known.file} arrived damaged (wrong checksum). Download it again.", "ckpt/download"
+        )
     os.replace(partial, target)
     _drop(partial)
 
@@ -235,11 +278,19 @@ class _Cut(Exception):
     """The connection ended before the file did."""
 
 
-_NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError, _Cut)
+_NETWORK_ERRORS = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    TimeoutError,
+    ConnectionError,
+    ssl.SSLError,
+    _Cut,
+)
 
 
 def _receive(known: KnownCheckpoint, partial: Path, progress: Progress) -> int:
-    """Appends what is missing to the partial file, or starts anew if the server's has changed; returns the full size."""
+    """Appends what is missing to the partial file, or starts anew if the server's has changed;
+    returns the full size."""
     have, version = _size(partial), _version(partial)
     headers = {"Range": f"bytes={have}-"} if have else {}
     if have and version.is_file() and (validator := version.read_text(encoding="utf-8")):
@@ -249,22 +300,27 @@ def _receive(known: KnownCheckpoint, partial: Path, progress: Progress) -> int:
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
         if response.headers.get_content_type() == "text/html":
             raise CheckpointError(
-                f"The server sent a web page (a login or an error) in place of {known.file}. Get the file from its authors' "
-                f"page and put it at {shown_place(known.file)}.",
+                f"The server sent a web page (a login or an error) in place of {known.file}. Get "
+                f"the file from its authors' page and put it at {shown_place(known.file)}.",
                 "ckpt/download",
             )
         if response.status != 206:
             have = 0
-        missing = int(response.headers.get("Content-Length") or 0)  # a server may leave it out and just end
+        missing = int(
+            response.headers.get("Content-Length") or 0
+        )  # a server may leave it out and just end
         total = have + missing if missing else None
         if missing > shutil.disk_usage(partial.parent).free:
             raise CheckpointError(
-                f"{known.file} needs {missing / 2**30:.1f} GiB and the disk has less. Free some room, or set HF_HOME.",
+                f"{known.file} needs {missing / 2**30:.1f} GiB and the disk has less. Free some "
+                f"room, or set HF_HOME.",
                 "ckpt/disk",
             )
         if not have:
             _drop(partial)
-            strong = not response.headers.get("ETag", "W/").startswith("W/")  # a weak one does not vouch for every byte
+            strong = not response.headers.get("ETag", "W/").startswith(
+                "W/"
+            )  # a weak one does not vouch for every byte
             validator = response.headers.get("ETag" if strong else "Last-Modified") or ""
             version.write_text(validator, encoding="utf-8")
         with partial.open("ab") as file:
@@ -293,9 +349,15 @@ def _from_hugging_face(name: str) -> Path:
     ]
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
-    except (HTTPError, OSError, ValueError, RuntimeError):  # RuntimeError: hf_xet's, which fetches the large files
+    except (
+        HTTPError,
+        OSError,
+        ValueError,
+        RuntimeError,
+    ):  # RuntimeError: hf_xet's, which fetches the large files
         raise CheckpointError(
-            f"{name} is neither here nor reachable on the Hugging Face Hub. Check the name and the connection, or give a path.",
+            f"{name} is neither here nor reachable on the Hugging Face Hub. Check the name and the "
+            f"connection, or give a path.",
             "ckpt/source",
         ) from None
 
@@ -308,8 +370,9 @@ def sha256_of(path: Path) -> str:
 
 def _offline(name: str, known: KnownCheckpoint) -> CheckpointError:
     return CheckpointError(
-        f"{name} is not on this machine and cannot be downloaded now (no connection, or it was cut; what has arrived is kept). "
-        f"Try again, or put the file {known.file} at {shown_place(known.file)}.",
+        f"{name} is not on this machine and cannot be downloaded now (no connection, or it was "
+        f"cut; what has arrived is kept). Try again, or put the file {known.file} at "
+        f"{shown_place(known.file)}.",
         "ckpt/download",
     )
 

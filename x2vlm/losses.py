@@ -1,7 +1,8 @@
-"""The losses of X²-VLM as pure functions of tensors, with the official arithmetic where it is sound.
+"""The losses of X²-VLM as pure functions of tensors, with the official arithmetic where it is
+sound.
 
-Departures, each an official slip: a degenerate box affects its own term only (the official code zeroes GIoU for the whole
-batch), and a batch without boxes gives 0 instead of NaN.
+Departures, each an official slip: a degenerate box affects its own term only (the official code
+zeroes GIoU for the whole batch), and a batch without boxes gives 0 instead of NaN.
 
 Shapes: B local pairs, G pairs over all processes, R regions, V vocabulary.
 """
@@ -17,8 +18,11 @@ from x2vlm.boxes import cxcywh_to_xyxy, generalized_iou_pairs
 
 
 def _gather(rows: Tensor) -> tuple[Tensor, int]:
-    """Rows of every process in rank order, and where the own ones start; processes may have different numbers of rows."""
-    counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(dist.get_world_size())]
+    """Rows of every process in rank order, and where the own ones start; processes may have
+    different numbers of rows."""
+    counts = [
+        torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(dist.get_world_size())
+    ]
     dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
     counts = [int(count) for count in counts]
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
@@ -32,8 +36,9 @@ def _gather(rows: Tensor) -> tuple[Tensor, int]:
 class _GatherLocalGradient(torch.autograd.Function):
     """All processes' rows; backward keeps the local slice.
 
-    DistributedDataParallel averages gradients over processes and every process computes the whole loss, so the local slice is
-    scaled by their number: the result is the gradient of the one-process loss on the global batch.
+    DistributedDataParallel averages gradients over processes and every process computes the whole
+    loss, so the local slice is scaled by their number: the result is the gradient of the
+    one-process loss on the global batch.
     """
 
     @staticmethod
@@ -48,7 +53,8 @@ class _GatherLocalGradient(torch.autograd.Function):
 
 
 def _processes() -> int:
-    """How many train together; 1 without a process group, and where no gradient is wanted: processes evaluate by themselves."""
+    """How many train together; 1 without a process group, and where no gradient is wanted:
+    processes evaluate by themselves."""
     together = torch.is_grad_enabled() and dist.is_available() and dist.is_initialized()
     return dist.get_world_size() if together else 1
 
@@ -61,9 +67,11 @@ def gather_features(rows: Tensor) -> Tensor:
 
 
 def _global_mean(terms: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean of `terms` over the global batch, however its weights are spread over processes; 0 without any weight.
+    """Weighted mean of `terms` over the global batch, however its weights are spread over
+    processes; 0 without any weight.
 
-    What a process returns is its share of the mean times the number of processes: losses and gradients are averaged over them.
+    What a process returns is its share of the mean times the number of processes: losses and
+    gradients are averaged over them.
     """
     terms, weights = terms.float(), weights.float()
     whole, processes = weights.sum(), _processes()
@@ -73,7 +81,10 @@ def _global_mean(terms: Tensor, weights: Tensor) -> Tensor:
 
 
 def contrastive_loss(
-    image_features: Tensor, text_features: Tensor, temperature: Tensor | float, positives: Tensor | None = None
+    image_features: Tensor,
+    text_features: Tensor,
+    temperature: Tensor | float,
+    positives: Tensor | None = None,
 ) -> Tensor:
     """Symmetric contrastive loss over the global batch (arXiv 2111.08276, equations 1-3).
 
@@ -98,16 +109,20 @@ def contrastive_loss(
 
 @torch.no_grad()
 def sample_hard_negatives(similarity: Tensor, positives: Tensor | None = None) -> Tensor:
-    """For every row one column that is not its positive, drawn in proportion to softmax(similarity) + 1e-5.
+    """For every row one column that is not its positive, drawn in proportion to softmax(similarity)
+    + 1e-5.
 
     Args:
         similarity: float[B, B], already divided by the temperature, over the local batch.
         positives: int64[B], see `contrastive_loss`.
 
     Returns:
-        int64[B]. A row without any negative gets its own index; leave such rows out with `has_negative`.
+        int64[B]. A row without any negative gets its own index; leave such rows out with
+        `has_negative`.
     """
-    weights = similarity.float().softmax(dim=1).nan_to_num(0) + 1e-5  # NaN shows in the loss, where it is dealt with
+    weights = (
+        similarity.float().softmax(dim=1).nan_to_num(0) + 1e-5
+    )  # NaN shows in the loss, where it is dealt with
     weights = weights.masked_fill(_positive_pairs(len(weights), positives, weights.device), 0)
     alone = weights.sum(dim=1) == 0
     weights[alone] = torch.eye(len(weights), device=weights.device)[alone]
@@ -126,41 +141,55 @@ def _positive_pairs(batch_size: int, positives: Tensor | None, device: torch.dev
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of matching, pairs and classes: logits float[K, C], labels int64[K], -100 = left out. No label: 0."""
+    """Mean cross-entropy of matching, pairs and classes: logits float[K, C], labels int64[K], -100
+    = left out. No label: 0."""
     terms = F.cross_entropy(logits.float(), labels, ignore_index=-100, reduction="none")
     return _global_mean(terms, labels != -100)
 
 
 def masked_lm_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over masked tokens: logits float[B, M, V], labels int64[B, M], -100 = ignored. No label: 0."""
+    """Mean cross-entropy over masked tokens: logits float[B, M, V], labels int64[B, M], -100 =
+    ignored. No label: 0."""
     return classification_loss(logits.flatten(0, 1), labels.flatten())
 
 
 def smoothed_lm_loss(
-    logits: Tensor, labels: Tensor, smoothing: float, excluded_id: int, weights: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    smoothing: float,
+    excluded_id: int,
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """KL divergence to smoothed targets, summed over the vocabulary, averaged over real masks (official captioning loss).
+    """KL divergence to smoothed targets, summed over the vocabulary, averaged over real masks
+    (official captioning loss).
 
-    The label has probability 1 - smoothing; the rest is shared by all other tokens but `excluded_id`.
+    The label has probability 1 - smoothing; the rest is shared by all other tokens but
+    `excluded_id`.
 
     Args:
-        logits: float[B, M, V]; labels: int64[B, M], -100 or weight 0 = ignored; weights: float[B, M].
+        logits: float[B, M, V]; labels: int64[B, M], -100 or weight 0 = ignored; weights: float[B,
+            M].
     """
     ignored = (labels == -100) | (labels == excluded_id)
     log_probabilities = logits.float().log_softmax(dim=-1)
     targets = torch.full_like(log_probabilities, smoothing / (logits.shape[-1] - 2))
     targets[..., excluded_id] = 0
     targets.scatter_(-1, labels.masked_fill(ignored, 0)[..., None], 1 - smoothing)
-    loss = F.kl_div(log_probabilities, targets, reduction="none").sum(dim=-1).masked_fill(ignored, 0)
+    loss = (
+        F.kl_div(log_probabilities, targets, reduction="none").sum(dim=-1).masked_fill(ignored, 0)
+    )
     return _global_mean(loss, labels != -100 if weights is None else weights)
 
 
-def box_losses(boxes_cxcywh: Tensor, targets_cxcywh: Tensor, is_image: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """L1 and 1 - GIoU, each summed over regions and divided by their number (arXiv 2111.08276, equation 6).
+def box_losses(
+    boxes_cxcywh: Tensor, targets_cxcywh: Tensor, is_image: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """L1 and 1 - GIoU, each summed over regions and divided by their number (arXiv 2111.08276,
+    equation 6).
 
     Args:
         boxes_cxcywh, targets_cxcywh: float[R, 4] as fractions of the picture's sides.
-        is_image: bool[R]; rows whose text describes the whole picture are left out.
+        is_image: bool[R]; rows whose text describes the whole image are left out.
     """
     boxes_cxcywh, targets_cxcywh = boxes_cxcywh.float(), targets_cxcywh.float()
     weights = torch.ones_like(boxes_cxcywh[:, 0]) if is_image is None else ~is_image.bool()

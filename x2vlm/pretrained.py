@@ -1,4 +1,5 @@
-"""`from_pretrained`, `save_pretrained` and `push_to_hub` for every model class: huggingface_hub's mixin with our files."""
+"""`from_pretrained`, `save_pretrained` and `push_to_hub` for every model class: huggingface_hub's
+mixin with our files."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import torch
 from huggingface_hub import HfApi, ModelHubMixin
 
 if TYPE_CHECKING:
-    from x2vlm.suite import Settings
+    from x2vlm.settings import Settings
 
 
 class Pretrained(ModelHubMixin, library_name="x2vlm", paper_url="https://arxiv.org/abs/2211.12402"):
@@ -22,12 +23,15 @@ class Pretrained(ModelHubMixin, library_name="x2vlm", paper_url="https://arxiv.o
 
         Args:
             path_or_name: file, folder, known name, or `owner/name` on the Hugging Face Hub.
-            options: of `x2vlm.checkpoint.load_model`: image_size, num_frames, config, heads, device, dtype, strict.
+            options: of `x2vlm.checkpoint.load_model`: image_size, num_frames, config, heads,
+                device, dtype, strict.
 
         Raises:
             CheckpointError: see `load_model`; also a task without its head (`ckpt/keys`).
         """
-        from x2vlm.checkpoint import load_model  # it builds models, so it cannot be imported before them
+        from x2vlm.checkpoint import (
+            load_model,
+        )  # it builds models, so it cannot be imported before them
 
         model = load_model(path_or_name, **options).model
         return model if isinstance(model, cls) else cls(model).eval()
@@ -41,10 +45,13 @@ class Pretrained(ModelHubMixin, library_name="x2vlm", paper_url="https://arxiv.o
         dtype: torch.dtype | None = None,
         settings: Settings | None = None,
     ) -> Path:
-        """Writes config.json, model.safetensors, README.md, tokenizer and settings; see `x2vlm.checkpoint.save_model`."""
+        """Writes config.json, model.safetensors, README.md, tokenizer and settings; see
+        `x2vlm.checkpoint.save_model`."""
         from x2vlm.checkpoint import save_model
 
-        return save_model(getattr(self, "model", self), save_directory, tokenizer, card, dtype, settings)
+        return save_model(
+            getattr(self, "model", self), save_directory, tokenizer, card, dtype, settings
+        )
 
     def push_to_hub(
         self,
@@ -61,7 +68,8 @@ class Pretrained(ModelHubMixin, library_name="x2vlm", paper_url="https://arxiv.o
 
         Args:
             tokenizer: uploaded with the model; without it the model cannot read text.
-            settings: uploaded as `predictor.json`: answers, thresholds and what else a Predictor must know.
+            settings: uploaded as `predictor.json`: answers, thresholds and what else a Predictor
+                must know.
             options: of `huggingface_hub.HfApi.upload_folder`.
 
         Returns:
@@ -72,5 +80,7 @@ class Pretrained(ModelHubMixin, library_name="x2vlm", paper_url="https://arxiv.o
         with TemporaryDirectory() as folder:
             target = Path(folder) / repo_id.rpartition("/")[2]
             saved = self.save_pretrained(target, tokenizer=tokenizer, settings=settings)
-            commit = api.upload_folder(repo_id=repository, folder_path=saved, commit_message=commit_message, **options)
+            commit = api.upload_folder(
+                repo_id=repository, folder_path=saved, commit_message=commit_message, **options
+            )
         return str(commit)

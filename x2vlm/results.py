@@ -1,7 +1,8 @@
-"""What the Predictor returns: frozen values in the user's own coordinates, each with `to_dict()` for JSON.
+"""What the Predictor returns: frozen values in the user's own coordinates, each with `to_dict()`
+for JSON.
 
-Boxes are `(x1, y1, x2, y2)` in pixels of the upright picture (`box_xyxy`) and `(cx, cy, w, h)` as fractions of its sides
-(`box_cxcywh`). Maps are float32 on the patch grid, row-major, top row first.
+Boxes are `(x1, y1, x2, y2)` in pixels of the upright image (`box_xyxy`) and `(cx, cy, w, h)` as
+fractions of its sides (`box_cxcywh`). Maps are float32 on the patch grid, row-major, top row first.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Word(_Result):
-    """A whole word (its word pieces merged): characters `text[start:end]` of the sentence, probability if generated."""
+    """A whole word (its word pieces merged): characters `text[start:end]` of the sentence,
+    probability if generated."""
 
     text: str
     start: int
@@ -46,9 +48,11 @@ class Word(_Result):
 
 @dataclass(frozen=True)
 class Caption(_Result):
-    """One caption. `log_probability` is the sum over tokens (end token included); `match` the matching head's probability.
+    """One caption. `log_probability` is the sum over tokens (end token included); `match` the
+    matching head's probability.
 
-    `finished` is False when the length limit stopped it, `repetitive` is True when it repeats itself.
+    `finished` is False when the length limit stopped it, `repetitive` is True when it repeats
+    itself.
     """
 
     text: str
@@ -86,7 +90,8 @@ class Answers(_Result):
 
 @dataclass(frozen=True)
 class Match(_Result):
-    """How well a text fits: `probability` from the matching head (fused), `similarity` the cosine of the two encoders."""
+    """How well a text fits: `probability` from the matching head (fused), `similarity` the cosine
+    of the two encoders."""
 
     text: str
     probability: float | None
@@ -96,7 +101,8 @@ class Match(_Result):
 
 @dataclass(frozen=True)
 class Agreement(_Result):
-    """Box against heat: does the map's peak lie in the box, what share of its energy, and how much of the picture the box is.
+    """Box against heat: does the map's peak lie in the box, what share of its energy, and how much
+    of the image the box is.
 
     A map without contrast has no peak: `pointing_hit` is then None.
     """
@@ -110,8 +116,8 @@ class Agreement(_Result):
 class Explanation(_Result):
     """One map per word of `text`, and one of the text as a whole.
 
-    `maps` is float32 (words, grid, grid), `overall` float32 (grid, grid), the mean over all tokens, the special ones too; not
-    normalised. For a clip they are maps of the temporal mean.
+    `maps` is float32 (words, grid, grid), `overall` float32 (grid, grid), the mean over all tokens,
+    the special ones too; not normalised. For a video they are maps of the temporal mean.
     `score` is the explained quantity (match probability, token probability, or box coordinate sum).
     `truncated_at` is the character at which the text was cut, None if it was not.
     """
@@ -129,7 +135,8 @@ class Explanation(_Result):
 
 @dataclass(frozen=True)
 class Grounding(_Result):
-    """Where one phrase is, whether it is there at all, and what its heat says. `frame` is set for clips."""
+    """Where one phrase is, whether it is there at all, and what its heat says. `frame` is set for
+    videos."""
 
     phrase: str
     box_xyxy: tuple[float, float, float, float]
@@ -144,7 +151,8 @@ class Grounding(_Result):
 
 @dataclass(frozen=True)
 class Completion(_Result):
-    """One filling of a text's `[MASK]`s: the completed text and the probability of the filled tokens."""
+    """One filling of a text's `[MASK]`s: the completed text and the probability of the filled
+    tokens."""
 
     text: str
     probability: float
@@ -152,10 +160,11 @@ class Completion(_Result):
 
 @dataclass(frozen=True)
 class DeletionCheck(_Result):
-    """Match probability while the hottest patches are greyed step by step, against random patches (mean of several draws).
+    """Match probability while the hottest patches are greyed step by step, against random patches
+    (mean of several draws).
 
-    `fractions`, `by_heat`, `by_chance` have one entry per step; `faithfulness` is mean(by_chance) - mean(by_heat), so a map
-    that finds what matters is above 0.
+    `fractions`, `by_heat`, `by_chance` have one entry per step; `faithfulness` is mean(by_chance) -
+    mean(by_heat), so a map that finds what matters is above 0.
     """
 
     fractions: tuple[float, ...]
@@ -166,7 +175,8 @@ class DeletionCheck(_Result):
 
 @dataclass(frozen=True)
 class RegionDescription(_Result):
-    """What is inside a box (`box_xyxy`, clipped to the picture): captions, and the given phrases, best first."""
+    """What is inside a box (`box_xyxy`, clipped to the image): captions, and the given phrases,
+    best first."""
 
     box_xyxy: tuple[float, float, float, float]
     captions: tuple[Caption, ...]
@@ -181,10 +191,11 @@ class ModelInfo(_Result):
         name: as asked for, without folders.
         hash: first 12 hex digits of the weights' SHA-256, empty for a model made in memory.
         parameters: number of weights of all models in the suite.
-        num_frames: frames of a clip that are looked at by default.
+        num_frames: frames of a video that are looked at by default.
         num_layers: fusion layers, the choice of `layer` in `Predictor.explain`.
         num_heads: attention heads of a fusion layer, the choice of `head` there.
-        thresholds: match probabilities (absent, present): below the first a phrase is absent, from the second on found.
+        thresholds: match probabilities (absent, present): below the first a phrase is absent, from
+            the second on found.
         note: what the model knows and does not, for the user.
     """
 

@@ -10,7 +10,12 @@ from .. import limits, panels, viewing
 from ..i18n import t
 from ..page import Page, initial
 
-STARTERS = ("what is there?", "how many animals are there?", "what color is the largest thing?", "where is the scene?")
+STARTERS = (
+    "what is there?",
+    "how many animals are there?",
+    "what color is the largest thing?",
+    "where is the scene?",
+)
 
 
 def build(page: Page) -> SimpleNamespace:
@@ -26,7 +31,12 @@ def build(page: Page) -> SimpleNamespace:
         starters = [gr.Button(text, size="sm", min_width=60) for text in STARTERS]
     run = gr.Button(t("ask"), variant="primary", elem_id="run-ask")
     card = gr.HTML(card, elem_id="answer")
-    label = gr.Label(**initial(label), label=t("probabilities"), num_top_classes=limits.TOP_ANSWERS, elem_id="answers")
+    label = gr.Label(
+        **initial(label),
+        label=t("probabilities"),
+        num_top_classes=limits.TOP_ANSWERS,
+        elem_id="answers",
+    )
     to_inspect = gr.Button(t("to_inspect"), size="sm")
     with gr.Accordion(t("advanced"), open=False):
         modes = [(t("auto"), "auto"), (t("ranked"), "rank"), (t("generated"), "generate")]
@@ -34,7 +44,11 @@ def build(page: Page) -> SimpleNamespace:
         choices = gr.Textbox(label=t("choices"), lines=3)
     with gr.Accordion(t("history"), open=False):
         history = gr.Dataframe(
-            headers=["question", "answer", "p"], type="array", interactive=False, buttons=["copy"], show_label=False
+            headers=["question", "answer", "p"],
+            type="array",
+            interactive=False,
+            buttons=["copy"],
+            show_label=False,
         )
     return SimpleNamespace(
         question=question,
@@ -54,7 +68,11 @@ def wire(page: Page) -> None:
     inputs = [*page.context, tab.question, *tab.controls]
     rules = {tab.question: limits.question, tab.choices: limits.choices}
     asked = page.on_model(
-        [tab.run.click, tab.question.submit], page.handlers.ask, inputs, [*tab.outputs, *page.stage], rules=rules
+        [tab.run.click, tab.question.submit],
+        page.handlers.ask,
+        inputs,
+        [*tab.outputs, *page.stage],
+        rules=rules,
     )
     page.on_view(asked.success, viewing.remember, [page.shown, tab.history], [tab.history])
     for starter in tab.starters:

@@ -34,7 +34,9 @@ def build(page: Page) -> SimpleNamespace:
 
 
 def _controls() -> list[gr.components.Component]:
-    decoding = gr.Radio([(t("beam"), "beam"), (t("sample"), "sample")], value="beam", label=t("decoding"))
+    decoding = gr.Radio(
+        [(t("beam"), "beam"), (t("sample"), "sample")], value="beam", label=t("decoding")
+    )
     with gr.Row():
         beams = gr.Slider(1, limits.BEAMS, 3, step=1, label=t("beams"))
         candidates = gr.Slider(1, limits.CAPTIONS, 3, step=1, label=t("candidates"))
@@ -53,8 +55,17 @@ def wire(page: Page) -> None:
     tab = page.describe
     inputs = [*page.context, *tab.controls]
     page.on_model(tab.run.click, page.handlers.describe, inputs, [*tab.outputs, *page.stage])
-    page.on_view(tab.words.select, viewing.choose_own_word("describe"), [page.shown, page.look], page.stage)
-    page.on_view(tab.to_find.click, viewing.caption_to_find, [page.shown], [page.find.phrases, page.tabs])
+    page.on_view(
+        tab.words.select, viewing.choose_own_word("describe"), [page.shown, page.look], page.stage
+    )
+    page.on_view(
+        tab.to_find.click, viewing.caption_to_find, [page.shown], [page.find.phrases, page.tabs]
+    )
     inspect = [page.inspect.text, page.inspect.target, page.tabs]
     page.on_view(tab.to_inspect.click, viewing.text_to_inspect("describe"), [page.shown], inspect)
-    page.on_view(tab.to_match.click, viewing.caption_to_match, [page.shown, page.match.texts], [page.match.texts, page.tabs])
+    page.on_view(
+        tab.to_match.click,
+        viewing.caption_to_match,
+        [page.shown, page.match.texts],
+        [page.match.texts, page.tabs],
+    )

@@ -12,8 +12,16 @@ from ..page import Page
 
 
 def build(page: Page) -> SimpleNamespace:
-    (card,) = panels.find(page.first.get("ground"), page.first_shown.seen.size if page.first_shown else (1, 1))
-    phrases = gr.Textbox(page.text("phrases"), label=t("phrases"), lines=4, max_length=limits.LETTERS, elem_id="phrases")
+    (card,) = panels.find(
+        page.first.get("ground"), page.first_shown.seen.size if page.first_shown else (1, 1)
+    )
+    phrases = gr.Textbox(
+        page.text("phrases"),
+        label=t("phrases"),
+        lines=4,
+        max_length=limits.LETTERS,
+        elem_id="phrases",
+    )
     run = gr.Button(t("find"), variant="primary", elem_id="run-find")
     card = gr.HTML(card, elem_id="findings")
     with gr.Row():
@@ -38,7 +46,15 @@ def wire(page: Page) -> None:
     tab = page.find
     rules = {tab.phrases: limits.phrases}
     inputs = [*page.context, tab.phrases, *tab.controls, *page.sides]
-    page.on_model(tab.run.click, page.handlers.find, inputs, [*tab.outputs, *page.stage], rules=rules)
-    page.on_model(tab.annotate.click, page.handlers.annotate, [page.shown, page.model, tab.phrases], [tab.clip], rules=rules)
+    page.on_model(
+        tab.run.click, page.handlers.find, inputs, [*tab.outputs, *page.stage], rules=rules
+    )
+    page.on_model(
+        tab.annotate.click,
+        page.handlers.annotate,
+        [page.shown, page.model, tab.phrases],
+        [tab.clip],
+        rules=rules,
+    )
     inspect = [page.inspect.text, page.inspect.target, page.tabs]
     page.on_view(tab.to_inspect.click, viewing.text_to_inspect("find"), [page.shown], inspect)

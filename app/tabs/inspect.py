@@ -30,8 +30,15 @@ def head_choices(count: int) -> list[str]:
 
 
 def build(page: Page) -> SimpleNamespace:
-    numbers, gallery = panels.inspect(page.first.get("explain"), page.first_shown.seen if page.first_shown else None)
-    text = gr.Textbox(page.text("text"), label=t("text_to_inspect"), max_length=limits.LETTERS, elem_id="inspect-text")
+    numbers, gallery = panels.inspect(
+        page.first.get("explain"), page.first_shown.seen if page.first_shown else None
+    )
+    text = gr.Textbox(
+        page.text("text"),
+        label=t("text_to_inspect"),
+        max_length=limits.LETTERS,
+        elem_id="inspect-text",
+    )
     targets = [(t(f"target_{name}"), name) for name in ("match", "caption", "answer", "box")]
     target = gr.Radio(targets, value="match", label=t("target"))
     run = gr.Button(t("inspect"), variant="primary", elem_id="run-inspect")
@@ -81,8 +88,16 @@ def wire(page: Page) -> None:
     tab = page.inspect
     rules = {tab.text: limits.text}
     inputs = [*page.context, tab.text, *tab.controls]
-    page.on_model([tab.run.click, tab.text.submit], page.handlers.inspect, inputs, [*tab.outputs, *page.stage], rules=rules)
+    page.on_model(
+        [tab.run.click, tab.text.submit],
+        page.handlers.inspect,
+        inputs,
+        [*tab.outputs, *page.stage],
+        rules=rules,
+    )
     compared = [tab.slider, tab.compared]
     page.on_model(tab.compare.click, page.handlers.compare, [*page.context, tab.other], compared)
     page.on_model(tab.deletion.click, page.handlers.deletion, [page.shown, page.model], [tab.check])
-    page.on_view(tab.gallery.select, viewing.choose_own_word("inspect"), [page.shown, page.look], page.stage)
+    page.on_view(
+        tab.gallery.select, viewing.choose_own_word("inspect"), [page.shown, page.look], page.stage
+    )

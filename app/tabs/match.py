@@ -14,7 +14,9 @@ from ..page import Page
 
 def build(page: Page) -> SimpleNamespace:
     (card,) = panels.match(page.first.get("match"))
-    texts = gr.Textbox(page.text("texts"), label=t("texts"), lines=5, max_length=limits.LETTERS, elem_id="texts")
+    texts = gr.Textbox(
+        page.text("texts"), label=t("texts"), lines=5, max_length=limits.LETTERS, elem_id="texts"
+    )
     run = gr.Button(t("rank"), variant="primary", elem_id="run-match")
     card = gr.HTML(card, elem_id="matches")
     with gr.Row():
@@ -24,7 +26,13 @@ def build(page: Page) -> SimpleNamespace:
     with gr.Accordion(t("advanced"), open=False):
         template = gr.Textbox(label=t("template"), placeholder="a picture of {}")
     return SimpleNamespace(
-        texts=texts, run=run, to_inspect=to_inspect, over_time=over_time, curve=curve, template=template, outputs=[card]
+        texts=texts,
+        run=run,
+        to_inspect=to_inspect,
+        over_time=over_time,
+        curve=curve,
+        template=template,
+        outputs=[card],
     )
 
 
@@ -32,8 +40,16 @@ def wire(page: Page) -> None:
     tab = page.match
     rules = {tab.texts: limits.texts}
     inputs = [*page.context, tab.texts, tab.template]
-    page.on_model(tab.run.click, page.handlers.match, inputs, [*tab.outputs, *page.stage], rules=rules)
-    page.on_model(tab.over_time.click, page.handlers.over_time, [page.shown, page.model, tab.texts], [tab.curve], rules=rules)
+    page.on_model(
+        tab.run.click, page.handlers.match, inputs, [*tab.outputs, *page.stage], rules=rules
+    )
+    page.on_model(
+        tab.over_time.click,
+        page.handlers.over_time,
+        [page.shown, page.model, tab.texts],
+        [tab.curve],
+        rules=rules,
+    )
     page.on_view(tab.curve.select, viewing.choose_frame, [page.shown, page.look], page.redraw)
     inspect = [page.inspect.text, page.inspect.target, page.tabs]
     page.on_view(tab.to_inspect.click, viewing.text_to_inspect("match"), [page.shown], inspect)

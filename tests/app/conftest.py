@@ -1,4 +1,5 @@
-"""A page over the stub model, in memory and served, with a picture and a clip to put on its stage."""
+"""A page over the stub model, in memory and served, with an image and a video to put on its
+stage."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ def visitor() -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def picture_file(upload_folder):
-    """A picture of 300 x 200 in the upload folder."""
+    """An image of 300 x 200 in the upload folder."""
     pixels = np.random.default_rng(0).integers(0, 256, (10, 15, 3), dtype=np.uint8)
     path = upload_folder / "picture.png"
     Image.fromarray(pixels).resize((300, 200), Image.Resampling.NEAREST).save(path)
@@ -75,7 +76,8 @@ TURNS = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.T
 
 @pytest.fixture(scope="session")
 def phone_photos(upload_folder):
-    """A picture of 200 x 300 by EXIF orientation: upright in 1, stored turned in the others, as phones do."""
+    """An image of 200 x 300 by EXIF orientation: upright in 1, stored turned in the others, as
+    phones do."""
     pixels = np.random.default_rng(1).integers(0, 256, (30, 20, 3), dtype=np.uint8)
     upright = Image.fromarray(pixels).resize((200, 300), Image.Resampling.NEAREST)
     photos = {}
@@ -90,7 +92,7 @@ def phone_photos(upload_folder):
 
 @pytest.fixture(scope="session")
 def clip_file(upload_folder):
-    """A clip of 8 frames, 160 x 120, at 4 frames per second."""
+    """A video of 8 frames, 160 x 120, at 4 frames per second."""
     frames = [Image.new("RGB", (160, 120), (30 * k, 255 - 30 * k, 128)) for k in range(8)]
     return write_video(frames, 4.0, upload_folder / "clip.mp4")
 

@@ -1,6 +1,8 @@
-"""The app over the stub in a process of its own, and calls by hand: cheap enough for a hundred visitors at once.
+"""The app over the stub in a process of its own, and calls by hand: cheap enough for a hundred
+visitors at once.
 
-`python -m tests.app.serving PORT DELAY` serves, tells every call that begins and how many are at work, and ends with a signal.
+`python -m tests.app.serving PORT DELAY` serves, tells every call that begins and how many are at
+work, and ends with a signal.
 """
 
 from __future__ import annotations
@@ -40,7 +42,10 @@ class Running:
             time.sleep(0.02)
 
     def answers(self) -> bool:
-        with contextlib.suppress(OSError), urllib.request.urlopen(self.address + "config", timeout=10) as page:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(self.address + "config", timeout=10) as page,
+        ):
             return page.status == 200
         return False
 
@@ -59,8 +64,13 @@ class Running:
     @property
     def memory(self) -> float:
         """MiB of RAM of the server and its children (Linux)."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in (str(self.process.pid), *children)]
+        children = (
+            Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        )
+        pages = [
+            int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            for pid in (str(self.process.pid), *children)
+        ]
         return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     @property
@@ -102,8 +112,12 @@ def uploaded(path: Path) -> dict[str, Any]:
 
 def post(address: str, route: str, body: Any, **headers: str) -> Any:
     """The JSON answer to a JSON body."""
-    headers = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(f"{address}gradio_api/{route}", json.dumps(body).encode(), headers)
+    headers = {"Content-Type": "application/json"} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
+    request = urllib.request.Request(
+        f"{address}gradio_api/{route}", json.dumps(body).encode(), headers
+    )
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.loads(answer.read())
 
@@ -117,17 +131,26 @@ def join(address: str, endpoint: str, data: list | dict[str, Any], **headers: st
 
 def result(address: str, endpoint: str, event: str) -> tuple[str, Any]:
     """`complete` or `error` and what came with it, once the event has ended."""
-    with urllib.request.urlopen(f"{address}gradio_api/call/{endpoint}/{event}", timeout=120) as stream:
-        lines = [line.split(": ", 1)[1] for line in stream.read().decode().strip().split("\n") if ": " in line]
+    with urllib.request.urlopen(
+        f"{address}gradio_api/call/{endpoint}/{event}", timeout=120
+    ) as stream:
+        lines = [
+            line.split(": ", 1)[1]
+            for line in stream.read().decode().strip().split("\n")
+            if ": " in line
+        ]
     return lines[-2], json.loads(lines[-1])
 
 
-def call(address: str, endpoint: str, data: list | dict[str, Any], **headers: str) -> tuple[str, Any]:
+def call(
+    address: str, endpoint: str, data: list | dict[str, Any], **headers: str
+) -> tuple[str, Any]:
     return result(address, endpoint, join(address, endpoint, data, **headers))
 
 
 class Telling(StubPredictor):
-    """Says what it begins and how much is at work then; ends no call about a text while there is a file of that name."""
+    """Says what it begins and how much is at work then; ends no call about a text while there is a
+    file of that name."""
 
     def work(self, text: str) -> None:
         print(f"at work {self._now}: {text}", flush=True)

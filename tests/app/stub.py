@@ -1,4 +1,5 @@
-"""A deterministic stand-in for the Predictor: real result types, answers that depend on the input alone, no model."""
+"""A deterministic stand-in for the Predictor: real result types, answers that depend on the input
+alone, no model."""
 
 from __future__ import annotations
 
@@ -49,17 +50,21 @@ def unit(text: str) -> float:
 
 
 def pixels_of(scene: Any) -> str:
-    """A name for what is in the picture, so that answers about different pictures differ."""
+    """A name for what is in the image, so that answers about different images differ."""
     return hashlib.sha256(scene.image.tobytes()).hexdigest()[:12]
 
 
 def split_words(text: str, probable: bool = False) -> tuple[Word, ...]:
-    return tuple(Word(m[0], m.start(), m.end(), unit(m[0]) if probable else None) for m in re.finditer(r"\S+", text))
+    return tuple(
+        Word(m[0], m.start(), m.end(), unit(m[0]) if probable else None)
+        for m in re.finditer(r"\S+", text)
+    )
 
 
 @dataclass
 class StubPredictor:
-    """Counts its calls; `delay` makes it slow, and `most_at_once` tells how many calls overlapped."""
+    """Counts its calls; `delay` makes it slow, and `most_at_once` tells how many calls
+    overlapped."""
 
     missing: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
@@ -108,20 +113,47 @@ class StubPredictor:
         if isinstance(opened, OpenedVideo):
             middle = opened.frames[len(opened.frames) // 2]
             return Scene(
-                "video", middle, opened.frames, opened.indices, opened.times, opened.size, opened.duration, opened.notes
+                "video",
+                middle,
+                opened.frames,
+                opened.indices,
+                opened.times,
+                opened.size,
+                opened.duration,
+                opened.notes,
             )
-        return Scene("image", opened.pixels, (opened.pixels,), (0,), (0.0,), opened.size, 0.0, opened.notes)
+        return Scene(
+            "image", opened.pixels, (opened.pixels,), (0,), (0.0,), opened.size, 0.0, opened.notes
+        )
 
-    def caption(self, scene: Scene, *, num_captions: int = 1, prefix: str | None = None, **_: Any) -> tuple[Caption, ...]:
+    def caption(
+        self, scene: Scene, *, num_captions: int = 1, prefix: str | None = None, **_: Any
+    ) -> tuple[Caption, ...]:
         self._work("caption")
         seen = pixels_of(scene)
         texts = [CAPTION, "a car", "a dog on grass", "grass", "a picture"][:num_captions]
         return tuple(
-            Caption(t, -1.0 - k, tuple(t.split()), (-0.1,) * len(t.split()), split_words(t, True), 0.9 - 0.1 * (k + unit(seen)))
+            Caption(
+                t,
+                -1.0 - k,
+                tuple(t.split()),
+                (-0.1,) * len(t.split()),
+                split_words(t, True),
+                0.9 - 0.1 * (k + unit(seen)),
+            )
             for k, t in enumerate(texts)
         )
 
-    def answer(self, scene: Any, question: str, *, choices: Any = None, top_k: int = 5, mode: Any = None, **_: Any) -> Answers:
+    def answer(
+        self,
+        scene: Any,
+        question: str,
+        *,
+        choices: Any = None,
+        top_k: int = 5,
+        mode: Any = None,
+        **_: Any,
+    ) -> Answers:
         scene = self.encode(scene) if isinstance(scene, Image.Image) else scene
         self._work("answer")
         texts = (choices or ["red", "blue", "two", "yes", "no"])[:top_k]
@@ -130,10 +162,19 @@ class StubPredictor:
         found = tuple(Answer(t, float(p)) for t, p in zip(texts, weights / weights.sum()))
         return Answers(question, found, mode or "rank")
 
-    def ground(self, scene: Scene, phrases: Any, *, explain: bool = True, frame: int | None = None, **_: Any):
+    def ground(
+        self,
+        scene: Scene,
+        phrases: Any,
+        *,
+        explain: bool = True,
+        frame: int | None = None,
+        **_: Any,
+    ):
         self._work("ground")
         return tuple(
-            self._ground(scene, phrase, explain, frame) for phrase in ([phrases] if isinstance(phrases, str) else phrases)
+            self._ground(scene, phrase, explain, frame)
+            for phrase in ([phrases] if isinstance(phrases, str) else phrases)
         )
 
     def _ground(self, scene: Scene, phrase: str, explain: bool, frame: int | None) -> Grounding:
@@ -147,19 +188,33 @@ class StubPredictor:
         agreement = Agreement(True, 0.74, 0.09) if explain else None
         if frame is None and scene.kind == "video":
             frame = len(scene.frames) // 2
-        return Grounding(phrase, box, (x + 0.15, y + 0.15, 0.3, 0.3), match, verdict, why, agreement, frame)
+        return Grounding(
+            phrase, box, (x + 0.15, y + 0.15, 0.3, 0.3), match, verdict, why, agreement, frame
+        )
 
     def explain(
-        self, scene: Scene, text: str, *, target: str = "match", layer: int | None = None, method: str = "gradient", **_: Any
+        self,
+        scene: Scene,
+        text: str,
+        *,
+        target: str = "match",
+        layer: int | None = None,
+        method: str = "gradient",
+        **_: Any,
     ) -> Explanation:
         self._work("explain")
         return self._explanation(scene, text, target, method, layer)
 
-    def _explanation(self, scene: Scene, text: str, target: str, method: str, layer: int | None) -> Explanation:
+    def _explanation(
+        self, scene: Scene, text: str, target: str, method: str, layer: int | None
+    ) -> Explanation:
         words, seen = split_words(text), pixels_of(scene)
         rows, columns = np.mgrid[0:GRID, 0:GRID]
         maps = [
-            np.exp(-((rows - GRID * unit(w.text)) ** 2 + (columns - GRID * unit(w.text + "c")) ** 2) / 4)
+            np.exp(
+                -((rows - GRID * unit(w.text)) ** 2 + (columns - GRID * unit(w.text + "c")) ** 2)
+                / 4
+            )
             * unit(w.text + "h" + seen)
             for w in words
         ]
@@ -171,17 +226,25 @@ class StubPredictor:
     def match(self, scene: Scene, texts: list[str], **_: Any) -> tuple[Match, ...]:
         self._work("match", texts[0] if texts else "")
         seen = pixels_of(scene)
-        return tuple(Match(text, unit(text + seen), unit(text + "s" + seen) - 0.5) for text in texts)
+        return tuple(
+            Match(text, unit(text + seen), unit(text + "s" + seen) - 0.5) for text in texts
+        )
 
     def match_over_time(self, scene: Scene, text: str, **_: Any) -> tuple[tuple[float, float], ...]:
         self._work("match_over_time")
         return tuple((time, unit(f"{text}{time}")) for time in scene.times)
 
-    def describe_region(self, scene: Scene, box: Any, *, phrases: list[str] | None = None, **_: Any) -> Any:
+    def describe_region(
+        self, scene: Scene, box: Any, *, phrases: list[str] | None = None, **_: Any
+    ) -> Any:
         self._work("describe_region")
-        return SimpleNamespace(captions=self.caption(scene), matches=self.match(scene, phrases or []))
+        return SimpleNamespace(
+            captions=self.caption(scene), matches=self.match(scene, phrases or [])
+        )
 
     def deletion_check(self, scene: Scene, explanation: Explanation, **_: Any) -> DeletionCheck:
         self._work("deletion_check")
         steps = tuple(k / 10 for k in range(11))
-        return DeletionCheck(steps, tuple(0.9 - 0.8 * s for s in steps), tuple(0.9 - 0.4 * s for s in steps), 0.2)
+        return DeletionCheck(
+            steps, tuple(0.9 - 0.8 * s for s in steps), tuple(0.9 - 0.4 * s for s in steps), 0.2
+        )

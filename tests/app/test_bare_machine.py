@@ -1,4 +1,5 @@
-"""`python app.py` on a bare machine: no GPU, no network, no other program such as ffmpeg, no optional reader."""
+"""`python app.py` on a bare machine: no GPU, no network, no other program such as ffmpeg, no
+optional reader."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ BARE = """
 import os, runpy, sys
 
 def bare(event, args):
-    if event == "socket.connect" and isinstance(args[1], tuple) and args[1][0] not in ("127.0.0.1", "localhost", "::1"):
+    if event == "socket.connect" and isinstance(args[1], tuple) and args[1][0] not in ("127.0.0.1",
+    "localhost", "::1"):
         print("REACHED OUT to", args[1], flush=True)
         raise OSError("no network")
     if event in ("subprocess.Popen", "os.posix_spawn") and args[0] != sys.executable:
@@ -32,11 +34,26 @@ runpy.run_path("app.py", run_name="__main__")
 
 
 def test_the_app_is_ready_and_answers_and_ends(tmp_path, clip_file):
-    port, clip = free_port(), shutil.copy(clip_file, tmp_path)  # the app empties its folder when it ends
-    env = {"PATH": "", "HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": "-1", "GRADIO_TEMP_DIR": str(tmp_path)}
-    env |= {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
+    port, clip = (
+        free_port(),
+        shutil.copy(clip_file, tmp_path),
+    )  # the app empties its folder when it ends
+    env = {
+        "PATH": "",
+        "HOME": str(tmp_path),
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "GRADIO_TEMP_DIR": str(tmp_path),
+    }
+    env |= {
+        name: os.environ[name] for name in ("LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ
+    }
     process = subprocess.Popen(
-        [sys.executable, "-c", BARE, str(port)], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", BARE, str(port)],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     address = f"http://127.0.0.1:{port}/"
     try:

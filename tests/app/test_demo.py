@@ -1,4 +1,5 @@
-"""How the page is wired: what a visitor begins with, what an arrival resets, which events may overlap."""
+"""How the page is wired: what a visitor begins with, what an arrival resets, which events may
+overlap."""
 
 from __future__ import annotations
 
@@ -39,14 +40,19 @@ def test_the_painted_example_is_on_the_stage_at_once(demo, examples):
     (opened,) = events(demo, "open")
     assert not opened.queue and triggers(opened) == {"load"}
     shown, tab = opened.fn(SimpleNamespace(query_params={"tab": "ask"}))
-    assert shown.origin == "example=scene" == stored_shown(examples["scene"], "stub").origin and shown.layers
+    assert (
+        shown.origin == "example=scene" == stored_shown(examples["scene"], "stub").origin
+        and shown.layers
+    )
     assert tab == gr.update(selected="ask")
     assert opened.fn(SimpleNamespace(query_params={"tab": "<script>"}))[1] == gr.skip()
     assert [fn.trigger_after for fn in events(demo, "arrive")] == [opened._id]
 
 
 @pytest.mark.parametrize("name", ["upload", "clear", "use_frames", "new_scene", "example"])
-def test_an_arrival_resets_what_belongs_to_the_picture_before(demo, arrivals, visitor, look, clip_shown, clip_file, name):
+def test_an_arrival_resets_what_belongs_to_the_picture_before(
+    demo, arrivals, visitor, look, clip_shown, clip_file, name
+):
     given = {
         "upload": (str(clip_file), look, "stub"),
         "clear": (look,),
@@ -62,24 +68,35 @@ def test_an_arrival_resets_what_belongs_to_the_picture_before(demo, arrivals, vi
         by_id = {block.elem_id: value for block, value in got if block.elem_id}
         assert by_id["files"] == gr.update(value=None, visible=False)
         assert by_id["link"] == gr.update(value="", visible=False)
-        notes = [value for block, value in got if isinstance(block, gr.HTML) and value == gr.update(visible=False)]
+        notes = [
+            value
+            for block, value in got
+            if isinstance(block, gr.HTML) and value == gr.update(visible=False)
+        ]
         assert len(notes) == 1  # about links
 
 
 @pytest.mark.parametrize("trigger", ["select", "upload", "stop_recording", "clear"])
 def test_none_of_two_quick_choices_or_uploads_is_dropped(demo, trigger):
-    """The browser would drop the second ("once"), or repeat the first one's choice ("always_last")."""
+    """The browser would drop the second ("once"), or repeat the first one's choice
+    ("always_last")."""
     modes = {fn.trigger_mode for fn in demo.fns.values() if fn.fn and trigger in triggers(fn)}
     assert modes == {"multiple"}
 
 
 def test_a_refused_upload_leaves_the_uploader(demo):
     for upload in events(demo, "upload"):
-        (after,) = [fn for fn in demo.fns.values() if fn.trigger_after == upload._id and fn.trigger_only_on_failure]
+        (after,) = [
+            fn
+            for fn in demo.fns.values()
+            if fn.trigger_after == upload._id and fn.trigger_only_on_failure
+        ]
         assert after.outputs == upload.inputs[:1] and after.js == "() => null" and not after.fn
 
 
-@pytest.mark.parametrize("name", ["describe", "deletion", "describe_region", "ask_region", "rank_region"])
+@pytest.mark.parametrize(
+    "name", ["describe", "deletion", "describe_region", "ask_region", "rank_region"]
+)
 def test_an_empty_stage_is_told_by_the_handler_where_no_field_in_view_can_tell_it(demo, name):
     (event,) = events(demo, name)
     assert event.validator is None

@@ -172,29 +172,56 @@ def test_strangers_choose_among_the_offered_models_alone(name, choice, monkeypat
 
 
 def test_the_app_has_an_upload_folder_of_its_own(tmp_path):
-    """Before Gradio is imported, as some of its modules take the folder then; it is gone when the app has ended."""
-    environment = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"} | {"TMPDIR": str(tmp_path)}
-    ask = "import app, gradio.utils as u, gradio.route_utils as r; print(r.DEFAULT_TEMP_DIR, u.get_upload_folder())"
-    told = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    """Before Gradio is imported, as some of its modules take the folder then; it is gone when the
+    app has ended."""
+    environment = {
+        name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"
+    } | {"TMPDIR": str(tmp_path)}
+    ask = (
+        "import app, gradio.utils as u, gradio.route_utils as r; print(r.DEFAULT_TEMP_DIR, "
+        "u.get_upload_folder())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", ask],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     first, second = told.stdout.split()
-    assert first == second and first.startswith(str(tmp_path / "x2vlm-")) and not list(tmp_path.glob("x2vlm-*"))
+    assert (
+        first == second
+        and first.startswith(str(tmp_path / "x2vlm-"))
+        and not list(tmp_path.glob("x2vlm-*"))
+    )
 
 
 def test_the_session_that_all_mcp_clients_share_is_nobodys_own():
     event = SimpleNamespace(session_hash="shared")
-    queue = MagicMock(max_size=limits.QUEUE, push=AsyncMock(return_value="in"), __len__=lambda self: 0)
+    queue = MagicMock(
+        max_size=limits.QUEUE, push=AsyncMock(return_value="in"), __len__=lambda self: 0
+    )
     queue.event_ids_to_events = dict.fromkeys(range(limits.JOBS_A_SESSION), event)
     queue.blocks.field_checks = {}
     admit(queue)
 
     def ask() -> str:
-        return asyncio.run(queue.push(SimpleNamespace(session_hash="shared", data=[], fn_index=0), MagicMock(headers={}), None))
+        return asyncio.run(
+            queue.push(
+                SimpleNamespace(session_hash="shared", data=[], fn_index=0),
+                MagicMock(headers={}),
+                None,
+            )
+        )
 
     for server_object in (None, SimpleNamespace(_client_instance=None)):
         queue.blocks.mcp_server_obj = server_object
         with pytest.raises(HTTPException, match="busy/quota"):
             ask()
-    queue.blocks.mcp_server_obj = SimpleNamespace(_client_instance=SimpleNamespace(session_hash="shared"))
+    queue.blocks.mcp_server_obj = SimpleNamespace(
+        _client_instance=SimpleNamespace(session_hash="shared")
+    )
     assert ask() == "in"
 
 

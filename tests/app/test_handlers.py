@@ -64,7 +64,9 @@ def test_good_input_answers(name, handlers, visitor, shown, look):
     assert result["results"] and result["media"]["size"] == [300, 200]
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("describe", "describe_region")])
+@pytest.mark.parametrize(
+    "name", [name for name in TASKS if name not in ("describe", "describe_region")]
+)
 @pytest.mark.parametrize("text", ["", "  \u00a0\u200b ", None])
 def test_empty_text_is_refused(name, text, handlers, predictor, visitor, shown, look):
     asked = len(predictor.calls)
@@ -87,13 +89,17 @@ def test_hostile_text_comes_back_escaped(name, handlers, visitor, shown, look):
     assert html and not any("<img" in value for value in html)
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("describe", "describe_region")])
+@pytest.mark.parametrize(
+    "name", [name for name in TASKS if name not in ("describe", "describe_region")]
+)
 def test_long_text_is_refused_with_its_limit(name, handlers, visitor, shown, look):
     with pytest.raises(TextError, match="the limit is 2000"):
         getattr(handlers, name)(visitor, shown, look, "stub", *arguments(name, "x" * 10_000))
 
 
-@pytest.mark.parametrize("at, value", [(1, -1), (1, 1e9), (1, 1.5), (2, 0), (4, float("nan")), (5, 2.0), (7, None)])
+@pytest.mark.parametrize(
+    "at, value", [(1, -1), (1, 1e9), (1, 1.5), (2, 0), (4, float("nan")), (5, 2.0), (7, None)]
+)
 def test_caption_numbers_outside_their_range(at, value, handlers, visitor, shown, look):
     controls = [*CONTROLS]
     controls[at] = value
@@ -103,7 +109,14 @@ def test_caption_numbers_outside_their_range(at, value, handlers, visitor, shown
 
 
 @pytest.mark.parametrize(
-    "sides", [(10, 10, 10, 50), (1000, 1000, 1100, 1100), (10, None, 20, 20), NO_REGION, (float("nan"), 0, 5, 5)]
+    "sides",
+    [
+        (10, 10, 10, 50),
+        (1000, 1000, 1100, 1100),
+        (10, None, 20, 20),
+        NO_REGION,
+        (float("nan"), 0, 5, 5),
+    ],
 )
 def test_region_without_area_is_refused(sides, handlers, visitor, shown, look):
     with pytest.raises(ParameterError) as refusal:
@@ -117,7 +130,9 @@ def test_find_clips_a_region_and_tells_its_overlap(handlers, visitor, shown, loo
 
 
 def test_absent_phrase_is_told_in_every_form(handlers, visitor, shown, look):
-    card, kept, canvas, *_, data = handlers.find(visitor, shown, look, "stub", "a unicorn", 0.3, 0.7, *NO_REGION)
+    card, kept, canvas, *_, data = handlers.find(
+        visitor, shown, look, "stub", "a unicorn", 0.3, 0.7, *NO_REGION
+    )
     assert "probably not here" in card
     assert data["results"][0]["verdict"] == "absent"
     assert "probably not here" in canvas["alt"] and "아마 없음" not in canvas["alt"]
@@ -126,13 +141,21 @@ def test_absent_phrase_is_told_in_every_form(handlers, visitor, shown, look):
 
 def test_every_answer_that_is_shown_has_a_map(handlers, predictor, visitor, shown, look):
     _, label, kept, *_ = handlers.ask(visitor, shown, look, "stub", "what color is it?", "auto", "")
-    assert [layer.name for layer in kept.layers] == ["red", "blue", "two", "yes", "no"] == list(label["value"])
+    assert (
+        [layer.name for layer in kept.layers]
+        == ["red", "blue", "two", "yes", "no"]
+        == list(label["value"])
+    )
     assert all(layer.explanation for layer in kept.layers) and predictor.calls.count("explain") == 5
 
 
 def test_no_answer_is_shown_as_none(handlers, predictor, visitor, shown, look, monkeypatch):
-    monkeypatch.setattr(predictor, "answer", lambda scene, question, **_: Answers(question, (), "generate"))
-    card, label, kept, *_ = handlers.ask(visitor, shown, look, "stub", "what color is it?", "generate", "")
+    monkeypatch.setattr(
+        predictor, "answer", lambda scene, question, **_: Answers(question, (), "generate")
+    )
+    card, label, kept, *_ = handlers.ask(
+        visitor, shown, look, "stub", "what color is it?", "generate", ""
+    )
     assert "–" in card and label["visible"] is False
     assert app.viewing.remember(kept, []) == [["what color is it?", "", 0.0]]
 
@@ -145,7 +168,10 @@ def test_own_choices_are_ranked(handlers, visitor, shown, look):
 
 def test_template_fills_every_text(handlers, visitor, shown, look):
     data = handlers.match(visitor, shown, look, "stub", "cat\ndog", "a picture of a {}")[-1]
-    assert {found["text"] for found in data["results"]} == {"a picture of a cat", "a picture of a dog"}
+    assert {found["text"] for found in data["results"]} == {
+        "a picture of a cat",
+        "a picture of a dog",
+    }
     with pytest.raises(TextError):
         handlers.match(visitor, shown, look, "stub", "cat", "a picture")
 
@@ -173,21 +199,32 @@ def test_deletion_and_comparison_need_a_map(handlers, visitor, shown, look):
     ):
         with pytest.raises(ParameterError, match="no map in view"):
             call(shown)
-    kept = handlers.inspect(visitor, shown, look, "stub", "a dog", "match", "default", "default", "gradient")[2]
+    kept = handlers.inspect(
+        visitor, shown, look, "stub", "a dog", "match", "default", "default", "gradient"
+    )[2]
     assert "+0.20" in handlers.deletion(visitor, kept, "stub")
     slider, told = handlers.compare(visitor, kept, look, "stub", "random")
-    assert len(slider["value"]) == 2 and told.count("hottest at") == 2 and "gradient" in told and "random" in told
+    assert (
+        len(slider["value"]) == 2
+        and told.count("hottest at") == 2
+        and "gradient" in told
+        and "random" in told
+    )
 
 
 @pytest.mark.parametrize("name", ["describe_region", "ask_region", "rank_region"])
 @pytest.mark.parametrize("frame", [0, 3])
-def test_a_region_of_a_clip_is_of_the_frame_in_view(name, frame, handlers, studio, visitor, clip_shown, look, tmp_path):
+def test_a_region_of_a_clip_is_of_the_frame_in_view(
+    name, frame, handlers, studio, visitor, clip_shown, look, tmp_path
+):
     """As if that frame alone had been uploaded."""
     clip_shown.seen.frames[frame].save(tmp_path / "frame.png")
     media = Media(str(tmp_path / "frame.png"))
     picture = Shown(media, studio.look(media, None, "visitor"))
     of_clip, of_picture = (
-        result_of(getattr(handlers, name)(visitor, on_stage, look, "stub", *arguments(name, "a red car")))
+        result_of(
+            getattr(handlers, name)(visitor, on_stage, look, "stub", *arguments(name, "a red car"))
+        )
         for on_stage in (dataclasses.replace(clip_shown, frame=frame), picture)
     )
     assert of_clip["results"] == of_picture["results"]
@@ -213,7 +250,9 @@ def asked(predictor, monkeypatch):
     return last
 
 
-def test_the_map_of_a_frame_is_tested_and_compared_on_that_frame(handlers, visitor, clip_shown, look, asked):
+def test_the_map_of_a_frame_is_tested_and_compared_on_that_frame(
+    handlers, visitor, clip_shown, look, asked
+):
     """Even when another frame has come into view since."""
     at_first = dataclasses.replace(clip_shown, frame=0)
     found = handlers.find(visitor, at_first, look, "stub", "a dog\na car", 0.3, 0.7, *NO_REGION)[1]
@@ -225,7 +264,9 @@ def test_the_map_of_a_frame_is_tested_and_compared_on_that_frame(handlers, visit
     assert asked["deletion_check"][1] is found.layers[1].explanation
     assert asked["explain"][1] == "a car"
     assert all(np.array_equal(picture, clip_shown.seen.frames[0]) for picture in slider["value"])
-    whole = handlers.inspect(visitor, clip_shown, look, "stub", "a dog", "match", "default", "default", "gradient")[2]
+    whole = handlers.inspect(
+        visitor, clip_shown, look, "stub", "a dog", "match", "default", "default", "gradient"
+    )[2]
     handlers.deletion(visitor, whole, "stub")
     assert asked["deletion_check"][0].kind == "video"
 
@@ -235,11 +276,21 @@ def test_comparison_changes_the_method_alone(handlers, visitor, shown, look, ask
     handlers.compare(visitor, kept, look, "stub", "attention")
     _, text, options = asked["explain"]
     assert text == "a dog"
-    assert options == {"target": "box", "layer": 1, "head": "max", "answer": None, "method": "attention"}
+    assert options == {
+        "target": "box",
+        "layer": 1,
+        "head": "max",
+        "answer": None,
+        "method": "attention",
+    }
     kept = handlers.ask(visitor, kept, look, "stub", "what color is it?", "auto", "")[2]
     handlers.compare(visitor, dataclasses.replace(kept, layer=1), look, "stub", "random")
     _, text, options = asked["explain"]
-    assert text == "what color is it?" and options["target"] == "answer" and options["answer"] == "blue"
+    assert (
+        text == "what color is it?"
+        and options["target"] == "answer"
+        and options["answer"] == "blue"
+    )
     assert options["layer"] is options["head"] is None
 
 
@@ -263,18 +314,29 @@ def test_refusals_become_one_sentence_and_crashes_tell_nothing():
 
 @pytest.mark.parametrize("module", [app.handlers, app.viewing, app.arrivals])
 def test_handlers_stay_short(module):
-    """At most 15 lines of body, docstring and inner functions apart, as a handler only checks, calls and shows."""
+    """At most 15 lines of body, docstring and inner functions apart, as a handler only checks,
+    calls and shows."""
     tree = ast.parse(inspect.getsource(module))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     assert functions
     for function in functions:
         body = function.body[1:] if ast.get_docstring(function) else function.body
-        length = sum(node.end_lineno - node.lineno + 1 for node in body if not isinstance(node, ast.FunctionDef))
+        length = sum(
+            node.end_lineno - node.lineno + 1
+            for node in body
+            if not isinstance(node, ast.FunctionDef)
+        )
         assert length <= 15 or function.name == "stage", f"{function.name}: {length} lines"
 
 
 def test_handlers_are_typed():
     for name, handler in inspect.getmembers(Handlers, inspect.isfunction):
         hints = inspect.signature(handler)
-        untyped = [p for p in hints.parameters.values() if p.name != "self" and p.annotation is inspect.Parameter.empty]
-        assert not untyped and (name == "__init__" or hints.return_annotation is not inspect.Signature.empty), name
+        untyped = [
+            p
+            for p in hints.parameters.values()
+            if p.name != "self" and p.annotation is inspect.Parameter.empty
+        ]
+        assert not untyped and (
+            name == "__init__" or hints.return_annotation is not inspect.Signature.empty
+        ), name

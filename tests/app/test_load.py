@@ -1,7 +1,8 @@
 """Crowds before the served app, each test small by default and at full size with `-m load`.
 
-Answers under load must equal those of the stub when it is asked directly; a refusal must be one in words; memory, files and
-the number of jobs at work stay bounded. Times are asserted at full size alone, which wants a quiet machine.
+Answers under load must equal those of the stub when it is asked directly; a refusal must be one in
+words; memory, files and the number of jobs at work stay bounded. Times are asserted at full size
+alone, which wants a quiet machine.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from tests.app.stub import StubPredictor
 
 SIZES = [pytest.param(False, id="small"), pytest.param(True, id="full", marks=pytest.mark.load)]
 at_both_sizes = pytest.mark.parametrize("full", SIZES)
-linux = pytest.mark.skipif(sys.platform != "linux", reason="memory and open files are read from /proc")
+linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="memory and open files are read from /proc"
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,9 @@ def pictures(running) -> list[Path]:
 def matched(path: Path, text: str) -> list[dict]:
     """What the stub says of a file when it is asked directly."""
     stub = StubPredictor()
-    return json.loads(json.dumps([found.to_dict() for found in stub.match(stub.encode(str(path)), [text])]))
+    return json.loads(
+        json.dumps([found.to_dict() for found in stub.match(stub.encode(str(path)), [text])])
+    )
 
 
 @dataclass
@@ -70,7 +75,11 @@ class Tally:
             event = join(running.address, "match", [uploaded(picture), [text]])
         except urllib.error.HTTPError as refusal:
             told = refusal.read().decode()
-            assert refusal.code == 503 and "[busy/queue]" in told and f"about {refusal.headers['Retry-After']} s" in told
+            assert (
+                refusal.code == 503
+                and "[busy/queue]" in told
+                and f"about {refusal.headers['Retry-After']} s" in told
+            )
             self.refused.append(time.perf_counter() - start)
             return
         name, data = result(running.address, "match", event)
@@ -79,10 +88,15 @@ class Tally:
 
 
 def crowd(running: Running, pictures: list[Path], users: int, calls: int) -> Tally:
-    """`calls` calls by `users` at a time, each about another picture with another text."""
+    """`calls` calls by `users` at a time, each about another image with another text."""
     tally = Tally()
     with ThreadPoolExecutor(users) as pool:
-        list(pool.map(lambda k: tally.visit(running, pictures[k % len(pictures)], f"text {k}"), range(calls)))
+        list(
+            pool.map(
+                lambda k: tally.visit(running, pictures[k % len(pictures)], f"text {k}"),
+                range(calls),
+            )
+        )
     assert len(tally.answered) + len(tally.refused) == calls
     return tally
 
@@ -104,7 +118,12 @@ def test_l1_one_visitor_after_the_other_finds_a_server_that_does_not_grow(runnin
 
 
 @pytest.mark.parametrize(
-    "users, calls", [(8, 24), pytest.param(8, 400, marks=pytest.mark.load), pytest.param(32, 400, marks=pytest.mark.load)]
+    "users, calls",
+    [
+        (8, 24),
+        pytest.param(8, 400, marks=pytest.mark.load),
+        pytest.param(32, 400, marks=pytest.mark.load),
+    ],
 )
 def test_l2_as_many_as_the_queue_holds_are_all_answered(running, pictures, users, calls):
     alone = statistics.median(crowd(running, pictures, 1, 5).answered)
@@ -116,7 +135,9 @@ def test_l2_as_many_as_the_queue_holds_are_all_answered(running, pictures, users
 
 @linux
 @at_both_sizes
-def test_l3_more_than_the_queue_holds_are_answered_or_refused_and_none_is_lost(running, pictures, full):
+def test_l3_more_than_the_queue_holds_are_answered_or_refused_and_none_is_lost(
+    running, pictures, full
+):
     before = running.memory
     tally = crowd(running, pictures, *((128, 1000) if full else (48, 96)))
     assert tally.answered and tally.refused
@@ -125,38 +146,58 @@ def test_l3_more_than_the_queue_holds_are_answered_or_refused_and_none_is_lost(r
         assert max(tally.refused) < 1
 
 
-def test_one_session_may_have_five_jobs_and_leaves_the_rest_of_the_queue_to_others(running, pictures):
+def test_one_session_may_have_five_jobs_and_leaves_the_rest_of_the_queue_to_others(
+    running, pictures
+):
     match = next(fn["id"] for fn in config(running)["dependencies"] if fn["api_name"] == "match")
 
     def ask(session: str) -> str:
         try:
             data = [uploaded(pictures[0]), ["held by one"]]
-            post(running.address, "queue/join", {"data": data, "fn_index": match, "session_hash": session})
+            post(
+                running.address,
+                "queue/join",
+                {"data": data, "fn_index": match, "session_hash": session},
+            )
         except urllib.error.HTTPError as refusal:
             return f"{refusal.code} {json.loads(refusal.read())['detail'][-12:]}"
         return "accepted"
 
     with running.holding("held by one"), ThreadPoolExecutor(8) as pool:
         told = sorted(pool.map(ask, ["one"] * 8))
-        assert told == ["429 [busy/quota]"] * (8 - limits.JOBS_A_SESSION) + ["accepted"] * limits.JOBS_A_SESSION
+        assert (
+            told
+            == ["429 [busy/quota]"] * (8 - limits.JOBS_A_SESSION)
+            + ["accepted"] * limits.JOBS_A_SESSION
+        )
         assert ask("another") == "accepted"
         assert ask("one") != "accepted"
     running.wait_until(lambda: ask("one") == "accepted")
 
 
 @at_both_sizes
-def test_l5_cancelled_jobs_free_their_place_and_those_that_waited_never_begin(running, pictures, full):
+def test_l5_cancelled_jobs_free_their_place_and_those_that_waited_never_begin(
+    running, pictures, full
+):
     match = next(fn["id"] for fn in config(running)["dependencies"] if fn["api_name"] == "match")
     for k in range(100 if full else 3):
         with running.holding(f"held {k}"):
             first = join(running.address, "match", [uploaded(pictures[0]), [f"held {k}"]])
             running.wait_until(lambda k=k: running.at_work(f"held {k}"))
             texts = [*["waiting"] * limits.AT_ONCE, "dropped"]
-            *waiting, dropped = (join(running.address, "match", [uploaded(pictures[0]), [text]]) for text in texts)
+            *waiting, dropped = (
+                join(running.address, "match", [uploaded(pictures[0]), [text]]) for text in texts
+            )
             with contextlib.suppress(OSError):  # a visitor who leaves before the answer
-                urllib.request.urlopen(f"{running.address}gradio_api/call/match/{dropped}", timeout=0.05).close()
+                urllib.request.urlopen(
+                    f"{running.address}gradio_api/call/match/{dropped}", timeout=0.05
+                ).close()
             for event in (*waiting, first):
-                post(running.address, "cancel", {"session_hash": event, "fn_index": match, "event_id": event})
+                post(
+                    running.address,
+                    "cancel",
+                    {"session_hash": event, "fn_index": match, "event_id": event},
+                )
     start = time.perf_counter()
     Tally().visit(running, pictures[1], "after")
     if full:
@@ -191,10 +232,13 @@ def test_l6_bad_files_among_good_ones_hurt_nobody(running, pictures, full):
 @linux
 @at_both_sizes
 def test_l7_bombs_hurt_nobody(running, pictures, full):
-    """A picture of 169 megapixels or a 4K clip of twenty minutes every second, beside eight who ask."""
+    """An image of 169 megapixels or a 4K video of twenty minutes every second, beside eight who
+    ask."""
     bombs = [running.folder / "bomb.png", running.folder / "bomb.mp4"]
     bombs[0].write_bytes(bad_inputs.png(13_000, 13_000, 8, 6))
-    bombs[1].write_bytes(bad_inputs.endless(3840, 2160, 36_000, 30) if full else bad_inputs.claiming(10**7))
+    bombs[1].write_bytes(
+        bad_inputs.endless(3840, 2160, 36_000, 30) if full else bad_inputs.claiming(10**7)
+    )
     before, quiet = running.memory, crowd(running, pictures, 8, 240 if full else 8)
     stop, refused = threading.Event(), []
 
@@ -211,11 +255,15 @@ def test_l7_bombs_hurt_nobody(running, pictures, full):
             tallies.append(crowd(running, pictures, 8, 8))
         stop.set()
         thrown.result()
-    assert all(name == "error" and ("[image/" in text or "[video/" in text) for name, text in refused)
+    assert all(
+        name == "error" and ("[image/" in text or "[video/" in text) for name, text in refused
+    )
     assert not any(tally.refused for tally in tallies)
     assert running.memory - before < 600
     if full:
-        assert percentile95([s for tally in tallies for s in tally.answered]) < 2 * percentile95(quiet.answered)
+        assert percentile95([s for tally in tallies for s in tally.answered]) < 2 * percentile95(
+            quiet.answered
+        )
 
 
 @linux
@@ -238,7 +286,11 @@ def test_l8_aborted_and_slow_uploads_leave_nothing(running, pictures, full):
     assert {path for path in running.folder.rglob("*") if path.is_file()} == set(pictures)
 
 
-HEAD = b'--line\r\nContent-Disposition: form-data; name="files"; filename="p.png"\r\nContent-Type: image/png\r\n\r\n'
+HEAD = (
+    b'--line\r\nContent-Disposition: form-data; name="files"; '
+    b'filename="p.png"\r\nContent-Type: '
+    b"image/png\r\n\r\n"
+)
 TAIL = b"\r\n--line--\r\n"
 
 
@@ -249,7 +301,8 @@ def upload(running: Running, size: int) -> socket.socket:
     length = len(HEAD) + size + len(TAIL)
     line.sendall(
         f"POST /gradio_api/upload HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n"
-        f"Content-Type: multipart/form-data; boundary=line\r\nContent-Length: {length}\r\n\r\n".encode()
+        f"Content-Type: multipart/form-data; boundary=line\r\n"
+        f"Content-Length: {length}\r\n\r\n".encode()
     )
     line.sendall(HEAD)
     return line
@@ -274,7 +327,10 @@ def test_l10_a_signal_finishes_what_runs_and_tells_those_who_wait(tmp_path, full
         with running.holding("held"):
             first = pool.submit(call, running.address, "match", [uploaded(picture), ["held"]])
             running.wait_until(lambda: running.at_work("held"))
-            events = [join(running.address, "match", [uploaded(picture), [f"text {k}"]]) for k in range(waiting)]
+            events = [
+                join(running.address, "match", [uploaded(picture), [f"text {k}"]])
+                for k in range(waiting)
+            ]
             rest = [pool.submit(result, running.address, "match", event) for event in events]
             running.process.send_signal(signal.SIGTERM)
             time.sleep(0.5)

@@ -1,4 +1,5 @@
-"""The five endpoints as MCP tools, before a real MCP client; skipped where the extra `gradio[mcp]` is not installed."""
+"""The five endpoints as MCP tools, before a real MCP client; skipped where the extra `gradio[mcp]`
+is not installed."""
 
 from __future__ import annotations
 
@@ -31,11 +32,14 @@ def test_endpoints_are_tools_and_answer(address, picture_file):
             mcp.ClientSession(read, write) as session,
         ):
             await session.initialize()
-            picture = "data:image/png;base64," + base64.b64encode(picture_file.read_bytes()).decode()
+            picture = (
+                "data:image/png;base64," + base64.b64encode(picture_file.read_bytes()).decode()
+            )
             good = await session.call_tool("match", {"media": picture, "texts": ["a dog", "a cat"]})
             bad = await session.call_tool("match", {"media": picture, "texts": []})
             crowd = [
-                session.call_tool("match", {"media": picture, "texts": ["a dog"]}) for _ in range(2 * limits.JOBS_A_SESSION)
+                session.call_tool("match", {"media": picture, "texts": ["a dog"]})
+                for _ in range(2 * limits.JOBS_A_SESSION)
             ]
             return (await session.list_tools()).tools, good, bad, await asyncio.gather(*crowd)
 

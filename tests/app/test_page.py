@@ -21,7 +21,16 @@ from x2vlm.errors import TextError
 
 APP = Path(__file__).resolve().parents[2] / "app"
 GOLDEN = {
-    "/caption": ["media", "num_beams", "num_captions", "max_new_tokens", "do_sample", "top_p", "temperature", "seed"],
+    "/caption": [
+        "media",
+        "num_beams",
+        "num_captions",
+        "max_new_tokens",
+        "do_sample",
+        "top_p",
+        "temperature",
+        "seed",
+    ],
     "/ask": ["media", "question", "choices", "top_k", "mode"],
     "/ground": ["media", "phrases", "absent_below", "found_from"],
     "/explain": ["media", "text", "target", "layer", "method"],
@@ -36,7 +45,9 @@ def demo(examples):
 
 def test_public_endpoints_are_these_and_no_others(demo):
     named = demo.get_api_info()["named_endpoints"]
-    assert {name: [p["parameter_name"] for p in info["parameters"]] for name, info in named.items()} == GOLDEN
+    assert {
+        name: [p["parameter_name"] for p in info["parameters"]] for name, info in named.items()
+    } == GOLDEN
     assert demo.get_api_info()["unnamed_endpoints"] == {}
     for info in named.values():
         assert len(info["description"]) > 20
@@ -61,7 +72,11 @@ def test_validators_give_one_result_an_input(demo):
     for fn in checked:
         results = fn.validator(*[None] * len(fn.inputs))
         assert len(results) == len(fn.inputs)
-        assert any(said["message"] for field, said in zip(fn.inputs, results) if not isinstance(field, gr.State))
+        assert any(
+            said["message"]
+            for field, said in zip(fn.inputs, results)
+            if not isinstance(field, gr.State)
+        )
 
 
 def test_empty_stage_is_told_at_a_visible_field():
@@ -78,13 +93,25 @@ def test_empty_stage_is_told_at_a_visible_field():
 
 def test_serving_is_private_by_default(demo):
     assert demo.analytics_enabled is False
-    assert SETTINGS["run_history"] is False and SETTINGS["enable_monitoring"] is False and SETTINGS["show_error"] is False
+    assert (
+        SETTINGS["run_history"] is False
+        and SETTINGS["enable_monitoring"] is False
+        and SETTINGS["show_error"] is False
+    )
     assert SETTINGS["max_file_size"] == "200mb"
 
 
 def test_pictures_are_lossless(demo):
-    formats = {block.format for block in demo.blocks.values() if isinstance(block, gr.Image | gr.Gallery | gr.ImageSlider)}
-    assert "webp" not in {block.format for block in demo.blocks.values() if isinstance(block, gr.Image | gr.ImageSlider)}
+    formats = {
+        block.format
+        for block in demo.blocks.values()
+        if isinstance(block, gr.Image | gr.Gallery | gr.ImageSlider)
+    }
+    assert "webp" not in {
+        block.format
+        for block in demo.blocks.values()
+        if isinstance(block, gr.Image | gr.ImageSlider)
+    }
     assert formats
 
 
@@ -92,12 +119,18 @@ def test_pictures_are_lossless(demo):
 def test_text_is_there_in_all_languages(key):
     texts = TEXT[key]
     assert len(texts) == len(LANGUAGES) and all(text.strip() for text in texts)
-    fields = [{name for _, name, _, _ in string.Formatter().parse(text) if name is not None} for text in texts]
+    fields = [
+        {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        for text in texts
+    ]
     assert fields[0] == fields[1] == fields[2]
 
 
 def test_translations_reach_gradio():
-    assert I18N.translations["ko"]["x2_find"] == "찾기" and I18N.translations["zh"]["x2_find"] == "查找"
+    assert (
+        I18N.translations["ko"]["x2_find"] == "찾기"
+        and I18N.translations["zh"]["x2_find"] == "查找"
+    )
     assert t("find").key == "x2_find"
     with pytest.raises(KeyError):
         t("no such text")
@@ -110,11 +143,22 @@ def test_html_carries_all_languages_and_escapes_values():
 
 
 def test_refusals_are_of_codes_that_exist_and_fall_back_to_english(monkeypatch):
-    source = "".join(path.read_text() for folder in (APP, APP.parent / "x2vlm") for path in folder.rglob("*.py"))
-    built = {f"{area}/{reason}" for area in ("image", "video") for reason in re.findall(r"\{(?:area|kind)\}/(\w+)", source)}
-    written = set(re.findall(r'"(\w+/\w+)"\)', source)) | set(re.findall(r'"(\w+/\w+)"$', source, re.M))
+    source = "".join(
+        path.read_text() for folder in (APP, APP.parent / "x2vlm") for path in folder.rglob("*.py")
+    )
+    built = {
+        f"{area}/{reason}"
+        for area in ("image", "video")
+        for reason in re.findall(r"\{(?:area|kind)\}/(\w+)", source)
+    }
+    written = set(re.findall(r'"(\w+/\w+)"\)', source)) | set(
+        re.findall(r'"(\w+/\w+)",?$', source, re.M)
+    )
     assert set(SENTENCES) <= built | written
-    known, unknown = TextError("The text.", "text/empty"), TextError("Some text.", "text/unheard-of")
+    known, unknown = (
+        TextError("The text.", "text/empty"),
+        TextError("Some text.", "text/unheard-of"),
+    )
     assert told(known) == "The text. [text/empty]"
     monkeypatch.setattr("app.refusals.language", lambda headers: LANGUAGES.index("ko"))
     assert told(known) == f"{SENTENCES['text/empty'][0]} [text/empty]"
@@ -122,7 +166,8 @@ def test_refusals_are_of_codes_that_exist_and_fall_back_to_english(monkeypatch):
 
 
 def literal_keys() -> set[str]:
-    """Keys that the source names; `f"tab_{name}"` and the like count for all that they can become."""
+    """Keys that the source names; `f"tab_{name}"` and the like count for all that they can
+    become."""
     found = set()
     for path in APP.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -147,6 +192,10 @@ def test_every_text_that_is_asked_for_exists():
 
 def test_app_module_holds_nothing_to_import():
     source = (APP.parent / "app.py").read_text()
-    defined = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    defined = [
+        node.name
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    ]
     assert defined == ["load"]
     assert 'if __name__ == "__main__":' in source

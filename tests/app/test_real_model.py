@@ -1,4 +1,5 @@
-"""The handlers over the real Predictor with a tiny random model: every contract between page and model holds."""
+"""The handlers over the real Predictor with a tiny random model: every contract between page and
+model holds."""
 
 from __future__ import annotations
 
@@ -32,12 +33,14 @@ NO_REGION = (None, None, None, None)
 @pytest.fixture(scope="module")
 def real_studio(tiny_config, tiny_processor) -> Studio:
     torch = pytest.importorskip("torch")
-    from x2vlm.build import build_model
-    from x2vlm.predictor import Predictor
-    from x2vlm.suite import Settings
+    from x2vlm.inference.predictor import Predictor
+    from x2vlm.modeling.build import build_model
+    from x2vlm.settings import Settings
 
     torch.manual_seed(0)
-    predictor = Predictor.from_model(build_model(tiny_config), tiny_processor, Settings(answers=("red", "blue", "two")))
+    predictor = Predictor.from_model(
+        build_model(tiny_config), tiny_processor, Settings(answers=("red", "blue", "two"))
+    )
     return Studio(Models(lambda name: predictor, ("tiny",)))
 
 
@@ -63,12 +66,16 @@ def test_every_tab_works_with_the_real_predictor(real_studio, on_stage, visitor,
         values = getattr(handlers, name)(visitor, on_stage, look, "tiny", *arguments)
         assert json.dumps(values[-1], allow_nan=False)
         assert values[-1]["results"], name
-    kept = handlers.inspect(visitor, on_stage, look, "tiny", "a red car", "box", "default", "default", "gradient")[2]
+    kept = handlers.inspect(
+        visitor, on_stage, look, "tiny", "a red car", "box", "default", "default", "gradient"
+    )[2]
     assert np.isfinite(kept.explanation.maps).all()
     assert "<svg" in handlers.deletion(visitor, kept, "tiny")
     assert handlers.compare(visitor, kept, look, "tiny", "random")[0]["value"]
     for head in Arrivals(real_studio, {}).model_status("tiny")[-1]["choices"]:
-        assert handlers.inspect(visitor, on_stage, look, "tiny", "a dog", "match", "0", head, "attention")[2].layers
+        assert handlers.inspect(
+            visitor, on_stage, look, "tiny", "a dog", "match", "0", head, "attention"
+        )[2].layers
     if on_stage.seen.kind == "video":
         assert "<svg" in handlers.over_time(visitor, on_stage, "tiny", "a red car")
         assert handlers.annotate(visitor, on_stage, "tiny", "a red car")["value"].endswith(".mp4")
@@ -77,7 +84,10 @@ def test_every_tab_works_with_the_real_predictor(real_studio, on_stage, visitor,
 def test_phone_photos_through_the_command_line(tiny_folder, phone_photos, capsys):
     found = []
     for path in phone_photos.values():
-        assert main(["ground", str(path), "a red car", "a dog", "--json", "--model", str(tiny_folder)]) == 0
+        assert (
+            main(["ground", str(path), "a red car", "a dog", "--json", "--model", str(tiny_folder)])
+            == 0
+        )
         found.append(json.loads(capsys.readouterr().out)["groundings"])
     assert found == found[:1] * 4
 
@@ -92,11 +102,14 @@ def test_stored_results_of_the_real_predictor_survive(real_studio, tmp_path):
     for example in app_examples.load_examples(tmp_path).values():
         assert set(example.results) == set(app_examples.RESULTS)
         fresh = predictor.explain(predictor.encode(str(example.path)), example.texts.text)
-        np.testing.assert_allclose(example.results["explain"].maps, fresh.maps, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(
+            example.results["explain"].maps, fresh.maps, rtol=1e-3, atol=1e-6
+        )
 
 
 class NoTensors(pickle.Pickler):
-    """Refuses tensors: on ZeroGPU, arguments and results cross to another process, which a CUDA tensor cannot do."""
+    """Refuses tensors: on ZeroGPU, arguments and results cross to another process, which a CUDA
+    tensor cannot do."""
 
     def reducer_override(self, value):
         import torch
@@ -111,7 +124,9 @@ def sent(value: Any) -> Any:
     return pickle.loads(stream.getvalue())
 
 
-def test_on_zero_gpu_only_plain_values_cross_the_decorator(real_studio, picture_file, clip_file, monkeypatch):
+def test_on_zero_gpu_only_plain_values_cross_the_decorator(
+    real_studio, picture_file, clip_file, monkeypatch
+):
     crossed, loaded = [], []
 
     def gpu(work):
@@ -143,7 +158,10 @@ def test_on_zero_gpu_only_plain_values_cross_the_decorator(real_studio, picture_
     studio = on_zero_gpu.Studio(models)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(zero_gpu_visit, on_zero_gpu, studio, (picture_file, clip_file)).result()
-    assert crossed == [*2 * ["look", "explain", "ground", "caption", "answer_region", "deletion_check"], "explain"]
+    assert crossed == [
+        *2 * ["look", "explain", "ground", "caption", "answer_region", "deletion_check"],
+        "explain",
+    ]
     assert loaded == ["tiny"]
     assert not runtime.ZERO_GPU and runtime.Studio(real_studio.models)._run.__name__ == "_work"
 

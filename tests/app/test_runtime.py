@@ -27,7 +27,9 @@ def test_never_more_at_work_than_workers(picture_file):
     studio = Studio(Models(lambda name: stub, ("stub",)), workers=2)
     media = Media(str(picture_file))
     with ThreadPoolExecutor(12) as pool:
-        found = list(pool.map(lambda k: studio.run("match", media, None, f"v{k}", [f"text {k}"]), range(24)))
+        found = list(
+            pool.map(lambda k: studio.run("match", media, None, f"v{k}", [f"text {k}"]), range(24))
+        )
     assert stub.most_at_once <= 2
     assert [match[0].text for match in found] == [f"text {k}" for k in range(24)]
 
@@ -99,7 +101,7 @@ def test_a_job_that_waited_too_long_is_not_begun():
 
 
 def test_nobody_waits_while_a_file_is_decoded(picture_file, clip_file, monkeypatch):
-    """A slow clip holds no worker: another visitor is answered meanwhile."""
+    """A slow video holds no worker: another visitor is answered meanwhile."""
     decoding, decoded = threading.Event(), threading.Event()
 
     def slow(path, *args, **options):
@@ -124,7 +126,9 @@ def test_stages_of_work_are_told_in_order(studio, picture_file, clip_file, monke
     monkeypatch.setattr("app.runtime.PROGRESS", lambda share, desc: told.append((share, desc)))
     for path in (picture_file, clip_file, clip_file):
         studio.run("caption", Media(str(path)), None, "v")
-    assert [stage for _, stage in told] == 2 * ["Reading the file", "Looking", "Writing"] + ["Writing"]
+    assert [stage for _, stage in told] == 2 * ["Reading the file", "Looking", "Writing"] + [
+        "Writing"
+    ]
     assert [share for share, _ in told[:3]] == sorted(share for share, _ in told[:3])
 
 
@@ -155,7 +159,8 @@ def test_drain_gives_up_in_time():
 
 
 def test_a_cancelled_event_stops_its_thread():
-    """Gradio lets go of a cancelled event; what still waits for a worker on its behalf never begins."""
+    """Gradio lets go of a cancelled event; what still waits for a worker on its behalf never
+    begins."""
     gate, began, outcomes = Gate(1), threading.Event(), []
 
     def handler():
@@ -182,7 +187,9 @@ def test_a_cancelled_event_stops_its_thread():
     assert outcomes == ["stopped"]
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../weights", "https://example.org/model", "someone/else", "mini "])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../weights", "https://example.org/model", "someone/else", "mini "]
+)
 def test_public_host_offers_only_its_list(name):
     loaded = []
     models = Models(lambda name: loaded.append(name) or StubPredictor(), ("mini", "other"))
@@ -194,7 +201,9 @@ def test_public_host_offers_only_its_list(name):
 
 def test_own_machine_may_load_any_model_but_keeps_the_default_and_one_more():
     loaded = []
-    models = Models(lambda name: loaded.append(name) or StubPredictor(), ("mini",), open_choice=True)
+    models = Models(
+        lambda name: loaded.append(name) or StubPredictor(), ("mini",), open_choice=True
+    )
     for name in ("mini", "/a", "/b", "mini", "/b", "/a"):
         models[name]
     assert loaded == ["mini", "/a", "/b", "/a"] and models.ready
@@ -241,7 +250,10 @@ def test_file_that_is_gone_is_asked_for_again(upload_folder):
         studio.look(Media(str(upload_folder / "gone.png")), None, "v")
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../../etc/passwd", "http://127.0.0.1/x.png", "file:///etc/passwd", "app.py"])
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "../../etc/passwd", "http://127.0.0.1/x.png", "file:///etc/passwd", "app.py"],
+)
 def test_only_uploads_are_opened(path):
     with pytest.raises(MediaError) as refusal:
         uploaded(path)
@@ -271,7 +283,9 @@ def make(tmp_path):
     return write
 
 
-def test_janitor_deletes_old_files_aborted_uploads_and_what_is_over_the_quota(tmp_path, make, monkeypatch):
+def test_janitor_deletes_old_files_aborted_uploads_and_what_is_over_the_quota(
+    tmp_path, make, monkeypatch
+):
     later = time.time() + 4000
     old, aborted, fresh, kept = (
         make("hash/old.png", 0),
@@ -282,7 +296,13 @@ def test_janitor_deletes_old_files_aborted_uploads_and_what_is_over_the_quota(tm
     empty = tmp_path / "empty"
     empty.mkdir()
     assert tidy(tmp_path, later, {str(kept)}) == 2
-    assert not old.exists() and not aborted.exists() and not empty.exists() and fresh.exists() and kept.exists()
+    assert (
+        not old.exists()
+        and not aborted.exists()
+        and not empty.exists()
+        and fresh.exists()
+        and kept.exists()
+    )
     monkeypatch.setattr(limits, "TEMP_GIGABYTES", 1000 / 2**30)
     first, second = make("a", later - 30, 900), make("b", later - 20, 900)
     tidy(tmp_path, later)
@@ -310,7 +330,9 @@ def test_janitor_goes_on_when_others_delete_too(tmp_path, make, monkeypatch, ste
 
     monkeypatch.setattr(server.os, step, late)
     tidy(tmp_path, time.time() + 4000)
-    assert first and not [path for path in tmp_path.rglob("*") if path.is_file() or path.name == "empty"]
+    assert first and not [
+        path for path in tmp_path.rglob("*") if path.is_file() or path.name == "empty"
+    ]
 
 
 def test_a_janitor_that_fails_comes_again(monkeypatch):
@@ -344,5 +366,8 @@ def test_janitor_leaves_what_the_page_begins_with_and_forgets_what_was_made_of_o
     assert upload.exists() and len(demo.studio._scenes) == 1 and "visitor" in sessions
     monkeypatch.setattr(limits, "TEMP_SECONDS", -1)
     tidy_all(demo)
-    assert len(begins_with) >= len(examples) and {path for path in tmp_path.rglob("*") if path.is_file()} == begins_with
+    assert (
+        len(begins_with) >= len(examples)
+        and {path for path in tmp_path.rglob("*") if path.is_file()} == begins_with
+    )
     assert not demo.studio._scenes and "visitor" not in sessions and not sessions.time_last_used

@@ -1,4 +1,5 @@
-"""The app as it is deployed: a server, real clients, hostile requests, many visitors, a signal to stop."""
+"""The app as it is deployed: a server, real clients, hostile requests, many visitors, a signal to
+stop."""
 
 from __future__ import annotations
 
@@ -29,14 +30,24 @@ def client(served) -> Client:
 
 def test_every_endpoint_answers(client, picture_file):
     media = handle_file(str(picture_file))
-    assert client.predict(media=media, num_captions=2, api_name="/caption")["captions"][1]["text"] == "a car"
-    assert client.predict(media=media, question="what?", api_name="/ask")["answers"][0]["text"] == "red"
-    found = client.predict(media=media, phrases=["a dog", "a unicorn"], api_name="/ground")["groundings"]
+    assert (
+        client.predict(media=media, num_captions=2, api_name="/caption")["captions"][1]["text"]
+        == "a car"
+    )
+    assert (
+        client.predict(media=media, question="what?", api_name="/ask")["answers"][0]["text"]
+        == "red"
+    )
+    found = client.predict(media=media, phrases=["a dog", "a unicorn"], api_name="/ground")[
+        "groundings"
+    ]
     assert [g["verdict"] for g in found][1] == "absent" and len(found[0]["box_xyxy"]) == 4
     maps = client.predict(media=media, text="a red car", api_name="/explain")["maps"]
     assert len(maps) == 3 and len(maps[0]) == len(maps[0][0]) == 8
     ranked = client.predict(media=media, texts=["a", "b", "c"], api_name="/match")["matches"]
-    assert sorted((m["probability"] for m in ranked), reverse=True) == [m["probability"] for m in ranked]
+    assert sorted((m["probability"] for m in ranked), reverse=True) == [
+        m["probability"] for m in ranked
+    ]
 
 
 def test_clips_come_through_the_same_endpoints(client, clip_file):
@@ -75,7 +86,9 @@ def test_bad_arguments_get_a_sentence_and_a_code(client, picture_file, endpoint,
         ({"absent_below": 0.2, "found_from": 0.4}, (0.2, 0.4)),
     ],
 )
-def test_a_cut_off_that_is_not_given_is_the_models_own(served, picture_file, monkeypatch, given, used):
+def test_a_cut_off_that_is_not_given_is_the_models_own(
+    served, picture_file, monkeypatch, given, used
+):
     asked, ground = [], served.stub.ground
 
     def noted(*args, **options):
@@ -83,7 +96,9 @@ def test_a_cut_off_that_is_not_given_is_the_models_own(served, picture_file, mon
         return ground(*args, **options)
 
     monkeypatch.setattr(served.stub, "ground", noted)
-    name, _ = call(served.address, "ground", {"media": uploaded(picture_file), "phrases": ["a dog"], **given})
+    name, _ = call(
+        served.address, "ground", {"media": uploaded(picture_file), "phrases": ["a dog"], **given}
+    )
     assert name == "complete" and asked == [used]
 
 
@@ -109,7 +124,17 @@ def listener():
 
 @pytest.mark.parametrize(
     "path",
-    ["/etc/passwd", "../../../etc/passwd", "/proc/self/environ", "file:///etc/passwd", str(ROOT / "app.py"), "", None, 7, {}],
+    [
+        "/etc/passwd",
+        "../../../etc/passwd",
+        "/proc/self/environ",
+        "file:///etc/passwd",
+        str(ROOT / "app.py"),
+        "",
+        None,
+        7,
+        {},
+    ],
 )
 def test_client_named_paths_are_never_read(served, path):
     said = refusal(served, "match", [named(path=path), ["a"]])
@@ -128,12 +153,23 @@ def refusal(served, endpoint: str, data: list, **headers: str) -> str:
     except urllib.error.HTTPError as error:
         detail = json.loads(error.read())["detail"]
         assert error.code in (400, 422)
-        return detail if error.code == 400 else next(field["message"] for field in detail if not field["is_valid"])
+        return (
+            detail
+            if error.code == 400
+            else next(field["message"] for field in detail if not field["is_valid"])
+        )
     assert name == "error"
     return told["error"]
 
 
-SPELLINGS = ("{0}", "localhost:{1}", "2130706433:{1}", "0x7f000001:{1}", "[::ffff:127.0.0.1]:{1}", "a@{0}")
+SPELLINGS = (
+    "{0}",
+    "localhost:{1}",
+    "2130706433:{1}",
+    "0x7f000001:{1}",
+    "[::ffff:127.0.0.1]:{1}",
+    "a@{0}",
+)
 
 
 @pytest.mark.parametrize("host", SPELLINGS)
@@ -164,13 +200,17 @@ def test_what_is_missing_is_told_at_the_client_by_name(client, endpoint, names):
     with pytest.raises(ValidationError) as refused:
         client.predict(media=None, **dict.fromkeys(names), api_name=endpoint)
     told = str(refused.value)
-    assert told.startswith(f"{1 + len(names)} parameter(s) failed validation") and "- media: " in told
+    assert (
+        told.startswith(f"{1 + len(names)} parameter(s) failed validation") and "- media: " in told
+    )
     assert all(f"- {name}: " in told for name in names)
 
 
 def test_phone_photos_through_the_client(client, phone_photos):
     found = [
-        client.predict(media=handle_file(str(path)), phrases=["a dog"], api_name="/ground")["groundings"]
+        client.predict(media=handle_file(str(path)), phrases=["a dog"], api_name="/ground")[
+            "groundings"
+        ]
         for path in phone_photos.values()
     ]
     assert found == found[:1] * 4
@@ -188,7 +228,7 @@ def question_of(k: int) -> tuple[str, dict]:
 
 
 def test_twenty_visitors_get_their_own_answers(served, upload_folder, monkeypatch):
-    """All at once, each with an own picture of the same name: as if each were alone."""
+    """All at once, each with an own image of the same name: as if each were alone."""
     pictures = [upload_folder / str(k) / "picture.png" for k in range(20)]
     for k, picture in enumerate(pictures):
         picture.parent.mkdir()
@@ -220,7 +260,9 @@ def test_error_text_is_ours(served, upload_folder):
     Image.effect_noise((200, 200), 60).convert("RGB").save(path)
     path.write_bytes(path.read_bytes()[:400])
     with pytest.raises(Exception) as refusal:
-        Client(served.address, verbose=False).predict(media=handle_file(str(path)), texts=["a"], api_name="/match")
+        Client(served.address, verbose=False).predict(
+            media=handle_file(str(path)), texts=["a"], api_name="/match"
+        )
     message = str(refusal.value)
     assert "[image/" in message and str(upload_folder) not in message and "0x" not in message
     assert len(message) <= 300
@@ -228,10 +270,17 @@ def test_error_text_is_ours(served, upload_folder):
 
 @pytest.mark.parametrize(
     "spoken, sentence",
-    [("ko", "글이 비어 있습니다"), ("ko-KR,ko;q=0.9", "글이 비어 있습니다"), ("zh-CN", "文字为空"), ("de", "Write it")],
+    [
+        ("ko", "글이 비어 있습니다"),
+        ("ko-KR,ko;q=0.9", "글이 비어 있습니다"),
+        ("zh-CN", "文字为空"),
+        ("de", "Write it"),
+    ],
 )
 def test_refusals_are_in_the_language_of_the_request(served, picture_file, spoken, sentence):
-    said = refusal(served, "ask", [uploaded(picture_file), "", None, 5, "auto"], Accept_Language=spoken)
+    said = refusal(
+        served, "ask", [uploaded(picture_file), "", None, 5, "auto"], Accept_Language=spoken
+    )
     assert sentence in said and said.endswith("[text/empty]")
 
 

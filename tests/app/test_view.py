@@ -29,8 +29,10 @@ CONTROLS = ("beam", 3, 1, 0, 30, 0.9, 1.0, 0, "")
 
 @pytest.fixture
 def found(handlers, visitor, shown, look):
-    """Two phrases found on the picture."""
-    return handlers.find(visitor, shown, look, "stub", "a red car\na unicorn", 0.3, 0.7, *NO_REGION)[1]
+    """Two phrases found on the image."""
+    return handlers.find(
+        visitor, shown, look, "stub", "a red car\na unicorn", 0.3, 0.7, *NO_REGION
+    )[1]
 
 
 def pixels_of(value: dict) -> np.ndarray:
@@ -48,7 +50,11 @@ def test_view_changes_never_call_the_model(found, look, predictor):
     assert word[0].word == 1 and not np.array_equal(pixels_of(word[1]), first)
     assert viewing.choose_word(word[0], look, select(0))[0].word is None
     assert viewing.choose_layer(found, look, 1)[0].layer == 1
-    for controls in ((["heat"], 0.5, 0, "viridis", True), (["box"], 0.5, 0.2, "magma", False), ([], 0, 0, "gray", True)):
+    for controls in (
+        (["heat"], 0.5, 0, "viridis", True),
+        (["box"], 0.5, 0.2, "magma", False),
+        ([], 0, 0, "gray", True),
+    ):
         changed, value, _ = viewing.change_look(found, *controls)
         assert isinstance(changed, Look) and value["src"] != ""
     assert len(predictor.calls) == asked
@@ -77,19 +83,29 @@ def test_a_choice_that_does_not_exist_changes_nothing(event, found, look):
 
 
 def test_a_map_is_painted_on_its_own_frame_alone(handlers, visitor, clip_shown, look):
-    """Box, heat and words of one frame of a clip say nothing of another; to choose a part of them is to go back there."""
-    found = handlers.find(visitor, clip_shown, look, "stub", "a dog\na car", 0.3, 0.7, *NO_REGION)[1]
+    """Box, heat and words of one frame of a video say nothing of another; to choose a part of them
+    is to go back there."""
+    found = handlers.find(visitor, clip_shown, look, "stub", "a dog\na car", 0.3, 0.7, *NO_REGION)[
+        1
+    ]
     assert found.heat is not None and "hottest" in cards.caption(found, look)
     moved, canvas, caption = viewing.choose_frame(found, look, select(2))
-    assert moved.heat is None and np.array_equal(pixels_of(canvas), np.asarray(clip_shown.seen.frames[2]))
+    assert moved.heat is None and np.array_equal(
+        pixels_of(canvas), np.asarray(clip_shown.seen.frames[2])
+    )
     for told in (cards.plain(caption), canvas["alt"]):
         assert "a dog" not in told and "hottest" not in told and "160 × 120" in told
-    for chosen in (viewing.choose_word(moved, look, select(1)), viewing.choose_layer(moved, look, 1)):
+    for chosen in (
+        viewing.choose_word(moved, look, select(1)),
+        viewing.choose_layer(moved, look, 1),
+    ):
         assert chosen[0].frame == 0 and chosen[0].heat is not None and "hottest" in chosen[2]
 
 
 def test_flat_map_is_said_and_not_stretched(handlers, visitor, shown, look):
-    kept = handlers.inspect(visitor, shown, look, "stub", "a flat thing", "match", "default", "default", "gradient")[2]
+    kept = handlers.inspect(
+        visitor, shown, look, "stub", "a flat thing", "match", "default", "default", "gradient"
+    )[2]
     assert kept.flat
     assert np.array_equal(np.asarray(draw(kept, look)), np.asarray(kept.seen.frames[0]))
     assert "no place stands out" in cards.caption(kept, look)
@@ -121,15 +137,21 @@ def test_display_boxes_follow_the_display_copy(found):
 SIDE = st.floats(-1e4, 1e4)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(x=st.tuples(SIDE, SIDE).map(sorted), y=st.tuples(SIDE, SIDE).map(sorted))
 def test_any_box_is_drawn_told_and_kept_as_it_is(found, look, x, y):
-    """Also one outside the picture or without area."""
+    """Also one outside the image or without area."""
     box = (x[0], y[0], x[1], y[1])
-    layer = dataclasses.replace(found.layers[0], grounding=dataclasses.replace(found.layers[0].grounding, box_xyxy=box))
+    layer = dataclasses.replace(
+        found.layers[0], grounding=dataclasses.replace(found.layers[0].grounding, box_xyxy=box)
+    )
     kept = dataclasses.replace(found, layers=(layer,), results=(layer.grounding,))
     assert draw(kept, look).size == (300, 200)
-    assert "a red car" in cards.plain(cards.twin(kept)) and "a red car" in cards.findings(kept.results, (300, 200))
+    assert "a red car" in cards.plain(cards.twin(kept)) and "a red car" in cards.findings(
+        kept.results, (300, 200)
+    )
     assert kept.to_dict()["results"][0]["box_xyxy"] == pytest.approx(box, abs=0.5)
 
 
@@ -159,15 +181,27 @@ def test_result_numbers_survive_json(found):
 
 
 def test_files_hold_the_result(found, look, tmp_path):
-    files = {path.rsplit(".", 1)[1]: path for path in export.write_files(found, look, "Methods.", tmp_path)}
+    files = {
+        path.rsplit(".", 1)[1]: path
+        for path in export.write_files(found, look, "Methods.", tmp_path)
+    }
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["picture.coco.json", "picture.csv", "picture.json", "picture.npz", "picture.png"]
+    assert names == [
+        "picture.coco.json",
+        "picture.csv",
+        "picture.json",
+        "picture.npz",
+        "picture.png",
+    ]
     picture = Image.open(files["png"])
     assert picture.width == 300 and picture.height > 200
     coco = json.loads((tmp_path / "picture.coco.json").read_text())
     x1, y1, x2, y2 = found.layers[1].grounding.box_xyxy
     assert coco["annotations"][1]["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1])
-    assert coco["categories"][1]["name"] == "a unicorn" and coco["annotations"][1]["verdict"] == "absent"
+    assert (
+        coco["categories"][1]["name"] == "a unicorn"
+        and coco["annotations"][1]["verdict"] == "absent"
+    )
     rows = list(csv.DictReader(io.StringIO((tmp_path / "picture.csv").read_text("utf-8-sig"))))
     assert [row["phrase"] for row in rows] == ["a red car", "a unicorn"]
     with np.load(files["npz"]) as arrays:
@@ -183,7 +217,9 @@ def test_csv_holds_no_formula(handlers, visitor, shown, look):
 
 
 def test_methods_sentence_names_what_was_done(handlers, visitor, clip_shown, look):
-    kept = handlers.inspect(visitor, clip_shown, look, "stub", "a dog", "match", "1", "default", "attention")[2]
+    kept = handlers.inspect(
+        visitor, clip_shown, look, "stub", "a dog", "match", "1", "default", "attention"
+    )[2]
     sentence = viewing.methods(kept)
     assert "stub" in sentence and "fusion layer 1" in sentence and "attention" in sentence
     assert ", ".join(map(str, kept.seen.indices)) in sentence
@@ -216,20 +252,34 @@ def test_hand_offs(handlers, visitor, shown, look, found):
     second = viewing.choose_layer(found, look, 1)[0]
     assert viewing.text_to_inspect("find")(second)[0] == "a unicorn"
     for without in (found, None):  # leaves what is in the field
-        assert viewing.text_to_inspect("ask")(without)[0] == viewing.caption_to_find(without)[0] == gr.skip()
+        assert (
+            viewing.text_to_inspect("ask")(without)[0]
+            == viewing.caption_to_find(without)[0]
+            == gr.skip()
+        )
 
 
 def test_a_word_of_a_tab_is_of_that_tabs_result(handlers, visitor, shown, look):
     """Whatever has come into view since."""
     kept = handlers.describe(visitor, shown, look, "stub", *CONTROLS)[2]
-    kept = handlers.inspect(visitor, kept, look, "stub", "two cats", "match", "default", "default", "gradient")[2]
+    kept = handlers.inspect(
+        visitor, kept, look, "stub", "two cats", "match", "default", "default", "gradient"
+    )[2]
     kept = handlers.find(visitor, kept, look, "stub", "a blue house", 0.3, 0.7, *NO_REGION)[1]
     for tab, text, task in (("describe", CAPTION, "caption"), ("inspect", "two cats", "explain")):
-        of_tab, canvas, layers, strip, caption, data = viewing.choose_own_word(tab)(kept, look, select(1))
+        of_tab, canvas, layers, strip, caption, data = viewing.choose_own_word(tab)(
+            kept, look, select(1)
+        )
         assert data["task"] == task and of_tab.explanation.text == text and of_tab.word == 1
-        assert [word for word, _ in strip["value"][1:]] == text.split() and layers["visible"] is False
-        assert f"“{text.split()[1]}”" in cards.plain(caption) and canvas["alt"] == cards.plain(cards.twin(of_tab))
-    assert viewing.choose_layer(of_tab, look, layers["value"])[0] == gr.skip()  # the list follows, and leaves the word
+        assert [word for word, _ in strip["value"][1:]] == text.split() and layers[
+            "visible"
+        ] is False
+        assert f"“{text.split()[1]}”" in cards.plain(caption) and canvas["alt"] == cards.plain(
+            cards.twin(of_tab)
+        )
+    assert (
+        viewing.choose_layer(of_tab, look, layers["value"])[0] == gr.skip()
+    )  # the list follows, and leaves the word
 
 
 def test_every_answer_shows_its_map(handlers, visitor, shown, look):
@@ -237,7 +287,11 @@ def test_every_answer_shows_its_map(handlers, visitor, shown, look):
     kept = handlers.find(visitor, asked, look, "stub", "a dog", 0.3, 0.7, *NO_REGION)[1]
     for k, answer in enumerate(asked.results[0].answers):
         chosen, _, layers, *_, data = viewing.choose_answer(kept, look, select(0, answer.text))
-        assert chosen.explanation is asked.layers[k].explanation and layers["value"] == k and data["task"] == "answer"
+        assert (
+            chosen.explanation is asked.layers[k].explanation
+            and layers["value"] == k
+            and data["task"] == "answer"
+        )
 
 
 def test_what_has_no_map_says_how_to_get_one(examples, handlers, visitor, shown, look):
@@ -256,7 +310,10 @@ def test_what_has_no_map_says_how_to_get_one(examples, handlers, visitor, shown,
 
 def test_links_reopen_scenes_and_never_hold_uploads(shown):
     assert viewing.link_to(shown)[0]["visible"] is False
-    assert viewing.link_to(dataclasses.replace(shown, origin="kind=image&scene=5"))[0]["value"] == "kind=image&scene=5"
+    assert (
+        viewing.link_to(dataclasses.replace(shown, origin="kind=image&scene=5"))[0]["value"]
+        == "kind=image&scene=5"
+    )
 
 
 def test_history_keeps_ten_newest_first(handlers, visitor, shown, look):
@@ -274,4 +331,7 @@ def test_present_hides_what_a_result_lacks(shown, look):
 
 def test_the_curve_is_told_in_words_of_all_languages():
     html = curve((0.0, 0.5), {"match": (0.2, 0.9)}, "seconds")
-    assert all(word in html for word in ("match", "일치", "匹配")) and "0.20 (0.00), 0.90 (0.50)" in html
+    assert (
+        all(word in html for word in ("match", "일치", "匹配"))
+        and "0.20 (0.00), 0.90 (0.50)" in html
+    )

@@ -1,4 +1,5 @@
-"""The app's benchmark does the work that it claims, on a stand-in for the model; speed itself is never asserted."""
+"""The app's benchmark does the work that it claims, on a stand-in for the model; speed itself is
+never asserted."""
 
 import sys
 
@@ -34,7 +35,9 @@ def test_a_server_is_started_called_and_stopped(picture):
         assert bench.memory(running) > 1
     assert running.process.returncode == 0
     assert all(rows[f"{name}, 3 clients: median"].detail == "3 answers" for name in bench.CALLS)
-    assert rows["3 clients: refused as busy"].value == rows["3 clients: failed otherwise"].value == 0
+    assert (
+        rows["3 clients: refused as busy"].value == rows["3 clients: failed otherwise"].value == 0
+    )
 
 
 def test_refusals_and_failures_are_told_apart(picture):
@@ -46,29 +49,41 @@ def test_refusals_and_failures_are_told_apart(picture):
             raise RuntimeError(self.text)
 
     load = bench.Load()
-    for text in ("All workers were busy. [busy/queue]", "Queue is full! Please try again.", "the connection broke"):
+    for text in (
+        "All workers were busy. [busy/queue]",
+        "Queue is full! Please try again.",
+        "the connection broke",
+    ):
         load.call(Refusing(text), "match", picture)
     assert load.busy == 2 and load.failed == ["match: the connection broke"] and not load.seconds
 
 
 def test_a_server_that_does_not_start_is_told():
-    with bench.server((sys.executable, "-c", "raise SystemExit(3)")) as running, pytest.raises(RuntimeError, match="not start"):
+    with (
+        bench.server((sys.executable, "-c", "raise SystemExit(3)")) as running,
+        pytest.raises(RuntimeError, match="not start"),
+    ):
         bench.wait_until(running)
 
 
 def test_view_changes_are_timed_without_a_model_call(picture):
-    rows = bench.view_changes(Studio(Models(lambda name: StubPredictor(), ("stub",))), picture, rounds=1)
+    rows = bench.view_changes(
+        Studio(Models(lambda name: StubPredictor(), ("stub",))), picture, rounds=1
+    )
     assert [row.value > 0 for row in rows] == [True] * 5 + [False]
 
 
 def test_a_view_change_that_asks_a_model_is_counted(picture, monkeypatch):
     model = torch.nn.Identity()
     monkeypatch.setattr(bench.viewing, "choose_word", lambda *_: model(torch.zeros(1)))
-    rows = bench.view_changes(Studio(Models(lambda name: StubPredictor(), ("stub",))), picture, rounds=1)
+    rows = bench.view_changes(
+        Studio(Models(lambda name: StubPredictor(), ("stub",))), picture, rounds=1
+    )
     assert rows[-1].value > 0
 
 
 def test_verdicts_and_percentile():
-    assert [bench.Row("", value, "", bar).verdict for value, bar in ((1, 2), (3, 2), (3, None), (None, 2))] == [
+    assert [bench.Row("", value, "", bar).verdict for value, bar in ((1, 2), (3, 2), (3, None),
+    (None, 2))] == [
         "pass", "MISS", "", "skipped"]  # fmt: skip
     assert bench.percentile(list(range(1, 101))) == 95 and bench.percentile([7.0]) == 7.0

@@ -1,4 +1,5 @@
-"""The benchmark's functions run at toy size and do the work they claim; speed itself is never asserted."""
+"""The benchmark's functions run at toy size and do the work they claim; speed itself is never
+asserted."""
 
 import json
 
@@ -14,27 +15,36 @@ def config(tiny_config):
     return tiny_config.replace(num_frames=0)
 
 
-@pytest.mark.parametrize("measure", [inference.caption, inference.second_phrase, inference.ranking, inference.explaining])
+@pytest.mark.parametrize(
+    "measure", [inference.caption, inference.second_phrase, inference.ranking, inference.explaining]
+)
 def test_measures_run(measure, config):
     measured = measure(config, rounds=1)
     assert len(measured) == (2 if measure is inference.caption else 1)
     assert all(0 < m.ratio < float("inf") for m in measured)
 
 
-@pytest.mark.skipif(not inference.Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+@pytest.mark.skipif(
+    not inference.Path("/proc/self/status").exists(), reason="peak memory is read from /proc"
+)
 def test_loading_measures_memory(config):
     assert inference.loading(config)[0].ratio > 0
 
 
 def test_the_peer_and_our_model_write_equally_many_tokens(config):
-    model, image = inference.fresh_model(config, "masked_lm"), inference.random_image(config)
+    model, image = inference.fresh_model(config, "masked_lm"), inference.random_input(config)
     prompt = torch.tensor([inference.PROMPT])
     with torch.no_grad():
         ours = inference.write_caption(model, model.encode_image(image), prompt)[0][0]
     assert len(ours.token_ids) == inference.NEW_TOKENS
     ids = torch.tensor([[*inference.PROMPT, inference.END_ID]])
     written = inference.blip_like(config).generate(
-        pixel_values=image, input_ids=ids, num_beams=3, min_new_tokens=20, max_new_tokens=20, do_sample=False
+        pixel_values=image,
+        input_ids=ids,
+        num_beams=3,
+        min_new_tokens=20,
+        max_new_tokens=20,
+        do_sample=False,
     )
     assert written.shape[1] == len(inference.PROMPT) + inference.NEW_TOKENS
 
@@ -59,6 +69,10 @@ def test_turns_alternate_and_ratios_are_paired():
 
 
 def test_json_output(monkeypatch, capsys):
-    monkeypatch.setattr(inference, "MEASURES", {"loading": lambda: [inference.Measurement("loading", 1.1, 1.2, False)]})
+    monkeypatch.setattr(
+        inference,
+        "MEASURES",
+        {"loading": lambda: [inference.Measurement("loading", 1.1, 1.2, False)]},
+    )
     assert inference.main(["--only", "loading", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["passed"] is True

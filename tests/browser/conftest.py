@@ -7,7 +7,6 @@ import contextlib
 import pytest
 
 from benchmarks.chromium import chromium
-from tests.app.conftest import clip_file, examples, phone_photos, picture_file, served, upload_folder  # noqa: F401
 
 SIZES = {
     "desktop": {"viewport": {"width": 1440, "height": 900}},
@@ -26,8 +25,9 @@ def browser():
 
 
 @pytest.fixture
-def open_page(browser, served):  # noqa: F811
-    """Open the app; gives the page, and fails the test when the browser's console told of an error."""
+def open_page(browser, served):
+    """Open the app; gives the page, and fails the test when the browser's console told of an
+    error."""
     contexts, errors = [], []
 
     def open_it(size: str = "desktop", locale: str = "en-US", query: str = ""):

@@ -1,4 +1,5 @@
-"""The page in a real Chromium: every tab, with a picture and a clip, on desktop and phone, in three languages."""
+"""The page in a real Chromium: every tab, with an image and a video, on desktop and phone, in three
+languages."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ def source(page) -> str:
 
 
 def wait_for_change(page, before: str) -> str:
-    page.wait_for_function("before => document.querySelector('#canvas img').src !== before", arg=before)
+    page.wait_for_function(
+        "before => document.querySelector('#canvas img').src !== before", arg=before
+    )
     return source(page)
 
 
@@ -38,7 +41,8 @@ def upload(page, kind: str, path) -> None:
     uploader.wait_for()
     uploader.locator("input[type=file]").set_input_files(str(path))
     page.wait_for_function(
-        "before => { const src = document.querySelector('#canvas img').src; return src.startsWith('data') && src !== before }",
+        "before => { const src = document.querySelector('#canvas img').src; return "
+        "src.startsWith('data') && src !== before }",
         arg=before,
     )
 
@@ -85,7 +89,10 @@ def test_a_picture_through_every_tab(open_page, size, picture_file):
     assert "gradio_client" in page.locator("#about").inner_text()
     page.locator("#new-scene").click()
     page.locator("#truth table").wait_for()
-    assert page.locator("#faithfulness svg").count() == 0 and page.locator("#compared .note").count() == 0
+    assert (
+        page.locator("#faithfulness svg").count() == 0
+        and page.locator("#compared .note").count() == 0
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -135,13 +142,18 @@ CAMERA = """() => {
   };
   setInterval(paint, 40);
   window.asked = [];
-  navigator.mediaDevices.getUserMedia = async (wanted) => (window.asked.push(wanted), canvas.captureStream(25));
-  navigator.mediaDevices.enumerateDevices = async () => [{kind: 'videoinput', deviceId: 'one', label: 'camera'}];
+  navigator.mediaDevices.getUserMedia = async (wanted) => (window.asked.push(wanted),
+  canvas.captureStream(25));
+  navigator.mediaDevices.enumerateDevices = async () => [{kind: 'videoinput', deviceId: 'one',
+  label: 'camera'}];
 }"""
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind, presses", [("image", ["capture photo"]), ("video", ["start recording", "stop recording"])])
+@pytest.mark.parametrize(
+    "kind, presses",
+    [("image", ["capture photo"]), ("video", ["start recording", "stop recording"])],
+)
 def test_a_camera_gives_a_picture_or_a_clip(open_page, size, kind, presses):
     page = open_page(size)
     page.evaluate(CAMERA)
@@ -150,9 +162,11 @@ def test_a_camera_gives_a_picture_or_a_clip(open_page, size, kind, presses):
     uploader.get_by_role("button", name="Capture from camera").click()
     for title in ("grant webcam access", *presses):
         uploader.get_by_title(title).locator("visible=true").last.click()
-        page.wait_for_timeout(1000)  # of live picture
+        page.wait_for_timeout(1000)  # of live image
     page.locator("#twin", has_text="320 × 240").wait_for()
-    assert page.evaluate("window.asked") == [{"video": {"facingMode": "environment"}, "audio": False}]
+    assert page.evaluate("window.asked") == [
+        {"video": {"facingMode": "environment"}, "audio": False}
+    ]
     if kind == "video":
         page.locator("#strip .thumbnail-item").nth(1).wait_for()
 
@@ -183,8 +197,12 @@ def test_a_drawn_region_is_described_and_asked(open_page):
     page.mouse.down()
     page.mouse.move(frame["x"] + frame["width"] * 0.75, frame["y"] + frame["height"] * 0.5, steps=5)
     page.mouse.up()
-    page.wait_for_function("[...document.querySelectorAll('#region input[type=number]')].every(side => side.value > 0)")
-    sides = [float(field.input_value()) for field in page.locator("#region input[type=number]").all()]
+    page.wait_for_function(
+        "[...document.querySelectorAll('#region input[type=number]')].every(side => side.value > 0)"
+    )
+    sides = [
+        float(field.input_value()) for field in page.locator("#region input[type=number]").all()
+    ]
     assert sides == pytest.approx([112, 112, 336, 224], abs=4)
     assert page.locator(".x2-region").is_visible()
     page.locator("#describe-region").click()
@@ -199,7 +217,9 @@ def test_a_typed_region_is_drawn(open_page):
     page = open_page()
     page.locator("#region button").first.click()
     fields = page.locator("#region input[type=number]")
-    for place, value in enumerate((10, 20, 200, 100)):  # by place: each waits until the opened part holds it
+    for place, value in enumerate(
+        (10, 20, 200, 100)
+    ):  # by place: each waits until the opened part holds it
         fields.nth(place).fill(str(value))
     page.locator(".x2-region").wait_for()
 
@@ -215,10 +235,14 @@ def test_results_are_downloaded_and_linked(open_page, tmp_path):
             link.click()
         names[download.value.suggested_filename] = download.value.path()
     assert {name.split(".", 1)[1] for name in names} == {"png", "json", "csv", "coco.json", "npz"}
-    kept = json.loads(next(path for name, path in names.items() if name == "scene.json").read_text())
+    kept = json.loads(
+        next(path for name, path in names.items() if name == "scene.json").read_text()
+    )
     assert kept["task"] == "ground" and len(kept["results"]) >= 2
     page.locator("#copy-link").click()
-    page.wait_for_function("document.querySelector('#link textarea, #link input')?.value.startsWith('http')")
+    page.wait_for_function(
+        "document.querySelector('#link textarea, #link input')?.value.startsWith('http')"
+    )
     link = page.locator("#link textarea, #link input").first.input_value()
     assert "example=scene" in link and "tab=find" in link
 
@@ -234,7 +258,10 @@ def test_a_tab_that_the_model_lacks_is_grey_and_says_why(open_page, served, monk
     monkeypatch.setitem(served.stub.missing, "caption", "This checkpoint has no decoder.")
     page = open_page()
     page.locator("#lacks", has_text="no decoder").wait_for()
-    assert page.locator("#tab-describe-button").is_disabled() and page.locator("#tab-ask-button").is_enabled()
+    assert (
+        page.locator("#tab-describe-button").is_disabled()
+        and page.locator("#tab-ask-button").is_enabled()
+    )
 
 
 def test_a_new_scene_stands_beside_its_truth(open_page):
@@ -257,7 +284,9 @@ def test_caption_is_handed_to_find(open_page, fresh):
     page.locator("#caption-words .token", has_text="grass").wait_for()
     page.locator("#caption-to-find").click()
     page.locator("#tab-find-button[aria-selected=true]").wait_for()
-    page.wait_for_function("document.querySelector('#phrases textarea').value.includes('a small dog')")
+    page.wait_for_function(
+        "document.querySelector('#phrases textarea').value.includes('a small dog')"
+    )
 
 
 def test_a_word_or_answer_of_a_tab_brings_its_own_map(open_page):
@@ -281,7 +310,10 @@ def test_a_word_or_answer_of_a_tab_brings_its_own_map(open_page):
     page.locator("#words .token", has_text="grass").wait_for(state="detached")
 
 
-WORDS = (("ko-KR", "찾기", "영역", ("있음", "불확실", "없음")), ("zh-CN", "查找", "区域", ("找到", "不确定", "没有")))
+WORDS = (
+    ("ko-KR", "찾기", "영역", ("있음", "불확실", "없음")),
+    ("zh-CN", "查找", "区域", ("找到", "不确定", "没有")),
+)
 
 
 @pytest.mark.parametrize("locale, find, region, verdicts", WORDS)
@@ -291,7 +323,11 @@ def test_page_speaks_the_visitors_language(open_page, locale, find, region, verd
     assert region in page.locator("#region").inner_text()
     open_tab(page, "about")
     about = page.locator("#about").inner_text()
-    assert "gradio_client" in about and "What it cannot do" not in about and any(verdict in about for verdict in verdicts)
+    assert (
+        "gradio_client" in about
+        and "What it cannot do" not in about
+        and any(verdict in about for verdict in verdicts)
+    )
     open_tab(page, "find")
     for part in ("#twin", "#findings"):
         said = page.locator(part).inner_text()
@@ -316,7 +352,9 @@ def test_language_is_switched_on_the_page(open_page):
     assert "있음" in page.locator("#canvas img").get_attribute("alt")
 
 
-@pytest.mark.parametrize("locale, sentence", [("en-US", "bad.png"), ("ko-KR", "읽을 수 없는"), ("zh-CN", "无法读取")])
+@pytest.mark.parametrize(
+    "locale, sentence", [("en-US", "bad.png"), ("ko-KR", "읽을 수 없는"), ("zh-CN", "无法读取")]
+)
 def test_bad_input_gets_a_sentence(open_page, tmp_path, locale, sentence):
     page = open_page(locale=locale)
     bad = tmp_path / "bad.png"
@@ -330,7 +368,9 @@ def test_bad_input_gets_a_sentence(open_page, tmp_path, locale, sentence):
     assert "Traceback" not in toast.inner_text() and str(tmp_path) not in toast.inner_text()
 
 
-@pytest.mark.parametrize("locale, sentence", [("en-US", "No phrase given"), ("ko-KR", "글이 비어 있습니다")])
+@pytest.mark.parametrize(
+    "locale, sentence", [("en-US", "No phrase given"), ("ko-KR", "글이 비어 있습니다")]
+)
 def test_empty_field_is_marked(open_page, locale, sentence):
     page = open_page(locale=locale)
     page.locator("#phrases textarea").fill("")
@@ -351,9 +391,12 @@ def test_stages_of_work_are_shown(open_page, served, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "where, what, sentence", [("limits", "JOBS_A_SESSION", "작업 수를 넘었습니다"), ("queue", "max_size", "붐빕니다")]
+    "where, what, sentence",
+    [("limits", "JOBS_A_SESSION", "작업 수를 넘었습니다"), ("queue", "max_size", "붐빕니다")],
 )
-def test_busy_is_told_in_the_visitors_language(open_page, served, monkeypatch, where, what, sentence):
+def test_busy_is_told_in_the_visitors_language(
+    open_page, served, monkeypatch, where, what, sentence
+):
     page = open_page(locale="ko-KR")
     monkeypatch.setattr(limits if where == "limits" else served.demo._queue, what, 0)
     page.locator("#run-find").click()

@@ -1,4 +1,4 @@
-"""What becomes of stage, tabs and uploader when one picture follows another, in a real Chromium."""
+"""What becomes of stage, tabs and uploader when one image follows another, in a real Chromium."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def test_a_refused_file_leaves_the_uploader(open_page, tmp_path):
     page.locator("#phrases", has_text="Add a picture").wait_for()
 
 
-def test_a_new_picture_comes_without_the_region_and_the_link_of_the_one_before(open_page, picture_file):
+def test_a_new_picture_comes_without_the_region_and_the_link_of_the_one_before(
+    open_page, picture_file
+):
     page = open_page()
     page.locator("#region button").first.click()
     fields = page.locator("#region input[type=number]")

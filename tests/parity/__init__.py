@@ -1,1 +1,2 @@
-"""Replays recorded outputs of the official classes against converted checkpoints: `python -m tests.parity DIR...`."""
+"""Replays recorded outputs of the official classes against converted checkpoints: `python -m
+tests.parity DIR...`."""

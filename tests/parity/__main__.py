@@ -1,6 +1,8 @@
-"""`python -m tests.parity DIR...`: one line a quantity, exit 1 if any does not agree or nobody knows what it is.
+"""`python -m tests.parity DIR...`: one line a quantity, exit 1 if any does not agree or nobody
+knows what it is.
 
-Floats agree when they differ by at most 1e-4 of the recorded tensor's largest magnitude; integers and texts exactly.
+Floats agree when they differ by at most 1e-4 of the recorded tensor's largest magnitude; integers
+and texts exactly.
 """
 
 from __future__ import annotations
@@ -20,14 +22,16 @@ from tests.parity.texts import text_checks
 
 TOLERANCE = 1e-4
 META_KEYS = {
-    "kind", "architecture", "note", "checkpoint_image_size", "prompt", "prompt_ids", "label_smoothing", "runs", "questions",
+    "kind", "architecture", "note", "checkpoint_image_size", "prompt", "prompt_ids",
+    "label_smoothing", "runs", "questions",
     "answers",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Result:
-    """One line: a quantity, how far ours is from the recorded one, and whether that is near enough."""
+    """One line: a quantity, how far ours is from the recorded one, and whether that is near
+    enough."""
 
     name: str
     difference: str
@@ -38,10 +42,15 @@ class Result:
 
 
 def check_folder(folder: Path) -> Iterator[Result]:
-    """Every recorded quantity of a folder; a folder that cannot be read or loaded is one failed line."""
+    """Every recorded quantity of a folder; a folder that cannot be read or loaded is one failed
+    line."""
     if not folder.is_dir():
         yield Result(
-            "folder", "This is a file. Name the folder it lies in." if folder.exists() else "There is no such folder.", False
+            "folder",
+            "This is a file. Name the folder it lies in."
+            if folder.exists()
+            else "There is no such folder.",
+            False,
         )
         return
     try:
@@ -56,11 +65,17 @@ def check_folder(folder: Path) -> Iterator[Result]:
 def _check(case: Case) -> Iterator[Result]:
     yield _exact("architecture", case.detected_architecture(), case.meta["architecture"])
     if "checkpoint_image_size" in case.meta:
-        yield _exact("checkpoint_image_size", case.detected.vision.image_size, case.meta["checkpoint_image_size"])
+        yield _exact(
+            "checkpoint_image_size",
+            case.detected.vision.image_size,
+            case.meta["checkpoint_image_size"],
+        )
     for name in sorted(case.meta.keys() - META_KEYS):
         yield Result(name, "unknown quantity", False)
     for name in sorted(case.recorded.keys() - INPUTS):
-        yield _guarded(name, lambda name=name: _compare(name, compute(case, name), case.recorded[name]))
+        yield _guarded(
+            name, lambda name=name: _compare(name, compute(case, name), case.recorded[name])
+        )
     try:
         for name, ours, recorded in text_checks(case):
             yield _exact(name, ours, recorded)
@@ -91,7 +106,9 @@ def _compare(name: str, ours: Tensor | None, recorded: Tensor) -> Result:
         return _exact(name, ours.tolist(), recorded.tolist())
     difference = (ours - recorded).abs().max().item() if recorded.numel() else 0.0
     limit = TOLERANCE * (recorded.abs().max().item() if recorded.numel() else 0.0)
-    return Result(name, f"{difference:.1e} of {limit:.1e}", difference <= limit)  # not a number is never <=
+    return Result(
+        name, f"{difference:.1e} of {limit:.1e}", difference <= limit
+    )  # not a number is never <=
 
 
 def main(folders: list[str]) -> int:

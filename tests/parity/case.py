@@ -1,4 +1,5 @@
-"""One folder of recordings: `checkpoint.th` with official keys, `meta.json`, `cases.safetensors`, `vocab.txt`."""
+"""One folder of recordings: `checkpoint.th` with official keys, `meta.json`, `cases.safetensors`,
+`vocab.txt`."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from x2vlm.processing import load_tokenizer
 class Case:
     """A folder's recordings and the model converted from its checkpoint.
 
-    `case[name]` is a recorded input; what was read is remembered, so that an input nobody looks at is noticed.
+    `case[name]` is a recorded input; what was read is remembered, so that an input nobody looks at
+    is noticed.
     """
 
     def __init__(self, folder: Path):
@@ -43,7 +45,8 @@ class Case:
         return load_tokenizer(self.folder)
 
     def _convert(self) -> tuple[X2VLMConfig, X2VLM]:
-        """What the checkpoint was found to be, and the model after a trip through a converted folder."""
+        """What the checkpoint was found to be, and the model after a trip through a converted
+        folder."""
         architecture = self.meta["architecture"]
         checkpoint = self.folder / "checkpoint.th"
         # Shapes do not show these; everything else must be detected.
@@ -57,7 +60,9 @@ class Case:
         if architecture["text"]["type"] == "xlm-roberta":
             invisible["text"]["pad_token_id"] = architecture["text"]["pad_token_id"]
         detected = load_model(checkpoint, config=invisible).config
-        resized = load_model(checkpoint, config=invisible, image_size=architecture["vision"]["image_size"])
+        resized = load_model(
+            checkpoint, config=invisible, image_size=architecture["vision"]["image_size"]
+        )
         with tempfile.TemporaryDirectory() as folder:
             save_model(resized.model, Path(folder) / "converted")
             model = load_model(Path(folder) / "converted").model
@@ -68,7 +73,11 @@ class Case:
         config, recorded = self.detected, self.meta["architecture"]
         vision, text, fusion = config.vision, config.text, config.fusion
         found: dict[str, Any] = {
-            "vision": {"type": vision.tower, "image_size": vision.image_size, "patch_size": vision.patch_size},
+            "vision": {
+                "type": vision.tower,
+                "image_size": vision.image_size,
+                "patch_size": vision.patch_size,
+            },
             "text": {
                 "type": text.family,
                 "hidden_size": text.hidden_size,
@@ -105,14 +114,19 @@ class Case:
                 "heads": vision.num_heads,
                 "mlp_ratio": vision.mlp_ratio,
             }
-        # A checkpoint without contrastive heads has nothing to show for the width of their features.
-        found["embed_dim"] = config.projection_size if "contrastive" in config.heads else recorded.get("embed_dim")
+        # A checkpoint without contrastive heads has nothing to show for the width of their
+        # features.
+        found["embed_dim"] = (
+            config.projection_size if "contrastive" in config.heads else recorded.get("embed_dim")
+        )
         if config.num_frames:
             found["video"] = {"frame_len": config.num_frames}
         if "answer_decoder" in config.heads:
             found["decoder"] = {"num_layers": config.decoder.num_layers}
         if "classification" in config.heads:
             found["num_answers"] = config.num_labels
-        if "checkpoint_image_size" in self.meta:  # the recordings were made at another size than the checkpoint's
+        if (
+            "checkpoint_image_size" in self.meta
+        ):  # the recordings were made at another size than the checkpoint's
             found["vision"]["image_size"] = self.model.config.vision.image_size
         return found

@@ -22,10 +22,14 @@ from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
 from x2vlm.modeling.x2vlm import region_context_mask
 
 INPUTS = {
-    "image", "images", "video", "text_ids", "text_atts", "masked_ids", "masked_pos", "mlm_labels", "itc_idx", "is_image",
-    "target_bbox", "targets", "region_image_index", "region_image_atts", "region_text_index", "parallel_text_ids",
-    "parallel_text_atts", "question_ids", "question_atts", "answer_ids", "answer_atts", "train_text_ids",
-    "train_attention_mask", "train_position_ids", "train_masked_pos", "train_masked_labels", "train_masked_weight",
+    "image", "images", "video", "text_ids", "text_atts", "masked_ids", "masked_pos", "mlm_labels",
+    "itc_idx", "is_image",
+    "target_bbox", "targets", "region_image_index", "region_image_atts", "region_text_index",
+    "parallel_text_ids",
+    "parallel_text_atts", "question_ids", "question_atts", "answer_ids", "answer_atts",
+    "train_text_ids",
+    "train_attention_mask", "train_position_ids", "train_masked_pos", "train_masked_labels",
+    "train_masked_weight",
     "train_answer_ids", "train_answer_atts", "train_answer_weights", "train_answers_per_question",
 }  # fmt: skip
 _TABLE: dict[str, Callable[..., Tensor]] = {}
@@ -86,7 +90,9 @@ def loss_itc(case: Case) -> Tensor:
 
 @quantity("loss_itc_idx")
 def loss_itc_idx(case: Case) -> Tensor:
-    return contrastive_loss(image_feat(case), text_feat(case), case.model.temperature, case["itc_idx"])
+    return contrastive_loss(
+        image_feat(case), text_feat(case), case.model.temperature, case["itc_idx"]
+    )
 
 
 @quantity("fusion_embeds")
@@ -101,10 +107,12 @@ def itm_logits(case: Case) -> Tensor:
 
 @quantity("itm_score")
 def itm_score(case: Case) -> Tensor:
-    """Class 1 for all pictures x texts."""
+    """Class 1 for all images x texts."""
     images, texts = image_embeds(case), text_embeds(case)
     count = len(images)
-    scores = X2VLMForRetrieval(case.model).rerank(images, texts.repeat(count, 1, 1), case["text_atts"].repeat(count, 1))
+    scores = X2VLMForRetrieval(case.model).rerank(
+        images, texts.repeat(count, 1, 1), case["text_atts"].repeat(count, 1)
+    )
     return scores.view(count, len(texts))
 
 
@@ -135,7 +143,9 @@ def loss_mlm(case: Case) -> Tensor:
 
 def _mlm_logits(case: Case, context: Tensor, context_mask: Tensor | None) -> Tensor:
     masked = case.model.encode_text(case["masked_ids"], case["text_atts"])
-    return case.model.masked_lm_logits(case.model.fuse(masked, case["text_atts"], context, context_mask), case["masked_pos"])
+    return case.model.masked_lm_logits(
+        case.model.fuse(masked, case["text_atts"], context, context_mask), case["masked_pos"]
+    )
 
 
 @quantity("region_embeds")
@@ -157,7 +167,7 @@ def region_itm_logits(case: Case) -> Tensor:
 
 @quantity("region_bbox")
 def region_bbox(case: Case) -> Tensor:
-    """Boxes come from the whole picture."""
+    """Boxes come from the whole image."""
     return case.model.predict_boxes(_fuse_regions(case, region_full_embeds(case), None))
 
 
@@ -179,7 +189,9 @@ def video_feat(case: Case) -> Tensor:
 @quantity("video_itm_logits")
 def video_itm_logits(case: Case) -> Tensor:
     count = len(case["video"])
-    return case.model.match_logits(case.model.fuse(text_embeds(case)[:count], case["text_atts"][:count], video_embeds(case)))
+    return case.model.match_logits(
+        case.model.fuse(text_embeds(case)[:count], case["text_atts"][:count], video_embeds(case))
+    )
 
 
 @quantity("rel_pos_table_block0")
@@ -213,7 +225,9 @@ def loss_parallel_mlm(case: Case) -> Tensor:
 def logits(case: Case) -> Tensor:
     if "images" in case.recorded:
         embeds = case.model.encode_image(case["images"])
-        return X2VLMForPairReasoning(case.model).predict(embeds, case["text_ids"], case["text_atts"])
+        return X2VLMForPairReasoning(case.model).predict(
+            embeds, case["text_ids"], case["text_atts"]
+        )
     embeds = case.model.encode_visual(case["video" if "video" in case.recorded else "image"])
     return X2VLMForClassification(case.model).predict(embeds, case["text_ids"], case["text_atts"])
 
@@ -279,7 +293,8 @@ def fusion_attention_gradient(case: Case, layer: str) -> Tensor:
 
 @quantity(r"fusion(\d+)_gradcam")
 def fusion_gradcam(case: Case, layer: str) -> Tensor:
-    """Mean over heads of attention x positive gradient over the patches, padding zeroed: float[B, T, P-1]."""
+    """Mean over heads of attention x positive gradient over the patches, padding zeroed: float[B,
+    T, P-1]."""
     attention, gradient = _attention_and_gradient(case, int(layer))
     heat = (attention * gradient.clamp(min=0)).mean(dim=1)[..., 1:]
     return heat * case["text_atts"][..., None]
@@ -287,7 +302,8 @@ def fusion_gradcam(case: Case, layer: str) -> Tensor:
 
 @torch.enable_grad()
 def _attention_and_gradient(case: Case, layer: int) -> tuple[Tensor, Tensor]:
-    """Cross-attention float[B, H, T, P] of a fusion layer and its gradient of the summed class-1 matching logit."""
+    """Cross-attention float[B, H, T, P] of a fusion layer and its gradient of the summed class-1
+    matching logit."""
     record = AttentionRecord()
     fused = case.model.fuse(text_embeds(case), case["text_atts"], image_embeds(case), attend=record)
     score = case.model.match_logits(fused)[:, 1].sum()

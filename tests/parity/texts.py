@@ -1,4 +1,5 @@
-"""What the recordings say about token ids and texts: prompts, questions, answers and generated captions. All exact."""
+"""What the recordings say about token ids and texts: prompts, questions, answers and generated
+captions. All exact."""
 
 from __future__ import annotations
 
@@ -8,11 +9,12 @@ from typing import Any
 import torch
 
 from tests.parity.case import Case
-from x2vlm.generation import beam_search
+from x2vlm.inference.generation import beam_search
 from x2vlm.modeling.captioning import CaptionDecoder
 
 RUN_KEYS = {
-    "batch", "num_beams", "min_length", "max_new_tokens", "length_penalty", "no_repeat_ngram_size", "token_ids", "text",
+    "batch", "num_beams", "min_length", "max_new_tokens", "length_penalty", "no_repeat_ngram_size",
+    "token_ids", "text",
 }  # fmt: skip
 
 
@@ -20,13 +22,25 @@ def text_checks(case: Case) -> Iterator[tuple[str, Any, Any]]:
     """(name, ours, recorded) of everything in meta.json that is not a size."""
     meta = case.meta
     if "prompt" in meta:
-        yield "prompt_ids", [case.tokenizer.cls_token_id, *_pieces(case, meta["prompt"])], meta["prompt_ids"]
+        yield (
+            "prompt_ids",
+            [case.tokenizer.cls_token_id, *_pieces(case, meta["prompt"])],
+            meta["prompt_ids"],
+        )
     for name in ("question", "answer"):
         if f"{name}s" in meta:
             ids, mask = case[f"{name}_ids"], case[f"{name}_atts"]
-            ours = _padded([_with_ends(case, text) for text in meta[f"{name}s"]], ids.shape[1], case.tokenizer.pad_token_id)
+            ours = _padded(
+                [_with_ends(case, text) for text in meta[f"{name}s"]],
+                ids.shape[1],
+                case.tokenizer.pad_token_id,
+            )
             yield f"{name}_ids", ours, ids.tolist()
-            yield f"{name}_atts", [[int(i != case.tokenizer.pad_token_id) for i in row] for row in ours], mask.tolist()
+            yield (
+                f"{name}_atts",
+                [[int(i != case.tokenizer.pad_token_id) for i in row] for row in ours],
+                mask.tolist(),
+            )
     for index, run in enumerate(meta.get("runs", [])):
         unknown = sorted(set(run) - RUN_KEYS)
         if unknown:
@@ -35,7 +49,10 @@ def text_checks(case: Case) -> Iterator[tuple[str, Any, Any]]:
         ids = _caption(case, run)
         width = max(map(len, run["token_ids"]))
         yield f"runs[{index}].token_ids", _padded(ids, width, 0), run["token_ids"]
-        texts = [case.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=True) for row in ids]
+        texts = [
+            case.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=True)
+            for row in ids
+        ]
         yield f"runs[{index}].text", texts, run["text"]
 
 

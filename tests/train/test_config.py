@@ -1,8 +1,18 @@
-"""Runs are checked completely before anything loads: keys, types, ranges, and YAML with one meaning per text."""
+"""Runs are checked completely before anything loads: keys, types, ranges, and YAML with one meaning
+per text."""
 
 import pytest
 
-from train.config import OptimizerConfig, RunConfig, build, build_task, load_run, parse_yaml, read_yaml, usage
+from train.config import (
+    OptimizerConfig,
+    RunConfig,
+    build,
+    build_task,
+    load_run,
+    parse_yaml,
+    read_yaml,
+    usage,
+)
 from x2vlm.errors import ConfigError
 
 RUN = """
@@ -25,11 +35,23 @@ def run_file(tmp_path):
 
 
 def minimal(**changes):
-    return {"output_dir": "out", "max_steps": 3, "tasks": {"a": {}}, "optimizer": {"lr": 1e-4}, **changes}
+    return {
+        "output_dir": "out",
+        "max_steps": 3,
+        "tasks": {"a": {}},
+        "optimizer": {"lr": 1e-4},
+        **changes,
+    }
 
 
 def test_file_and_overrides(run_file):
-    options = ["--optimizer.lr=3e-5", "--tasks.captions.batch_size", "16", "--model.freeze=[vision]", "--precision=bf16"]
+    options = [
+        "--optimizer.lr=3e-5",
+        "--tasks.captions.batch_size",
+        "16",
+        "--model.freeze=[vision]",
+        "--precision=bf16",
+    ]
     run, tasks = load_run(["--config", str(run_file), *options])
     assert run.optimizer == OptimizerConfig(lr=3e-5, warmup=0.1)
     assert (run.precision, run.model.freeze, run.max_steps) == ("bf16", ["vision"], 100)
@@ -38,7 +60,11 @@ def test_file_and_overrides(run_file):
 
 def test_settings_stay_plain(run_file):
     run, _ = load_run(["--config", str(run_file)])
-    assert run.tasks["captions"] == {"type": "captioning", "batch_size": 8, "data": {"stickers": {"kind": "scene"}}}
+    assert run.tasks["captions"] == {
+        "type": "captioning",
+        "batch_size": 8,
+        "data": {"stickers": {"kind": "scene"}},
+    }
 
 
 def test_the_later_of_two_files_wins_key_by_key(run_file, tmp_path):
@@ -51,10 +77,22 @@ def test_the_later_of_two_files_wins_key_by_key(run_file, tmp_path):
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("--max_stepz=3", "Unknown key 'max_stepz'. Did you mean 'max_steps'? Known keys: accumulation, "),
-        ("--optimizer.learning_rate=3", "Unknown key 'optimizer.learning_rate'. Known keys: betas, "),
-        ("--tasks.captions.batchsize=3", "Unknown key 'tasks.captions.batchsize'. Did you mean 'batch_size'?"),
-        ("--tasks.captions.data.stickers.kinds=x", "Unknown key 'tasks.captions.data.stickers.kinds'. Did you mean 'kind'?"),
+        (
+            "--max_stepz=3",
+            "Unknown key 'max_stepz'. Did you mean 'max_steps'? Known keys: accumulation, ",
+        ),
+        (
+            "--optimizer.learning_rate=3",
+            "Unknown key 'optimizer.learning_rate'. Known keys: betas, ",
+        ),
+        (
+            "--tasks.captions.batchsize=3",
+            "Unknown key 'tasks.captions.batchsize'. Did you mean 'batch_size'?",
+        ),
+        (
+            "--tasks.captions.data.stickers.kinds=x",
+            "Unknown key 'tasks.captions.data.stickers.kinds'. Did you mean 'kind'?",
+        ),
         ("--tasks.captions.type=capshun", "Unknown task type 'capshun'. Known types: captioning, "),
         (
             "--tasks.captions.losses={box_l1_loss: 0}",
@@ -82,7 +120,10 @@ def test_missing_key():
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *(("optimizer.lr", value) for value in (float("nan"), float("inf"), -1, 0, "fast", True, None, [1])),
+        *(
+            ("optimizer.lr", value)
+            for value in (float("nan"), float("inf"), -1, 0, "fast", True, None, [1])
+        ),
         *(("optimizer.betas", value) for value in ([0.9], [0.9, 1.0], "0.9")),
         ("optimizer.warmup", -3),
         ("optimizer.clip", 0),
@@ -105,13 +146,18 @@ def test_values_out_of_type_or_range_are_named(key, value):
     block[last] = value
     with pytest.raises(ConfigError) as error:
         build(RunConfig, values)
-    assert error.value.message.startswith(f"{key} is ") and "jsonargparse" not in error.value.message
+    assert (
+        error.value.message.startswith(f"{key} is ") and "jsonargparse" not in error.value.message
+    )
 
 
 @pytest.mark.parametrize("value", [0, -4, 8.5, True, "8 pairs"])
 def test_bad_batch_sizes(value):
     with pytest.raises(ConfigError, match=r"tasks\.a.*batch_size"):
-        build_task("a", {"type": "captioning", "batch_size": value, "data": {"stickers": {"kind": "scene"}}})
+        build_task(
+            "a",
+            {"type": "captioning", "batch_size": value, "data": {"stickers": {"kind": "scene"}}},
+        )
 
 
 def test_split_rates_need_both():
@@ -122,9 +168,27 @@ def test_split_rates_need_both():
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        *(("1e-4", 1e-4), ("1E+3", 1e3), (".5", 0.5), ("1.", 1.0), ("-2.5e3", -2500.0), (".inf", float("inf"))),
-        *(("3", 3), ("-3", -3), ("1_000", 1000), ("true", True), ("null", None), ("", None), ("[a, 1]", ["a", 1])),
-        *((word, word) for word in ("no", "on", "010", "0x1f", "1:30", "2020-01-01", "${HF_TOKEN}", "1e", "e4")),
+        *(
+            ("1e-4", 1e-4),
+            ("1E+3", 1e3),
+            (".5", 0.5),
+            ("1.", 1.0),
+            ("-2.5e3", -2500.0),
+            (".inf", float("inf")),
+        ),
+        *(
+            ("3", 3),
+            ("-3", -3),
+            ("1_000", 1000),
+            ("true", True),
+            ("null", None),
+            ("", None),
+            ("[a, 1]", ["a", 1]),
+        ),
+        *(
+            (word, word)
+            for word in ("no", "on", "010", "0x1f", "1:30", "2020-01-01", "${HF_TOKEN}", "1e", "e4")
+        ),
     ],
 )
 def test_each_yaml_text_has_one_meaning(text, value):
@@ -177,4 +241,6 @@ def test_byte_order_mark_and_line_ends_do_no_harm(tmp_path, content):
 
 
 def test_usage_lists_the_keys():
-    assert all(key in usage() for key in ("--optimizer.lr", "--checkpoint.every", "--resume.allow_changed"))
+    assert all(
+        key in usage() for key in ("--optimizer.lr", "--checkpoint.every", "--resume.allow_changed")
+    )

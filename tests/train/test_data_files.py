@@ -1,4 +1,5 @@
-"""Annotation files and shards: every format read, every bad entry named, nothing read that lies outside the folder."""
+"""Annotation files and shards: every format read, every bad entry named, nothing read that lies
+outside the folder."""
 
 import base64
 import io
@@ -13,7 +14,7 @@ from train.data.files import FileRecords, read_json_list
 from x2vlm.errors import ConfigError, DataError, X2VLMError
 
 
-def picture(color="red", size=(40, 20)) -> bytes:
+def image(color="red", size=(40, 20)) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, color).save(buffer, "PNG")
     return buffer.getvalue()
@@ -21,32 +22,47 @@ def picture(color="red", size=(40, 20)) -> bytes:
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "a.png").write_bytes(picture())
-    (tmp_path / "b.png").write_bytes(picture("blue"))
+    (tmp_path / "a.png").write_bytes(image())
+    (tmp_path / "b.png").write_bytes(image("blue"))
     return tmp_path
 
 
 def lines(folder, *entries, name="data.jsonl") -> str:
     path = folder / name
-    path.write_text("".join((e if isinstance(e, str) else json.dumps(e)) + "\n" for e in entries), encoding="utf-8")
+    path.write_text(
+        "".join((e if isinstance(e, str) else json.dumps(e)) + "\n" for e in entries),
+        encoding="utf-8",
+    )
     return str(path)
 
 
 def test_image_text_by_path_base64_and_other_keys(folder):
-    encoded = base64.b64encode(picture("blue", (300, 300)) + b" " * 2000).decode()
-    path = lines(folder, {"image": "a.png", "caption": ["x", "y"], "image_id": 7}, "", {"binary": encoded, "desc": "z"})
+    encoded = base64.b64encode(image("blue", (300, 300)) + b" " * 2000).decode()
+    path = lines(
+        folder,
+        {"image": "a.png", "caption": ["x", "y"], "image_id": 7},
+        "",
+        {"binary": encoded, "desc": "z"},
+    )
     records = FileRecords([path])
     assert len(records) == 2
-    assert records[0]["captions"] == ["x", "y"] and records[0]["image_id"] == 7 and records[0]["image"].size == (40, 20)
+    assert (
+        records[0]["captions"] == ["x", "y"]
+        and records[0]["image_id"] == 7
+        and records[0]["image"].size == (40, 20)
+    )
     assert records[1]["captions"] == ["z"] and records[1]["image"].getpixel((0, 0)) == (0, 0, 255)
     renamed = FileRecords(
-        [lines(folder, {"picture": "a.png", "said": {"en": "x", "de": "y"}})], keys={"image": "picture", "caption": "said"}
+        [lines(folder, {"picture": "a.png", "said": {"en": "x", "de": "y"}})],
+        keys={"image": "picture", "caption": "said"},
     )
     assert renamed[0]["captions"] == ["x", "y"]
 
 
 def test_json_list_and_several_files(folder):
-    (folder / "one.json").write_text(json.dumps([{"image": "a.png", "caption": "1"}, {"image": "b.png", "caption": "2"}]))
+    (folder / "one.json").write_text(
+        json.dumps([{"image": "a.png", "caption": "1"}, {"image": "b.png", "caption": "2"}])
+    )
     two = lines(folder, {"image": "b.png", "caption": "3"})
     records = FileRecords([str(folder / "one.json"), two])
     assert [record["captions"][0] for record in records] == ["1", "2", "3"]
@@ -64,18 +80,29 @@ def shard(folder, members: dict[str, bytes], name="s.tar") -> str:
 
 
 def test_shards(folder):
-    members = {"k1.jpg": picture(), "k1.json": b'{"captions": ["x"]}', "d/k2.PNG": picture("blue"), "d/k2.txt": b"y"}
+    members = {
+        "k1.jpg": image(),
+        "k1.json": b'{"captions": ["x"]}',
+        "d/k2.PNG": image("blue"),
+        "d/k2.txt": b"y",
+    }
     records = FileRecords([shard(folder, members)])
-    assert [(record["captions"], record["image_id"]) for record in records] == [(["x"], "s.tar/k1"), (["y"], "s.tar/d/k2")]
+    assert [(record["captions"], record["image_id"]) for record in records] == [
+        (["x"], "s.tar/k1"),
+        (["y"], "s.tar/d/k2"),
+    ]
 
 
 @pytest.mark.parametrize(
     ("members", "message"),
     [
         ({"k.json": b'{"caption": "x"}'}, "s.tar, k: the entry has no 'image'"),
-        ({"k.jpg": picture()}, "s.tar, k: the entry has no 'caption'"),
-        ({"k.jpg": picture()[:60], "k.txt": b"x"}, "s.tar, k: the encoded picture is no whole picture"),
-        ({"k.jpg": picture(), "k.json": b"{"}, "s.tar, k: The text is not JSON"),
+        ({"k.jpg": image()}, "s.tar, k: the entry has no 'caption'"),
+        (
+            {"k.jpg": image()[:60], "k.txt": b"x"},
+            "s.tar, k: the encoded picture is no whole picture",
+        ),
+        ({"k.jpg": image(), "k.json": b"{"}, "s.tar, k: The text is not JSON"),
     ],
 )
 def test_bad_samples_of_a_shard_are_named(folder, members, message):
@@ -84,7 +111,7 @@ def test_bad_samples_of_a_shard_are_named(folder, members, message):
 
 
 def test_bad_shards(folder):
-    whole = shard(folder, {"k.jpg": picture(size=(200, 200)), "k.txt": b"x"})
+    whole = shard(folder, {"k.jpg": image(size=(200, 200)), "k.txt": b"x"})
     content = (folder / "s.tar").read_bytes()
     (folder / "zeros.tar").write_bytes(bytes(10240))
     (folder / "junk.tar").write_bytes(b"junk" * 1000)
@@ -98,28 +125,37 @@ def test_bad_shards(folder):
 
 
 def test_a_damaged_shard_is_left_out_and_named(folder):
-    """tarfile takes a damaged or missing header for the end of the file; what comes after it would be lost without a word."""
-    members = {f"{key}.txt": b"x" * 100 for key in "abcdef"} | {"f.jpg": picture()}
+    """tarfile takes a damaged or missing header for the end of the file; what comes after it would
+    be lost without a word."""
+    members = {f"{key}.txt": b"x" * 100 for key in "abcdef"} | {"f.jpg": image()}
     whole = shard(folder, members)
     content = (folder / "s.tar").read_bytes()
     flipped = bytearray(content)
     flipped[2 * 1024 + 5] ^= 1  # the name in the third header
-    for name, damaged in {"flipped": bytes(flipped), "cut": content[: 4 * 1024], "inside": content[: 4 * 1024 + 200]}.items():
+    for name, damaged in {
+        "flipped": bytes(flipped),
+        "cut": content[: 4 * 1024],
+        "inside": content[: 4 * 1024 + 200],
+    }.items():
         (folder / f"{name}.tar").write_bytes(damaged)
         with pytest.raises(DataError, match=rf"{name}.tar is no whole tar file"):
             FileRecords([str(folder / f"{name}.tar")])
         records = FileRecords([whole, str(folder / f"{name}.tar")])
         assert len(records) == 6
         assert records.left_out == {
-            f"{name}.tar is no whole tar file (damaged or cut at byte {4096 if name != 'flipped' else 2048:,}). "
-            "Copy or write it again.": len(damaged) / (len(content) + len(damaged))
+            f"{name}.tar is no whole tar file (damaged or cut at byte "
+            f"{4096 if name != 'flipped' else 2048:,}). Copy or write it again.": len(damaged)
+            / (len(content) + len(damaged))
         }
     assert FileRecords([whole]).left_out == {}
 
 
 def test_files_that_vanish_while_they_are_read(folder):
     """T8: entries of a removed shard or file are unreadable samples, named as others are."""
-    tar, text = shard(folder, {"k.jpg": picture(), "k.txt": b"x"}), lines(folder, {"image": "a.png", "caption": "x"})
+    tar, text = (
+        shard(folder, {"k.jpg": image(), "k.txt": b"x"}),
+        lines(folder, {"image": "a.png", "caption": "x"}),
+    )
     records = FileRecords([tar, text])
     assert records[0]["captions"] == records[1]["captions"] == ["x"]
     (folder / "s.tar").unlink()
@@ -144,10 +180,16 @@ def test_files_that_vanish_while_they_are_read(folder):
         ('{"image": "nowhere.png", "caption": "x"}', "line 2: nowhere.png is not in the folder"),
         ('{"image": "../a.png", "caption": "x"}', "line 2: ../a.png is not a path below"),
         ('{"image": "/etc/passwd", "caption": "x"}', "line 2: /etc/passwd is not a path below"),
-        ('{"image": "http://x/a.png", "caption": "x"}', "line 2: http://x/a.png is not a path below"),
+        (
+            '{"image": "http://x/a.png", "caption": "x"}',
+            "line 2: http://x/a.png is not a path below",
+        ),
         ('{"image": "data.jsonl", "caption": "x"}', "line 2: data.jsonl is no whole picture"),
         ('{"image": "", "caption": "x"}', "line 2: '' names no picture"),
-        ('{"image": "a.png", "caption": "..."}', "line 2: The caption has no words, only punctuation"),
+        (
+            '{"image": "a.png", "caption": "..."}',
+            "line 2: The caption has no words, only punctuation",
+        ),
         ('{"image": 7, "caption": "x"}', "line 2: 7 names no picture"),
     ],
 )
@@ -158,7 +200,7 @@ def test_bad_lines_are_named(folder, line, message):
         records[1]
 
 
-def test_a_picture_whose_reader_fails_in_its_own_way(folder, monkeypatch):
+def test_a_image_whose_reader_fails_in_its_own_way(folder, monkeypatch):
     def fails(file):
         raise struct.error("unpack requires a buffer of 4 bytes")
 
@@ -169,7 +211,9 @@ def test_a_picture_whose_reader_fails_in_its_own_way(folder, monkeypatch):
 
 
 def test_encodings(folder):
-    (folder / "bom.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps({"image": "a.png", "caption": "é"}).encode())
+    (folder / "bom.jsonl").write_bytes(
+        b"\xef\xbb\xbf" + json.dumps({"image": "a.png", "caption": "é"}).encode()
+    )
     assert FileRecords([str(folder / "bom.jsonl")])[0]["captions"] == ["é"]
     (folder / "latin.jsonl").write_bytes('{"image": "a.png", "caption": "é"}'.encode("latin-1"))
     with pytest.raises(DataError, match=r"latin.jsonl, line 1: The text is not UTF-8"):
@@ -200,9 +244,15 @@ def test_regions(folder):
     elements = [
         {"bb": [10, 5, 20, 10], "caption": "a dog", "attributes": ["brown"]},
         {"bb": [0, 0, 40, 20], "caption": ["all of it"]},
-        {"bb": [0, 0, 40, 20], "caption": {"en": "a dog", "de": "ein Hund"}, "attributes": ["big", "old"]},
+        {
+            "bb": [0, 0, 40, 20],
+            "caption": {"en": "a dog", "de": "ein Hund"},
+            "attributes": ["big", "old"],
+        },
     ]
-    record = FileRecords([lines(folder, {"image": "a.png", "caption": "c", "elems": elements})], format="region_text")[0]
+    record = FileRecords(
+        [lines(folder, {"image": "a.png", "caption": "c", "elems": elements})], format="region_text"
+    )[0]
     assert record["captions"] == ["c"]
     assert record["regions"] == [
         {"text": "brown a dog", "box": [0.5, 0.5, 0.5, 0.5]},
@@ -236,21 +286,34 @@ def test_bad_boxes(folder, box, message):
         FileRecords([path], format="region_text")[0]
 
 
-def test_clips_and_texts(folder):
+def test_videos_and_texts(folder):
     frames = ["a.png", "b.png"]
     entries = [
         {"video_frames": frames, "text": "t"},
-        {"video_frames": [frames, frames, frames], "text": ["one", "[Music]", "two"], "is_continuous": True},
+        {
+            "video_frames": [frames, frames, frames],
+            "text": ["one", "[Music]", "two"],
+            "is_continuous": True,
+        },
         {"video_frames": [frames, frames], "text": ["[Music]", "x"], "is_continuous": False},
         {"video_frames": [frames], "text": ["[Music]"]},
         {"video_frames": [], "text": "t"},
     ]
     records = FileRecords([lines(folder, *entries)], format="video_text")
-    assert [(len(records[i]["frames"]), records[i]["captions"]) for i in range(3)] == [(2, ["t"]), (4, ["one two"]), (2, ["x"])]
-    for index, message in ((3, "line 4: Every clip is only music"), (4, "line 5: The clip has no frames")):
+    assert [(len(records[i]["frames"]), records[i]["captions"]) for i in range(3)] == [
+        (2, ["t"]),
+        (4, ["one two"]),
+        (2, ["x"]),
+    ]
+    for index, message in (
+        (3, "line 4: Every video is only music"),
+        (4, "line 5: The video has no frames"),
+    ):
         with pytest.raises(DataError, match=message):
             records[index]
-    pair = FileRecords([lines(folder, {"source_text": "a", "target_text": "b"})], format="parallel_text")[0]
+    pair = FileRecords(
+        [lines(folder, {"source_text": "a", "target_text": "b"})], format="parallel_text"
+    )[0]
     assert pair["captions"] == ["a", "b"]
     assert FileRecords([lines(folder, {"text": "a"})], format="text")[0]["captions"] == ["a"]
 
@@ -262,21 +325,40 @@ def test_fine_tuning_formats(folder):
         {"image": "a.png", "question": "q", "answer": "red", "dataset": "vg"},
     ]
     first, second = FileRecords([lines(folder, *entries)], format="question_answer")
-    assert first["questions"][0]["answers"] == {"blue": 0.7, "red": 0.3} and first["questions"][0]["annotations"] == ten
+    assert (
+        first["questions"][0]["answers"] == {"blue": 0.7, "red": 0.3}
+        and first["questions"][0]["annotations"] == ten
+    )
     assert second["questions"] == [{"question": "q", "answers": {"red": 0.5}}]
-    two = FileRecords([lines(folder, {"image": "a.png", "question": "q", "answer": ["red", "red"]})], format="question_answer")
-    assert two[0]["questions"] == [{"question": "q", "answers": {"red": 1.0}}]  # VQA's accuracy of ten would say 0.33
+    two = FileRecords(
+        [lines(folder, {"image": "a.png", "question": "q", "answer": ["red", "red"]})],
+        format="question_answer",
+    )
+    assert two[0]["questions"] == [
+        {"question": "q", "answers": {"red": 1.0}}
+    ]  # VQA's accuracy of ten would say 0.33
     for unanswered in ({}, {"answer": []}):
         with pytest.raises(DataError, match=r"line 1: .*no '?answer"):
-            FileRecords([lines(folder, {"image": "a.png", "question": "q"} | unanswered)], format="question_answer")[0]
-    found = FileRecords([lines(folder, {"image": "a.png", "text": "t", "box": [0, 0, 20, 20]})], format="referring")[0]
+            FileRecords(
+                [lines(folder, {"image": "a.png", "question": "q"} | unanswered)],
+                format="question_answer",
+            )[0]
+    found = FileRecords(
+        [lines(folder, {"image": "a.png", "text": "t", "box": [0, 0, 20, 20]})], format="referring"
+    )[0]
     assert found["regions"] == [{"text": "t", "box": [0.25, 0.5, 0.5, 1.0]}]
-    pairs = [{"images": ["a.png", "b.png"], "sentence": "s", "label": label} for label in ("True", False, "maybe")]
+    pairs = [
+        {"images": ["a.png", "b.png"], "sentence": "s", "label": label}
+        for label in ("True", False, "maybe")
+    ]
     records = FileRecords([lines(folder, *pairs)], format="image_pair")
     assert [records[0]["label"], records[1]["label"]] == [True, False]
     with pytest.raises(DataError, match="neither true nor false"):
         records[2]
-    labelled = FileRecords([lines(folder, {"video_frames": ["a.png"], "question": "q", "label": -100})], format="labelled")[0]
+    labelled = FileRecords(
+        [lines(folder, {"video_frames": ["a.png"], "question": "q", "label": -100})],
+        format="labelled",
+    )[0]
     assert labelled["label"] == -100 and len(labelled["frames"]) == 1
 
 
@@ -285,4 +367,6 @@ def test_turned_photo_is_upright(folder):
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(folder / "turned.jpg", exif=exif)
-    assert FileRecords([lines(folder, {"image": "turned.jpg", "caption": "x"})])[0]["image"].size == (20, 40)
+    assert FileRecords([lines(folder, {"image": "turned.jpg", "caption": "x"})])[0][
+        "image"
+    ].size == (20, 40)

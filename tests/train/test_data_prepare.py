@@ -30,28 +30,61 @@ from train.prepare import (
     xgqa,
     xvnli,
 )
-from train.prepare.common import fetch, need, read_json, read_plain_pickle, stable_share, write_json_lines
+from train.prepare.common import (
+    fetch,
+    need,
+    read_json,
+    read_plain_pickle,
+    stable_share,
+    write_json_lines,
+)
 from x2vlm.errors import DataError
 
 
 def test_karpathy_split(tmp_path):
     def image(name, split, *captions):
-        return {"filename": name, "cocoid": int(name[0]), "split": split, "sentences": [{"raw": c} for c in captions]}
+        return {
+            "filename": name,
+            "cocoid": int(name[0]),
+            "split": split,
+            "sentences": [{"raw": c} for c in captions],
+        }
 
-    images = [image("1.png", "train", "a", "b "), image("2.png", "restval", "c", " "), image("3.png", "test", "d", "e")]
+    images = [
+        image("1.png", "train", "a", "b "),
+        image("2.png", "restval", "c", " "),
+        image("3.png", "test", "d", "e"),
+    ]
     for number in (1, 2, 3):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
     assert write_json_lines(tmp_path / "train.jsonl", coco.entries(images, "train")) == 3
     records = FileRecords([str(tmp_path / "train.jsonl")])
-    assert [(record["captions"], record["image_id"]) for record in records] == [(["a"], 1), (["b"], 1), (["c"], 2)]
-    assert list(coco.entries(images, "test")) == [{"image": "3.png", "image_id": 3, "captions": ["d", "e"]}]
+    assert [(record["captions"], record["image_id"]) for record in records] == [
+        (["a"], 1),
+        (["b"], 1),
+        (["c"], 2),
+    ]
+    assert list(coco.entries(images, "test")) == [
+        {"image": "3.png", "image_id": 3, "captions": ["d", "e"]}
+    ]
     nested = [{**image("1.png", "val", "a"), "filepath": "val2014"}]
     assert next(coco.entries(nested, "val"))["image"] == "val2014/1.png"
 
 
 def test_refcoco_boxes():
-    refs = [{"ref_id": 1, "ann_id": 5, "image_id": 9, "split": "testA", "sentences": [{"sent": "left dog"}, {"sent": "brown"}]}]
-    instances = {"annotations": [{"id": 5, "bbox": [1, 2, 3, 4]}], "images": [{"id": 9, "file_name": "COCO_train2014_9.jpg"}]}
+    refs = [
+        {
+            "ref_id": 1,
+            "ann_id": 5,
+            "image_id": 9,
+            "split": "testA",
+            "sentences": [{"sent": "left dog"}, {"sent": "brown"}],
+        }
+    ]
+    instances = {
+        "annotations": [{"id": 5, "bbox": [1, 2, 3, 4]}],
+        "images": [{"id": 9, "file_name": "COCO_train2014_9.jpg"}],
+    }
     found = list(refcoco.entries(refs, instances, "testA"))
     assert [entry["text"] for entry in found] == ["left dog", "brown"]
     assert found[0]["image"] == "train2014/COCO_train2014_9.jpg" and found[0]["box"] == [1, 2, 3, 4]
@@ -78,10 +111,16 @@ def test_vqa():
     questions = [{"question_id": 1, "image_id": 42, "question": "q?"}]
     annotations = [{"question_id": 1, "answers": [{"answer": "blue"}] * 10}]
     entry = next(vqa.entries(questions, annotations, "train2014"))
-    assert entry["image"] == "train2014/COCO_train2014_000000000042.jpg" and entry["answer"] == ["blue"] * 10
+    assert (
+        entry["image"] == "train2014/COCO_train2014_000000000042.jpg"
+        and entry["answer"] == ["blue"] * 10
+    )
     assert "answer" not in next(vqa.entries(questions, [], "test2015"))
     groups = [["Two dogs."] * 10, ["2 dogs"] * 10, ["red"] * 6 + ["blue"] * 4]
-    assert vqa.answer_list(groups, least=2) == ["2 dogs"] and vqa.answer_list(groups, least=1) == ["2 dogs", "red"]
+    assert vqa.answer_list(groups, least=2) == ["2 dogs"] and vqa.answer_list(groups, least=1) == [
+        "2 dogs",
+        "red",
+    ]
     qas = [
         {
             "qas": [
@@ -94,23 +133,33 @@ def test_vqa():
     assert not list(vqa.genome(qas, {"red"}, {3}))
 
 
-def test_nlvr2_pictures():
+def test_nlvr2_images():
     lines = [
         {"identifier": "train-1-0-2", "sentence": "s", "label": "True", "directory": 7},
         {"identifier": "dev-1-0-2", "sentence": "s", "label": "False"},
     ]
     first, second = nlvr2.entries(lines, "train")
-    assert first["images"] == ["images/train/7/train-1-0-img0.png", "images/train/7/train-1-0-img1.png"]
+    assert first["images"] == [
+        "images/train/7/train-1-0-img0.png",
+        "images/train/7/train-1-0-img1.png",
+    ]
     assert second["images"][1] == "images/train/dev-1-0-img1.png"
 
 
 def test_visual_genome_boxes_are_repaired_and_counted(tmp_path):
     problems, sizes = Counter(), {1: (40, 20)}
     boxes = [(0, 0, 10, 10), (-5, 0, 10, 10), (35, 15, 50, 50), (50, 0, 5, 5), (3, 3, 0, 5)]
-    regions = [{"x": x, "y": y, "width": w, "height": h, "phrase": f"r{i}"} for i, (x, y, w, h) in enumerate(boxes)]
-    pictures = [{"id": 1, "regions": regions}, {"id": 2, "regions": regions}]
-    found = list(visual_genome.regions(pictures, sizes, problems))
-    assert [e["bb"] for e in found[0]["elems"]] == [[0, 0, 10, 10], [0, 0, 5, 10], [35, 15, 5, 5]] and len(found) == 1
+    regions = [
+        {"x": x, "y": y, "width": w, "height": h, "phrase": f"r{i}"}
+        for i, (x, y, w, h) in enumerate(boxes)
+    ]
+    images = [{"id": 1, "regions": regions}, {"id": 2, "regions": regions}]
+    found = list(visual_genome.regions(images, sizes, problems))
+    assert [e["bb"] for e in found[0]["elems"]] == [
+        [0, 0, 10, 10],
+        [0, 0, 5, 10],
+        [35, 15, 5, 5],
+    ] and len(found) == 1
     assert problems == {"without area": 2, "cut to the picture": 2}
     items = [
         {"x": 0, "y": 0, "w": 5, "h": 5, "names": ["dog"], "attributes": ["brown ", "small"]},
@@ -124,24 +173,38 @@ def test_visual_genome_boxes_are_repaired_and_counted(tmp_path):
     assert [region["text"] for region in record["regions"]] == ["brown small dog", "cat"]
 
 
-def test_coco_objects_without_crowds_and_evaluation_pictures(tmp_path):
+def test_coco_objects_without_crowds_and_evaluation_images(tmp_path):
     names = [{"id": 18, "name": "dog"}]
-    pictures = [{"id": i, "width": 40, "height": 20, "file_name": f"COCO_train2014_{i}.jpg"} for i in (1, 2, 3)]
-    boxes = [(1, [0, 0, 50, 10], 0), (1, [0, 0, 9, 9], 1), (2, [0, 0, 9, 9], 0), (3, [1, 1, 0, 9], 0)]
-    objects = [{"image_id": i, "bbox": box, "category_id": 18, "iscrowd": crowd} for i, box, crowd in boxes]
+    images = [
+        {"id": i, "width": 40, "height": 20, "file_name": f"COCO_train2014_{i}.jpg"}
+        for i in (1, 2, 3)
+    ]
+    boxes = [
+        (1, [0, 0, 50, 10], 0),
+        (1, [0, 0, 9, 9], 1),
+        (2, [0, 0, 9, 9], 0),
+        (3, [1, 1, 0, 9], 0),
+    ]
+    objects = [
+        {"image_id": i, "bbox": box, "category_id": 18, "iscrowd": crowd} for i, box, crowd in boxes
+    ]
     problems = Counter()
-    content = {"categories": names, "images": pictures, "annotations": objects}
+    content = {"categories": names, "images": images, "annotations": objects}
     found = list(coco_objects.objects(content, "train2014", {2}, problems))
     elements = [{"bb": [0, 0, 40, 10], "caption": "dog"}]
     assert found == [{"image": "coco/train2014/COCO_train2014_1.jpg", "elems": elements}]
     assert problems == {"cut to the picture": 1, "without area": 1}
 
 
-def test_web_lists_and_pictures(tmp_path):
+def test_web_lists_and_images(tmp_path):
     (tmp_path / "cc3m.tsv").write_text("a caption\thttp://x/1.jpg\nbroken line\n", encoding="utf-8")
     (tmp_path / "cc12m.tsv").write_text("http://x/2.jpg\tanother\n", encoding="utf-8")
-    assert list(web_pairs.pairs_of_table(tmp_path / "cc3m.tsv", False)) == [("http://x/1.jpg", "a caption")]
-    assert list(web_pairs.pairs_of_table(tmp_path / "cc12m.tsv", True)) == [("http://x/2.jpg", "another")]
+    assert list(web_pairs.pairs_of_table(tmp_path / "cc3m.tsv", False)) == [
+        ("http://x/1.jpg", "a caption")
+    ]
+    assert list(web_pairs.pairs_of_table(tmp_path / "cc12m.tsv", True)) == [
+        ("http://x/2.jpg", "another")
+    ]
     content = json.dumps({"image_urls": ["http://x/3.jpg"], "captions": ["c"]}).encode()
     with tarfile.open(tmp_path / "sbu.tar.gz", "w:gz") as tar:
         info = tarfile.TarInfo("sbu/sbu-captions-all.json")
@@ -156,7 +219,9 @@ def test_web_lists_and_pictures(tmp_path):
 
 
 def test_videos_and_labels():
-    questions = [{"answer": a, "question": "q", "video_id": 5} for a in ("man", "man", "dog", "cat")]
+    questions = [
+        {"answer": a, "question": "q", "video_id": 5} for a in ("man", "man", "dog", "cat")
+    ]
     known = video_qa.labels(questions, 2)
     assert known == {"man": 0, "cat": 1}
     assert [entry["label"] for entry in video_qa.entries(questions, known, {})] == [0, 0, -100, 1]
@@ -174,8 +239,11 @@ def test_videos_and_labels():
 
 
 def test_multi30k(tmp_path):
-    pictures, texts = multi30k.sources("test", "de")
-    assert pictures == "task2/image_splits/test_2016_images.txt" and texts[4] == "task2/raw/test_2016.5.de.gz"
+    images, texts = multi30k.sources("test", "de")
+    assert (
+        images == "task2/image_splits/test_2016_images.txt"
+        and texts[4] == "task2/raw/test_2016.5.de.gz"
+    )
     assert multi30k.sources("test", "cs")[1] == ["task1/raw/test_2016_flickr.cs.gz"]
     with gzip.open(tmp_path / "x.de.gz", "wt", encoding="utf-8") as file:
         file.write("ein Hund \u2028im Gras\n\n")  # that character ends no line
@@ -186,7 +254,9 @@ def test_multi30k(tmp_path):
         ("1.jpg", "zwei"),
         ("2.jpg", "drei"),
     ]
-    assert [entry["captions"] for entry in multi30k.entries(["1.jpg", "2.jpg"], [first, second], "val")][1] == ["drei"]
+    assert [
+        entry["captions"] for entry in multi30k.entries(["1.jpg", "2.jpg"], [first, second], "val")
+    ][1] == ["drei"]
     with pytest.raises(ValueError, match="zip"):
         list(multi30k.entries(["1.jpg"], [first], "val"))
 
@@ -201,11 +271,27 @@ def test_questions_and_statements_in_other_languages(tmp_path):
     found = [{**entry, "image": "7.png"} for entry in xgqa.english(questions)]
     write_json_lines(tmp_path / "train.jsonl", found)
     records = FileRecords([str(tmp_path / "train.jsonl")], format="question_answer")
-    assert [record["questions"][0]["answers"] for record in records] == [{"yes": 1.0}, {"blue": 0.5, "navy": 0.5}]
-    german = xgqa.translated({"9": {"imageId": "n1", "question": "wo?", "answer": "left", "isBalanced": True}})
-    assert list(german) == [{"image": "images/n1.jpg", "question_id": "9", "question": "wo?", "answer": "left"}]
-    line = {"concept": "3-A", "language": "id", "caption": "c", "left_img": "3-1.jpg", "right_img": "3-2.jpg", "label": True}
-    assert next(marvl.entries([line]))["images"] == [f"marvl-images/id/images/3-A/3-{side}.jpg" for side in (1, 2)]
+    assert [record["questions"][0]["answers"] for record in records] == [
+        {"yes": 1.0},
+        {"blue": 0.5, "navy": 0.5},
+    ]
+    german = xgqa.translated(
+        {"9": {"imageId": "n1", "question": "wo?", "answer": "left", "isBalanced": True}}
+    )
+    assert list(german) == [
+        {"image": "images/n1.jpg", "question_id": "9", "question": "wo?", "answer": "left"}
+    ]
+    line = {
+        "concept": "3-A",
+        "language": "id",
+        "caption": "c",
+        "left_img": "3-1.jpg",
+        "right_img": "3-2.jpg",
+        "label": True,
+    }
+    assert next(marvl.entries([line]))["images"] == [
+        f"marvl-images/id/images/3-A/3-{side}.jpg" for side in (1, 2)
+    ]
     lines = [
         {"sentences": ["a", ""], "id": "1", "img_path": "1.jpg"},
         {"sentences": ["b"], "id": "2", "img_path": "COCO_val2014_2.jpg"},
@@ -217,18 +303,29 @@ def test_questions_and_statements_in_other_languages(tmp_path):
     ]
 
 
-def test_wit_finds_the_pictures_of_addresses(tmp_path):
+def test_wit_finds_the_images_of_addresses(tmp_path):
     pixels = io.BytesIO()
     Image.effect_noise((40, 20), 99).convert("RGB").save(pixels, "PNG")
     content = base64.b64encode(pixels.getvalue()).decode()
     (tmp_path / "1.csv").write_text(f"http://a\tAAAA\nhttp://b\t{content}\n")
-    pictures = wit.places([tmp_path / "1.csv"])
-    texts = (("http://b", "first"), ("http://gone", "x"), ("http://b", "second"), ("http://b", "."), ("http://a", None))
-    lines = [{"image_url": address, "caption_reference_description": text} for address, text in texts]
-    assert write_json_lines(tmp_path / "test.jsonl", wit.entries(lines, pictures, "test_en")) == 1
+    images = wit.places([tmp_path / "1.csv"])
+    texts = (
+        ("http://b", "first"),
+        ("http://gone", "x"),
+        ("http://b", "second"),
+        ("http://b", "."),
+        ("http://a", None),
+    )
+    lines = [
+        {"image_url": address, "caption_reference_description": text} for address, text in texts
+    ]
+    assert write_json_lines(tmp_path / "test.jsonl", wit.entries(lines, images, "test_en")) == 1
     record = FileRecords([str(tmp_path / "test.jsonl")])[0]
     assert record["captions"] == ["first", "second"] and record["image"].size == (40, 20)
-    assert [entry["caption"] for entry in wit.entries(lines, pictures, "train")] == ["first", "second"]
+    assert [entry["caption"] for entry in wit.entries(lines, images, "train")] == [
+        "first",
+        "second",
+    ]
 
 
 def test_files_that_are_missing_or_damaged(tmp_path):
@@ -244,4 +341,6 @@ def test_files_that_are_missing_or_damaged(tmp_path):
     with pytest.raises(DataError, match=r"bad.zip is damaged"):
         read_json(raw / "bad.zip", "x.json")
     assert sorted(path.name for path in raw.iterdir()) == ["bad.zip", "copy.json"]
-    assert 0 <= stable_share("x") < 1 and stable_share("x") == stable_share("x") != stable_share("y")
+    assert 0 <= stable_share("x") < 1 and stable_share("x") == stable_share("x") != stable_share(
+        "y"
+    )

@@ -1,4 +1,5 @@
-"""Transforms, frames and captions: sizes, randomness from the given generator only, flips that follow the words."""
+"""Transforms, frames and captions: sizes, randomness from the given generator only, flips that
+follow the words."""
 
 import numpy as np
 import pytest
@@ -23,17 +24,23 @@ from train.data.vocabulary import build_tokenizer, learn_vocabulary
 
 
 def noise(width=60, height=40) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return build_tokenizer(learn_vocabulary(["a red dog runs on the green grass", "a picture of a dog"] * 3, 1300), 64)
+    return build_tokenizer(
+        learn_vocabulary(["a red dog runs on the green grass", "a picture of a dog"] * 3, 1300), 64
+    )
 
 
 @pytest.mark.parametrize("kind", ["none", "pretrain", "train", "train_no_flip"])
 def test_augment_depends_on_the_generator_alone(kind):
-    first, again, other = (augment(noise(), 32, kind, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        augment(noise(), 32, kind, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
     assert first.shape == (3, 32, 32) and first.dtype == torch.uint8
     assert torch.equal(first, again)
     assert torch.equal(first, other) == (kind == "none")
@@ -43,15 +50,20 @@ def test_none_is_what_inference_sees():
     from x2vlm.config import MINI
     from x2vlm.processing import Processor
 
-    class OnlyPictures(Processor):
+    class OnlyImages(Processor):
         def __init__(self):
             self.config = MINI
 
-    assert torch.allclose(normalize(to_pixels(noise(), MINI.vision.image_size)), OnlyPictures().image(noise()), atol=1e-6)
+    assert torch.allclose(
+        normalize(to_pixels(noise(), MINI.vision.image_size)),
+        OnlyImages().image(noise()),
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize(
-    ("text", "free"), [("a dog left of a cat", False), ("turn Right!", False), ("bright leftover cleft", True)]
+    ("text", "free"),
+    [("a dog left of a cat", False), ("turn Right!", False), ("bright leftover cleft", True)],
 )
 def test_flips_follow_whole_words(text, free):
     assert any(may_flip([text], np.random.default_rng(seed)) for seed in range(20)) == free
@@ -74,7 +86,12 @@ def test_resized_crops():
         assert 0 <= x0 < x1 <= 100 and 0 <= y0 < y1 <= 80
         shares.append((x1 - x0) * (y1 - y0) / 8000)
     assert min(shares) > 0.48 and max(shares) > 0.9
-    assert sample_resized_crop(1000, 3, 0.5, rng) == (498, 0, 502, 3)  # no ratio fits: the largest centred window
+    assert sample_resized_crop(1000, 3, 0.5, rng) == (
+        498,
+        0,
+        502,
+        3,
+    )  # no ratio fits: the largest centred window
 
 
 def test_rand_augment_operations():
@@ -109,7 +126,7 @@ def test_frames_as_recorded(frames, count, expected):
     assert sample_frame_indices(frames, count) == expected
 
 
-def test_random_frames_are_sorted_and_cover_the_clip():
+def test_random_frames_are_sorted_and_cover_the_video():
     for seed in range(50):
         rng = np.random.default_rng(seed)
         chosen = sample_frame_indices(17, 5, rng)
@@ -122,18 +139,29 @@ def test_caption_layout_predicts_from_the_left_only(tokenizer):
     encoder = TextEncoder(tokenizer, 40)
     masker = TokenMasker.from_tokenizer(MaskingConfig(0.6, 18), tokenizer)
     for seed in range(20):
-        layout = caption_layout("a red dog runs on the grass", encoder, masker, np.random.default_rng(seed))
+        layout = caption_layout(
+            "a red dog runs on the grass", encoder, masker, np.random.default_rng(seed)
+        )
         tokens = encoder.encode("a picture of a red dog runs on the grass").ids
         real = [i for i in range(len(layout.ids)) if i not in layout.mask_positions]
-        assert [layout.ids[i] for i in real] == tokens and [layout.position_ids[i] for i in real] == list(range(len(tokens)))
-        assert all(layout.position_ids[i] > 3 for i in layout.mask_positions)  # [CLS] and the prompt are never predicted
+        assert [layout.ids[i] for i in real] == tokens and [
+            layout.position_ids[i] for i in real
+        ] == list(range(len(tokens)))
+        assert all(
+            layout.position_ids[i] > 3 for i in layout.mask_positions
+        )  # [CLS] and the prompt are never predicted
         for where, label in zip(layout.mask_positions, layout.labels, strict=True):
             assert layout.ids[where] == tokenizer.mask_token_id
-            assert layout.ids[where + 1] == label and layout.position_ids[where] == layout.position_ids[where + 1]
+            assert (
+                layout.ids[where + 1] == label
+                and layout.position_ids[where] == layout.position_ids[where + 1]
+            )
         batch = collate_captions([layout], tokenizer.pad_token_id)
         sees, masks = batch["attention_mask"][0], set(layout.mask_positions)
         for row in range(len(layout.ids)):
-            assert set(sees[row].nonzero()[:, 0].tolist()) == {c for c in range(row + 1) if c == row or c not in masks}
+            assert set(sees[row].nonzero()[:, 0].tolist()) == {
+                c for c in range(row + 1) if c == row or c not in masks
+            }
         assert batch["masked_labels"][0, : len(layout.labels)].tolist() == layout.labels
         assert (batch["masked_labels"][0, len(layout.labels) :] == -100).all()
 
@@ -148,28 +176,46 @@ def test_prompt_is_not_said_twice_and_long_captions_are_cut(tokenizer):
     assert loud == once
     longer = caption_layout("a picture offering shade", encoder, masker, np.random.default_rng(0))
     assert len(longer.ids) > len(once.ids)  # only the prompt as whole words is taken away
-    assert max(caption_layout("a dog " * 20, encoder, masker, np.random.default_rng(0)).position_ids) == 9
+    assert (
+        max(caption_layout("a dog " * 20, encoder, masker, np.random.default_rng(0)).position_ids)
+        == 9
+    )
     encoder.first_position = 2  # XLM-R
     later = caption_layout("a dog", encoder, masker, np.random.default_rng(0))
-    assert later.position_ids == [position + 2 for position in once.position_ids] and later.ids == once.ids
+    assert (
+        later.position_ids == [position + 2 for position in once.position_ids]
+        and later.ids == once.ids
+    )
 
 
 def test_text_batches(tokenizer):
     encoder = TextEncoder(tokenizer, 12, MaskingConfig(0.5, 6))
     texts = [
-        encoder.encode(text, np.random.default_rng(0)) for text in ("a dog", "a red dog runs on the green grass a dog a dog")
+        encoder.encode(text, np.random.default_rng(0))
+        for text in ("a dog", "a red dog runs on the green grass a dog a dog")
     ]
     batch = encoder.collate(texts)
     assert batch["input_ids"].shape == (2, 12) and batch["masked_positions"].shape == (2, 6)
     assert batch["attention_mask"].sum(dim=1).tolist() == [4, 12]
     assert batch["input_ids"][1, 11] == tokenizer.sep_token_id
     for row in range(2):
-        for position, label in zip(batch["masked_positions"][row].tolist(), batch["masked_labels"][row].tolist(), strict=True):
+        for position, label in zip(
+            batch["masked_positions"][row].tolist(),
+            batch["masked_labels"][row].tolist(),
+            strict=True,
+        ):
             assert label == -100 or batch["input_ids"][row, position] == label
-    assert encoder.encode("a dog").key == encoder.encode("a dog").key != encoder.encode("a red dog").key
+    assert (
+        encoder.encode("a dog").key
+        == encoder.encode("a dog").key
+        != encoder.encode("a red dog").key
+    )
     assert "[MASK]" not in tokenizer.convert_ids_to_tokens(encoder.encode("[MASK] dog").ids)
     assert set(encoder.collate(texts, masked=False)) == {"input_ids", "attention_mask"}
-    assert encoder.collate([encoder.encode("a red dog")], masked=False)["input_ids"].shape == (1, 6)  # 5 tokens
+    assert encoder.collate([encoder.encode("a red dog")], masked=False)["input_ids"].shape == (
+        1,
+        6,
+    )  # 5 tokens
 
 
 def test_vocabulary_spells_every_common_script(tokenizer):

@@ -17,7 +17,17 @@ from train.evaluate import describe
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, "-m", "train.smoke", "--steps", "2", "--samples", "2", "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "train.smoke",
+        "--steps",
+        "2",
+        "--samples",
+        "2",
+        "--out",
+        str(out),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -29,13 +39,17 @@ def test_pipeline_leaves_a_checkpoint_with_every_head(folder):
     from x2vlm.checkpoint import load_model
 
     loaded = load_model(folder / "joint" / "final")
-    assert {"contrastive", "matching", "box", "masked_lm", "answer_decoder", "pair"} <= set(loaded.config.heads)
+    assert {"contrastive", "matching", "box", "masked_lm", "answer_decoder", "pair"} <= set(
+        loaded.config.heads
+    )
     assert loaded.tokenizer_dir is not None
 
 
 def test_the_joint_run_makes_the_heads_that_pretraining_has_not(folder):
     """So that its answer decoder starts from the fusion layers."""
-    assert "heads without weights (fresh): answer_decoder, pair" in (folder / "said.txt").read_text()
+    assert (
+        "heads without weights (fresh): answer_decoder, pair" in (folder / "said.txt").read_text()
+    )
 
 
 def test_results_say_what_was_measured_and_on_what(folder):
@@ -47,13 +61,25 @@ def test_results_say_what_was_measured_and_on_what(folder):
     assert {"accuracy", "pointing", "true", "auc", "group", "text_r@1", "image_r@1"} <= metrics
     for numbers in measured.values():
         assert numbers["samples"] == 2
-        assert "seeds 2000050000 to 2000050001" in numbers["data"] or "unseen, seeds 3000050000" in numbers["data"]
+        assert (
+            "seeds 2000050000 to 2000050001" in numbers["data"]
+            or "unseen, seeds 3000050000" in numbers["data"]
+        )
 
 
 def test_a_part_does_not_replace_the_published_numbers(folder, capsys):
     from train import evaluate
 
-    arguments = ["--config", str(folder / "joint.yaml"), "--only", "pairs", "--limit", "2", "--device", "cpu"]
+    arguments = [
+        "--config",
+        str(folder / "joint.yaml"),
+        "--only",
+        "pairs",
+        "--limit",
+        "2",
+        "--device",
+        "cpu",
+    ]
     assert evaluate.main(arguments) == 0
     assert "results.json stays as it is" in capsys.readouterr().out
     assert not (folder / "joint" / "final" / "results.json").exists()
@@ -67,7 +93,7 @@ def test_unknown_task_is_refused(folder, capsys):
     assert "'captoins' is no task of this run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["scene", "clip", "order", "pair"])
+@pytest.mark.parametrize("kind", ["scene", "video", "order", "pair"])
 def test_shards_hold_what_was_drawn(kind, tmp_path):
     data = StickerData(kind=kind, count=3)
     paths = write_shards(data, 48, tmp_path, per_shard=2)
@@ -76,13 +102,15 @@ def test_shards_hold_what_was_drawn(kind, tmp_path):
     assert len(read) == 3
     for index in range(3):
         first, second = drawn[index], read[index]
-        for key in set(first) - {"image", "frames", "images", "scene", "scenes", "clip"}:
+        for key in set(first) - {"image", "frames", "images", "scene", "scenes", "video"}:
             assert first[key] == second[key]
         for key in {"image", "frames", "images"} & set(first):
-            pictures = (
-                zip([first[key]], [second[key]], strict=True) if key == "image" else zip(first[key], second[key], strict=True)
+            images = (
+                zip([first[key]], [second[key]], strict=True)
+                if key == "image"
+                else zip(first[key], second[key], strict=True)
             )
-            assert all(a.tobytes() == b.tobytes() for a, b in pictures)
+            assert all(a.tobytes() == b.tobytes() for a, b in images)
 
 
 def test_description_of_files():

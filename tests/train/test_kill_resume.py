@@ -1,4 +1,5 @@
-"""Runs that are killed, asked to stop, run out of disk or meet damage: what is left is good, and going on is bitwise exact."""
+"""Runs that are killed, asked to stop, run out of disk or meet damage: what is left is good, and
+going on is bitwise exact."""
 
 import json
 import os
@@ -41,14 +42,17 @@ def verified(folder):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_ten_kills_change_nothing(runs, whole, tmp_path, seed):
-    """T1: five kills a run, anywhere in training, and in the slowed-down window of a save every second time."""
+    """T1: five kills a run, anywhere in training, and in the slowed-down window of a save every
+    second time."""
     rng = random.Random(seed)
     folder = tmp_path / "run"
     for number in range(5):
         in_save = number % 2 == 1
         process = runs.start(folder, save_delay=0.03 if in_save else 0.0, task={"delay": 0.1})
         if in_save:
-            wait_for(lambda process=process: list(folder.glob("*.tmp.*")) or process.exitcode is not None)
+            wait_for(
+                lambda process=process: list(folder.glob("*.tmp.*")) or process.exitcode is not None
+            )
             time.sleep(rng.uniform(0, 0.2))
         else:
             wait_for((folder / "run.lock").exists)
@@ -63,20 +67,28 @@ def test_ten_kills_change_nothing(runs, whole, tmp_path, seed):
 
 
 def test_a_kill_at_every_file_operation_of_a_save(tmp_path):
-    """T2: whatever operation is the last, a reader finds the old checkpoint or the new one, whole."""
+    """T2: whatever operation is the last, a reader finds the old checkpoint or the new one,
+    whole."""
 
     class Killed(BaseException):
         pass
 
     def save(folder, step):
-        about = {"settings": {}, "samples_read": {}, "bad_samples": 0, "metrics": {}, "world_size": 1}
+        about = {
+            "settings": {},
+            "samples_read": {},
+            "bad_samples": 0,
+            "metrics": {},
+            "world_size": 1,
+        }
         folder.save({"model": {"weight": state.torch.full((3,), float(step))}}, step=step, **about)
 
     def open_folder(path):
         return state.RunFolder(path, state.CheckpointConfig(keep=1), state.EvaluateConfig())
 
     def run(path, budget):
-        """Saves step 2 over step 1, dying at the operation after `budget`; the number of operations left."""
+        """Saves step 2 over step 1, dying at the operation after `budget`; the number of operations
+        left."""
         left = [budget]
 
         def dying(function):
@@ -113,7 +125,8 @@ def test_a_kill_at_every_file_operation_of_a_save(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_ends_well(runs, whole, tmp_path, number):
-    """T4: also when it comes twice, in the middle of a slow save, or to the data workers as well."""
+    """T4: also when it comes twice, in the middle of a slow save, or to the data workers as
+    well."""
     folder = tmp_path / "run"
     process = runs.start(folder, task={"delay": 0.05}, num_workers=1, save_delay=0.02)
     wait_for(lambda: (folder / "log.jsonl").exists() and len(losses(folder)) >= 2)
@@ -139,7 +152,11 @@ def test_a_signal_during_an_evaluation(runs, whole, tmp_path):
     runs.finish(runs.start(folder, evaluate__every=4))
     assert_same_state(whole, folder)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if line["event"] == "evaluate"] == [4, 8, 12]  # the one cut short was made up
+    assert [line["step"] for line in lines if line["event"] == "evaluate"] == [
+        4,
+        8,
+        12,
+    ]  # the one cut short was made up
 
 
 def test_two_runs_in_one_folder(runs, tmp_path):
@@ -152,7 +169,10 @@ def test_two_runs_in_one_folder(runs, tmp_path):
     assert second.exitcode == 1
     assert f"Another run (pid {first.pid} on " in second.output.read_text()
     kill(first)
-    assert f"(pid {first.pid} on" in (text := runs.finish(runs.start(folder))) and "did not end by itself" in text
+    assert (
+        f"(pid {first.pid} on" in (text := runs.finish(runs.start(folder)))
+        and "did not end by itself" in text
+    )
 
 
 def damage_cut(path):
@@ -186,7 +206,12 @@ def damage_newer(path):
     document = json.loads((path / "manifest.json").read_text())
     content = document["content"] | {"format": state.FORMAT + 1}
     (path / "manifest.json").write_text(
-        json.dumps({"content": content, "sha256": state.hashlib.sha256(state._canonical(content)).hexdigest()})
+        json.dumps(
+            {
+                "content": content,
+                "sha256": state.hashlib.sha256(state._canonical(content)).hexdigest(),
+            }
+        )
     )
 
 
@@ -202,7 +227,9 @@ def damage_newer(path):
         (damage_newer, f"step-00000012 has format {state.FORMAT + 1}"),
     ],
 )
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(whole, tmp_path, capsys, damage, said):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
+    whole, tmp_path, capsys, damage, said
+):
     """T6, on the folder itself; the run goes through the same `newest`."""
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
@@ -233,5 +260,7 @@ def test_another_model_is_refused(runs, whole, tmp_path, monkeypatch):
     model = toy.ToyModel()
     model.extra = toy.nn.Linear(2, 2)
     run, tasks = toy.toy_run(folder)
-    with pytest.raises(CheckpointError, match=r"of another model: 2 tensors differ, for example extra\.bias"):
-        toy.engine.train(run, model, tasks)
+    with pytest.raises(
+        CheckpointError, match=r"of another model: 2 tensors differ, for example extra\.bias"
+    ):
+        toy.trainer.train(run, model, tasks)

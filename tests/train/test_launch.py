@@ -34,7 +34,11 @@ def write_run(tmp_path, tiny_config, tiny_tokenizer):
         "num_workers": 0,
         "device": "cpu",
         "log": {"tensorboard": False},
-        "model": {"preset": "mini", "overrides": _plain(sizes), "tokenizer": str(tmp_path / "tokenizer")},
+        "model": {
+            "preset": "mini",
+            "overrides": _plain(sizes),
+            "tokenizer": str(tmp_path / "tokenizer"),
+        },
         "optimizer": {"lr": 1e-3},
         "tasks": {"regions": {"type": "region_text", "batch_size": 2, "data": stickers}},
     }
@@ -59,7 +63,11 @@ def test_pretrain_then_finetune(write_run, tmp_path, tiny_config, capsys):
     final = tmp_path / "run" / "final"
     assert load_model(final).config.heads == ("contrastive", "matching", "box", "masked_lm")
 
-    questions = {"type": "question_answering", "batch_size": 2, "data": {"stickers": {"kind": "scene", "count": 50}}}
+    questions = {
+        "type": "question_answering",
+        "batch_size": 2,
+        "data": {"stickers": {"kind": "scene", "count": 50}},
+    }
     changes = {
         "output_dir": str(tmp_path / "joint"),
         "model": {"init_from": str(final), "overrides": {"heads": list(tiny_config.heads)}},
@@ -106,14 +114,21 @@ def test_entries_show_their_usage(capsys, monkeypatch):
 
 
 def test_which_parameters_are_new(write_run, tmp_path, tiny_config):
-    """From scratch none is; beside a checkpoint, the heads that it lacks, but what of the decoder the fusion layers gave."""
+    """From scratch none is; beside a checkpoint, the heads that it lacks, but what of the decoder
+    the fusion layers gave."""
     assert launch(write_run(), StopSignal()) == 0
-    source = ModelSource(init_from=str(tmp_path / "run" / "final"), overrides={"heads": list(tiny_config.heads)})
+    source = ModelSource(
+        init_from=str(tmp_path / "run" / "final"), overrides={"heads": list(tiny_config.heads)}
+    )
     model, _, new = load_source(source)
     assert {name.split(".")[0] for name in new} == {"answer_decoder", "pair_head"}
-    assert "answer_decoder.layers.1.cross_attention.key.weight" in new  # text and image widths differ here
+    assert (
+        "answer_decoder.layers.1.cross_attention.key.weight" in new
+    )  # text and image widths differ here
     assert "answer_decoder.layers.1.fc1.weight" not in new
-    assert torch.equal(model.answer_decoder.layers[1].fc1.weight, model.fusion_encoder.layers[2].fc1.weight)
+    assert torch.equal(
+        model.answer_decoder.layers[1].fc1.weight, model.fusion_encoder.layers[2].fc1.weight
+    )
 
     text = tiny_config.text
     bert = BertForMaskedLM(
@@ -128,21 +143,33 @@ def test_which_parameters_are_new(write_run, tmp_path, tiny_config):
         )
     )
     bert.save_pretrained(tmp_path / "bert")
-    scratch = ModelSource(preset="mini", overrides=_plain(tiny_config.to_dict()), tokenizer=str(tmp_path / "tokenizer"))
+    scratch = ModelSource(
+        preset="mini",
+        overrides=_plain(tiny_config.to_dict()),
+        tokenizer=str(tmp_path / "tokenizer"),
+    )
     assert load_source(scratch)[2] == set()
     scratch.text_from = str(tmp_path / "bert")
     model, _, new = load_source(scratch)
     assert "text_encoder.embeddings.words.weight" not in new and "vision.tower.cls_token" in new
-    assert torch.equal(model.text_encoder.embeddings.words.weight, bert.bert.embeddings.word_embeddings.weight)
+    assert torch.equal(
+        model.text_encoder.embeddings.words.weight, bert.bert.embeddings.word_embeddings.weight
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_signal_handler_stands_before_torch_is_loaded():
     """T4: a signal in the seconds of the imports must not kill the run."""
-    with subprocess.Popen([sys.executable, "-m", "train.pretrain"], stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "train.pretrain"], stderr=subprocess.DEVNULL
+    ) as process:
         try:
             deadline = time.monotonic() + 30
-            while not caught(process.pid, 15) and process.poll() is None and time.monotonic() < deadline:
+            while (
+                not caught(process.pid, 15)
+                and process.poll() is None
+                and time.monotonic() < deadline
+            ):
                 time.sleep(0.001)
             with open(f"/proc/{process.pid}/maps", encoding="utf-8") as maps:
                 assert "libtorch" not in maps.read()

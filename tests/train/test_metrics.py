@@ -1,4 +1,5 @@
-"""Metrics on cases that can be worked out by hand, and on the recorded values of the official arithmetic."""
+"""Metrics on cases that can be worked out by hand, and on the recorded values of the official
+arithmetic."""
 
 import math
 
@@ -7,7 +8,15 @@ import pytest
 
 from train.metrics.answers import normalize_answer, soft_accuracy
 from train.metrics.captions import bleu, cider_d, rouge_l, tokenize
-from train.metrics.scores import auc, grounding_accuracy, pixel_iou, pointing_hits, recall_at, retrieval_recall, winoground
+from train.metrics.scores import (
+    auc,
+    grounding_accuracy,
+    pixel_iou,
+    pointing_hits,
+    recall_at,
+    retrieval_recall,
+    winoground,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,13 +39,31 @@ def test_grounding_accuracy_counts_the_threshold_as_right():
 
 
 def test_tokenize_like_penn_treebank():
-    assert tokenize("A man's dog doesn't run, it JUMPS!") == ["a", "man", "'s", "dog", "does", "n't", "run", "it", "jumps"]
-    assert tokenize("a black-and-white T-shirt (2.5 m)") == ["a", "black-and-white", "t-shirt", "2.5", "m"]
+    assert tokenize("A man's dog doesn't run, it JUMPS!") == [
+        "a",
+        "man",
+        "'s",
+        "dog",
+        "does",
+        "n't",
+        "run",
+        "it",
+        "jumps",
+    ]
+    assert tokenize("a black-and-white T-shirt (2.5 m)") == [
+        "a",
+        "black-and-white",
+        "t-shirt",
+        "2.5",
+        "m",
+    ]
 
 
 def test_bleu_of_equal_and_of_short_captions():
     references = [["a dog runs on the grass", "the dog is running"], ["two cats sleep on a sofa"]]
-    assert bleu([group[0] for group in references], references) == pytest.approx([1, 1, 1, 1], abs=1e-6)
+    assert bleu([group[0] for group in references], references) == pytest.approx(
+        [1, 1, 1, 1], abs=1e-6
+    )
     one = bleu(["a dog"], [["a dog runs fast"]])
     assert one[0] == pytest.approx(math.exp(1 - 4 / 2), rel=1e-6)
     assert bleu(["the the the"], [["the cat sat"]])[0] == pytest.approx(1 / 3, rel=1e-6)
@@ -50,14 +77,21 @@ def test_rouge_l_by_hand():
 
 
 def test_cider_d():
-    references = [["a dog runs on the grass"], ["two cats sleep on a sofa"], ["a red car in the street"]]
+    references = [
+        ["a dog runs on the grass"],
+        ["two cats sleep on a sofa"],
+        ["a red car in the street"],
+    ]
     perfect = cider_d([group[0] for group in references], references)
     assert perfect == pytest.approx(10.0)
     assert cider_d(["a dog", *(group[0] for group in references[1:])], references) < perfect
     shuffled = cider_d([references[1][0], references[2][0], references[0][0]], references)
     assert shuffled < 1
-    # by hand: x is one of three unigrams with idf log 2 in candidate and reference; nothing longer is shared
-    assert cider_d(["x b c", "p q r"], [["x y z"], ["p q r"]]) == pytest.approx((10 / 3 / 4 + 10 * 3 / 4) / 2)
+    # by hand: x is one of three unigrams with idf log 2 in candidate and reference; nothing longer
+    # is shared
+    assert cider_d(["x b c", "p q r"], [["x y z"], ["p q r"]]) == pytest.approx(
+        (10 / 3 / 4 + 10 * 3 / 4) / 2
+    )
 
 
 def test_vqa_soft_accuracy():
@@ -65,7 +99,9 @@ def test_vqa_soft_accuracy():
     assert soft_accuracy("blue", answers) == pytest.approx((3 * 2 / 3 + 7 * 1) / 10)
     assert soft_accuracy("navy", answers) == 1.0
     assert soft_accuracy("red", answers) == 0.0
-    assert soft_accuracy("The  Dog!", ["dog"] * 2 + ["cat"] * 8) == pytest.approx((2 * 1 / 3 + 8 * 2 / 3) / 10)
+    assert soft_accuracy("The  Dog!", ["dog"] * 2 + ["cat"] * 8) == pytest.approx(
+        (2 * 1 / 3 + 8 * 2 / 3) / 10
+    )
 
 
 def test_answer_normalisation():
@@ -81,14 +117,18 @@ def test_recall_with_and_without_ties():
         {"r@1": (1 + 0 + 1 / 3) / 3, "r@2": (2 + 2 / 3) / 3, "r@3": 1}
     )
     constant = recall_at(np.zeros((1, 10)), np.arange(10)[None] < 2, (1, 5))
-    assert constant == pytest.approx({"r@1": 0.2, "r@5": 1 - (8 * 7 * 6 * 5 * 4) / (10 * 9 * 8 * 7 * 6)})
+    assert constant == pytest.approx(
+        {"r@1": 0.2, "r@5": 1 - (8 * 7 * 6 * 5 * 4) / (10 * 9 * 8 * 7 * 6)}
+    )
 
 
 def test_retrieval_with_several_captions():
     image_of_text = np.array([0, 0, 1])
     to_text = np.array([[0.1, 0.9, 0.5], [0.8, 0.0, 0.7]])
     found = retrieval_recall(to_text, to_text.T, image_of_text, (1,))
-    assert found == pytest.approx({"text_r@1": 0.5, "image_r@1": 2 / 3, "mean_recall": (0.5 + 2 / 3) / 2})
+    assert found == pytest.approx(
+        {"text_r@1": 0.5, "image_r@1": 2 / 3, "mean_recall": (0.5 + 2 / 3) / 2}
+    )
 
 
 def test_auc():

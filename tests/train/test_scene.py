@@ -1,4 +1,5 @@
-"""One encoding for everything gives the losses that each task gives by itself; and what a bundle says about its use."""
+"""One encoding for everything gives the losses that each task gives by itself; and what a bundle
+says about its use."""
 
 from itertools import product
 
@@ -11,23 +12,36 @@ from train import bundle
 from train.config import build_task
 from train.data.transforms import normalize
 from train.data.vocabulary import build_tokenizer, learn_vocabulary
-from x2vlm.build import build_model
 from x2vlm.checkpoint import save_model
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
+from x2vlm.inference.predictor import Predictor
 from x2vlm.losses import classification_loss, masked_lm_loss
+from x2vlm.modeling.build import build_model
 from x2vlm.modeling.captioning import X2VLMForCaptioning
 from x2vlm.modeling.grounding import X2VLMForGrounding
 from x2vlm.modeling.retrieval import X2VLMForRetrieval
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
 from x2vlm.modeling.x2vlm import region_context_mask
-from x2vlm.predictor import Predictor
 from x2vlm.processing import Processor
 from x2vlm.stickers import ANSWERS, OBJECT_NAMES, corpus, make_record
 
 CONFIG = X2VLMConfig(
-    vision=VisionConfig(image_size=32, hidden_size=16, num_layers=1, num_heads=2, layer_scale=None, position="sincos"),
+    vision=VisionConfig(
+        image_size=32,
+        hidden_size=16,
+        num_layers=1,
+        num_heads=2,
+        layer_scale=None,
+        position="sincos",
+    ),
     text=TextConfig(
-        vocab_size=1000, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_positions=64, dropout=0.0
+        vocab_size=1000,
+        hidden_size=16,
+        num_layers=1,
+        num_heads=2,
+        intermediate_size=32,
+        max_positions=64,
+        dropout=0.0,
     ),
     fusion=FusionConfig(num_layers=2, num_heads=2, intermediate_size=32, dropout=0.0),
     decoder=DecoderConfig(num_layers=1, max_positions=16),
@@ -50,7 +64,9 @@ def model():
 
 @pytest.fixture(scope="module")
 def task(processor):
-    task = build_task("scenes", {"type": "scene", "batch_size": 4, "data": {"stickers": {"kind": "scene"}}})
+    task = build_task(
+        "scenes", {"type": "scene", "batch_size": 4, "data": {"stickers": {"kind": "scene"}}}
+    )
     task.prepare(processor)
     return task
 
@@ -62,7 +78,12 @@ def test_shared_encoding_gives_the_losses_of_the_single_tasks(task, model):
     questions, answers = batch["questions"], batch["answers"]
     ones = torch.ones(12)
     vqa = X2VLMForQuestionAnswering(model)
-    fields = (questions["input_ids"], questions["attention_mask"], answers["input_ids"], answers["attention_mask"])
+    fields = (
+        questions["input_ids"],
+        questions["attention_mask"],
+        answers["input_ids"],
+        answers["attention_mask"],
+    )
     expected = vqa(visual.repeat_interleave(3, 0), *fields, ones, ones.long()).losses["answer_loss"]
     torch.testing.assert_close(losses["answer_loss"], expected)
     writing = X2VLMForCaptioning(model)(visual, **batch["writing"])
@@ -79,11 +100,18 @@ def test_shared_encoding_gives_the_losses_of_the_single_tasks(task, model):
 
 def test_a_bundle_is_calibrated_on_validation_scenes(model, processor, tmp_path, capsys):
     save_model(model, tmp_path / "run" / "final", processor.tokenizer)
-    assert bundle.main(["--run", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--scenes", "12"]) == 0
+    assert (
+        bundle.main(
+            ["--run", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--scenes", "12"]
+        )
+        == 0
+    )
     assert "maps of layer" in capsys.readouterr().out
     predictor = Predictor.from_pretrained(tmp_path / "out")
     assert 0 <= predictor.info.thresholds[0] <= predictor.info.thresholds[1] <= 1
-    answers = predictor.answer(make_record(2_000_000_000, "test")["image"], "what is the background?")
+    answers = predictor.answer(
+        make_record(2_000_000_000, "test")["image"], "what is the background?"
+    )
     assert answers.best in ANSWERS
 
 
@@ -94,17 +122,22 @@ def test_a_bundle_without_a_run_says_so(tmp_path, capsys):
 
 
 def test_objects_are_named_from_their_own_patches_alone(task, model):
-    """Each name, written from the picture with only its box visible, as the region by itself would be."""
+    """Each name, written from the image with only its box visible, as the region by itself would
+    be."""
     batch = task.collate([task.sample(i, np.random.default_rng(i)) for i in range(4)])
     loss = task.training_step(model, batch)["object_loss"]
     embeds = model.encode_visual(normalize(batch["visual"])).repeat_interleave(task.objects, 0)
     fields, visible = batch["naming"], region_context_mask(batch["object_patches"].flatten(0, 1))
     texts = model.encode_text(fields["input_ids"], fields["attention_mask"], fields["position_ids"])
     fused = model.fuse(texts, fields["attention_mask"], embeds, visible)
-    expected = masked_lm_loss(model.masked_lm_logits(fused, fields["masked_positions"]), fields["masked_labels"])
+    expected = masked_lm_loss(
+        model.masked_lm_logits(fused, fields["masked_positions"]), fields["masked_labels"]
+    )
     torch.testing.assert_close(loss, expected, atol=2e-6, rtol=0)
     whole = model.fuse(texts, fields["attention_mask"], embeds)
-    seen = masked_lm_loss(model.masked_lm_logits(whole, fields["masked_positions"]), fields["masked_labels"])
+    seen = masked_lm_loss(
+        model.masked_lm_logits(whole, fields["masked_positions"]), fields["masked_labels"]
+    )
     assert (seen - expected).abs() > 1e-5
 
 
@@ -113,15 +146,22 @@ def test_objects_and_their_names_are_contrasted_by_their_patches(task, model):
     loss = task.training_step(model, batch)["object_contrastive_loss"]
     embeds = model.encode_visual(normalize(batch["visual"]))
     seen = batch["object_patches"].bool().flatten(0, 1)
-    means = torch.stack([embeds[i // task.objects, 1:][patches].mean(0) for i, patches in enumerate(seen)])
+    means = torch.stack(
+        [embeds[i // task.objects, 1:][patches].mean(0) for i, patches in enumerate(seen)]
+    )
     names = [task.encode(name) for name in OBJECT_NAMES]
-    texts = model.encode_text(*(task.texts.collate(names)[key] for key in ("input_ids", "attention_mask")))
+    texts = model.encode_text(
+        *(task.texts.collate(names)[key] for key in ("input_ids", "attention_mask"))
+    )
     logits = model.image_features(means[:, None]) @ model.text_features(texts).T / model.temperature
-    torch.testing.assert_close(loss, F.cross_entropy(logits, batch["object_names"]), atol=2e-6, rtol=0)
+    torch.testing.assert_close(
+        loss, F.cross_entropy(logits, batch["object_names"]), atol=2e-6, rtol=0
+    )
 
 
 def test_a_caption_with_one_error_is_no_match(task, model):
-    """Of three captions a picture, its own matches, the most similar other and the false one do not."""
+    """Of three captions an image, its own matches, the most similar other and the false one do
+    not."""
     batch = task.collate([task.sample(i, np.random.default_rng(i)) for i in range(4)])
     torch.manual_seed(0)
     loss = task.training_step(model, batch)["caption_matching_loss"]
@@ -129,11 +169,16 @@ def test_a_caption_with_one_error_is_no_match(task, model):
     mask = batch["caption"]["attention_mask"]
     texts = model.encode_text(batch["caption"]["input_ids"], mask)
     own = torch.arange(4)
-    scores = torch.stack([model.match_logits(model.fuse(texts[own + at], mask[own + at], embeds)) for at in (0, 4)])
+    scores = torch.stack(
+        [model.match_logits(model.fuse(texts[own + at], mask[own + at], embeds)) for at in (0, 4)]
+    )
     by_other = [
         classification_loss(
             torch.stack(
-                [*scores.flatten(0, 1), *model.match_logits(model.fuse(texts[list(other)], mask[list(other)], embeds))]
+                [
+                    *scores.flatten(0, 1),
+                    *model.match_logits(model.fuse(texts[list(other)], mask[list(other)], embeds)),
+                ]
             ),
             torch.tensor([1] * 4 + [0] * 8),
         )
@@ -145,7 +190,12 @@ def test_a_caption_with_one_error_is_no_match(task, model):
 
 def test_a_phrase_matches_where_it_is_and_nowhere_else(processor, model):
     """Its own region yes, the rest no, all but another's region yes, that region no."""
-    settings = {"type": "scene", "batch_size": 6, "phrases": 4, "data": {"stickers": {"kind": "scene"}}}
+    settings = {
+        "type": "scene",
+        "batch_size": 6,
+        "phrases": 4,
+        "data": {"stickers": {"kind": "scene"}},
+    }
     task = build_task("scenes", settings)
     task.prepare(processor)
     batch = task.collate([task.sample(i, np.random.default_rng(i)) for i in range(6)])
@@ -159,9 +209,15 @@ def test_a_phrase_matches_where_it_is_and_nowhere_else(processor, model):
                 left_out += 1
                 continue
             text = row * (task.phrases + task.absent) + place
-            ids, mask = (batch["phrases"][name][text : text + 1] for name in ("input_ids", "attention_mask"))
+            ids, mask = (
+                batch["phrases"][name][text : text + 1] for name in ("input_ids", "attention_mask")
+            )
             embedded = model.encode_text(ids, mask)
-            fused = model.fuse(embedded, mask, embeds[row : row + 1], region_context_mask(visible[None]))
-            expected[label].append(classification_loss(model.match_logits(fused), torch.tensor([label])))
+            fused = model.fuse(
+                embedded, mask, embeds[row : row + 1], region_context_mask(visible[None])
+            )
+            expected[label].append(
+                classification_loss(model.match_logits(fused), torch.tensor([label]))
+            )
     assert left_out and min(map(len, expected.values())) > 5
     torch.testing.assert_close(loss, torch.stack(expected[0] + expected[1]).mean())

@@ -8,7 +8,7 @@ import torch
 
 from tests.train.toy import ToyModel, losses, toy_run, train_toy
 from train import state
-from train.engine import train
+from train.trainer import train
 from x2vlm.errors import CheckpointError, ConfigError
 
 ABOUT = {"settings": {}, "samples_read": {}, "bad_samples": 0, "metrics": {}, "world_size": 1}
@@ -17,13 +17,25 @@ ABOUT = {"settings": {}, "samples_read": {}, "bad_samples": 0, "metrics": {}, "w
 def test_changed_settings_are_listed_and_refused(tmp_path):
     """T10."""
     train_toy(tmp_path, steps=3)
-    changes = {"steps": 6, "optimizer__lr": 0.5, "tasks__toy": {"type": "toy", "batch_size": 16}, "num_workers": 1}
+    changes = {
+        "steps": 6,
+        "optimizer__lr": 0.5,
+        "tasks__toy": {"type": "toy", "batch_size": 16},
+        "num_workers": 1,
+    }
     with pytest.raises(ConfigError) as error:
         train_toy(tmp_path, **changes)
     said = error.value.message
-    for difference in ("max_steps: 3 -> 6", "optimizer.lr: 0.01 -> 0.5", "tasks.toy.batch_size: None -> 16"):
+    for difference in (
+        "max_steps: 3 -> 6",
+        "optimizer.lr: 0.01 -> 0.5",
+        "tasks.toy.batch_size: None -> 16",
+    ):
         assert difference in said
-    assert "num_workers" not in said and "--resume.allow_changed=max_steps,optimizer.lr,tasks.toy.batch_size" in said
+    assert (
+        "num_workers" not in said
+        and "--resume.allow_changed=max_steps,optimizer.lr,tasks.toy.batch_size" in said
+    )
     with pytest.raises(ConfigError, match="had other settings: max_steps: 3 -> 6"):
         train_toy(tmp_path, resume__allow_changed="optimizer,tasks.toy.batch_size", **changes)
     train_toy(tmp_path, resume__allow_changed="optimizer,tasks, max_steps", **changes)
@@ -38,7 +50,9 @@ def test_other_data_are_refused(tmp_path):
 
 def test_a_changed_learning_rate_that_is_allowed_counts(tmp_path):
     train_toy(tmp_path / "a", steps=3, checkpoint__every=2)
-    run, tasks = toy_run(tmp_path / "a", steps=6, optimizer__lr=0.5, resume__allow_changed="all", log__every=1)
+    run, tasks = toy_run(
+        tmp_path / "a", steps=6, optimizer__lr=0.5, resume__allow_changed="all", log__every=1
+    )
     train(run, ToyModel(), tasks)
     lines = (tmp_path / "a" / "log.jsonl").read_text().splitlines()
     assert '"lr": 0.375' in lines[-2] or any('"lr": 0.375' in line for line in lines)
@@ -77,11 +91,18 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(tmp_path, monkeypatch, 
         return write(self, data)
 
     monkeypatch.setattr(state._HashingFile, "write", full)
-    monkeypatch.setattr(torch, "save", lambda value, file: [file.write(b"x" * 1000) for _ in range(10)])
+    monkeypatch.setattr(
+        torch, "save", lambda value, file: [file.write(b"x" * 1000) for _ in range(10)]
+    )
     with pytest.raises(CheckpointError) as error:
         train_toy(tmp_path, steps=12, resume__allow_changed="max_steps")
-    assert "could not be written" in error.value.message and "MB are free now" in error.value.message
-    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000003", "step-00000006"]
+    assert (
+        "could not be written" in error.value.message and "MB are free now" in error.value.message
+    )
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == [
+        "step-00000003",
+        "step-00000006",
+    ]
     assert [state.verify(path).step for path in sorted(tmp_path.glob("step-*"))] == [3, 6]
 
 
@@ -104,13 +125,19 @@ def test_rotation_keeps_the_newest_and_the_best(tmp_path):
     evaluate = state.EvaluateConfig(metric="toy/score", goal="min")
     with state.RunFolder(tmp_path, state.CheckpointConfig(keep=2), evaluate) as folder:
         for step, score in enumerate([5.0, 1.0, 4.0, 2.0, 3.0], start=1):
-            folder.save({"model": {"weight": torch.zeros(1)}}, step=step, **{**ABOUT, "metrics": {"toy/score": score}})
+            folder.save(
+                {"model": {"weight": torch.zeros(1)}},
+                step=step,
+                **{**ABOUT, "metrics": {"toy/score": score}},
+            )
         assert [int(path.name[5:]) for path in folder.checkpoints()] == [2, 4, 5]
         assert folder.best().name == "step-00000002"
 
 
 def test_a_damaged_newer_checkpoint_takes_no_place(tmp_path):
-    with state.RunFolder(tmp_path, state.CheckpointConfig(keep=1), state.EvaluateConfig()) as folder:
+    with state.RunFolder(
+        tmp_path, state.CheckpointConfig(keep=1), state.EvaluateConfig()
+    ) as folder:
         for step in (9, 6):  # the run went on from step 3, as 9 is damaged
             folder.save({"model": {"weight": torch.zeros(1)}}, step=step, **ABOUT)
             (tmp_path / "step-00000009" / "model.pt").write_bytes(b"")

@@ -1,4 +1,5 @@
-"""Every task: batches that depend on the generator alone, finite losses under the promised names, metrics of what they name."""
+"""Every task: batches that depend on the generator alone, finite losses under the promised names,
+metrics of what they name."""
 
 import copy
 import json
@@ -14,29 +15,32 @@ from train.data.shards import write_shards
 from train.data.stickers import StickerData, StickerRecords
 from train.data.vocabulary import build_tokenizer, learn_vocabulary
 from train.tasks import TASKS, task_class
-from x2vlm.build import build_model
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
 from x2vlm.errors import ConfigError, DataError
-from x2vlm.predictor import Predictor
+from x2vlm.inference.predictor import Predictor
+from x2vlm.modeling.build import build_model
 from x2vlm.processing import Processor
+from x2vlm.settings import Settings
 from x2vlm.stickers import corpus
-from x2vlm.suite import Settings
 
 SCENES = {"stickers": {"kind": "scene", "count": 50}}
-CLIPS = {"stickers": {"kind": "clip", "count": 50}}
+VIDEOS = {"stickers": {"kind": "video", "count": 50}}
 SETTINGS = {
     "image_text": {"data": SCENES},
-    "video_text": {"data": CLIPS},
+    "video_text": {"data": VIDEOS},
     "region_text": {"data": SCENES, "augmentation": "pretrain", "max_texts": 6},
     "text": {"data": SCENES},
     "parallel_text": {"data": SCENES},
     "captioning": {"data": SCENES, "captions_per_image": 2, "first_share": 0.5},
-    "question_answering": {"data": CLIPS, "questions_per_image": 2},
+    "question_answering": {"data": VIDEOS, "questions_per_image": 2},
     "grounding": {"data": SCENES, "phrases_per_image": 2, "augmentation": "train"},
-    "retrieval": {"data": CLIPS, "augmentation": "train"},
+    "retrieval": {"data": VIDEOS, "augmentation": "train"},
     "matching": {"data": SCENES},
-    "scene": {"data": CLIPS},
-    "pair_reasoning": {"data": {"stickers": {"kind": "pair", "count": 50}}, "augmentation": "train"},
+    "scene": {"data": VIDEOS},
+    "pair_reasoning": {
+        "data": {"stickers": {"kind": "pair", "count": 50}},
+        "augmentation": "train",
+    },
 }
 SCORES = {
     "captioning": {"true", "bleu_4", "cider_d"},
@@ -52,13 +56,35 @@ SCORES = {
 def processor():
     vocabulary = learn_vocabulary(corpus(3000), 1000)
     config = X2VLMConfig(
-        vision=VisionConfig(image_size=32, hidden_size=16, num_layers=1, num_heads=2, layer_scale=None, position="sincos"),
-        text=TextConfig(vocab_size=1000, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_positions=64),
+        vision=VisionConfig(
+            image_size=32,
+            hidden_size=16,
+            num_layers=1,
+            num_heads=2,
+            layer_scale=None,
+            position="sincos",
+        ),
+        text=TextConfig(
+            vocab_size=1000,
+            hidden_size=16,
+            num_layers=1,
+            num_heads=2,
+            intermediate_size=32,
+            max_positions=64,
+        ),
         fusion=FusionConfig(num_layers=2, num_heads=2, intermediate_size=32),
         decoder=DecoderConfig(num_layers=1, max_positions=16),
         projection_size=8,
         num_frames=3,
-        heads=("contrastive", "matching", "box", "masked_lm", "answer_decoder", "pair", "classification"),
+        heads=(
+            "contrastive",
+            "matching",
+            "box",
+            "masked_lm",
+            "answer_decoder",
+            "pair",
+            "classification",
+        ),
     )
     return Processor(config, build_tokenizer(vocabulary, 64))
 
@@ -76,12 +102,16 @@ def prepared(kind, processor, **settings):
 
 
 def batch_of(task, seed=0):
-    return task.collate([task.sample(index, np.random.default_rng([seed, index])) for index in range(3)])
+    return task.collate(
+        [task.sample(index, np.random.default_rng([seed, index])) for index in range(3)]
+    )
 
 
 def equal(first, second) -> bool:
     if isinstance(first, dict):
-        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
+        return first.keys() == second.keys() and all(
+            equal(first[key], second[key]) for key in first
+        )
     return torch.equal(first, second)
 
 
@@ -95,14 +125,19 @@ def test_batches_and_losses(kind, processor, model):
     losses = task.training_step(model, dict(batch))
     assert set(task.loss_weights) <= set(losses)
     assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
-    gradients = torch.autograd.grad(sum(losses.values()), [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+    gradients = torch.autograd.grad(
+        sum(losses.values()), [p for p in model.parameters() if p.requires_grad], allow_unused=True
+    )
     assert any(g is not None and g.abs().sum() > 0 for g in gradients)
 
 
 @pytest.mark.parametrize("kind", SCORES)
 def test_metrics(kind, processor, model):
     task = prepared(
-        kind, processor, **SETTINGS[kind], validation={"fresh": {"stickers": SETTINGS[kind]["data"]["stickers"] | {"count": 3}}}
+        kind,
+        processor,
+        **SETTINGS[kind],
+        validation={"fresh": {"stickers": SETTINGS[kind]["data"]["stickers"] | {"count": 3}}},
     )
     model.eval()
     before = [parameter.clone() for parameter in model.parameters()]
@@ -112,12 +147,18 @@ def test_metrics(kind, processor, model):
             assert task.evaluate(model).keys() == scores.keys()
     assert scores == again
     assert {f"fresh_{name}" for name in {*SCORES[kind], *task.loss_weights}} <= set(scores)
-    assert all(0 <= value <= (1e3 if name.endswith("_loss") else 10) for name, value in scores.items())
-    assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, model.parameters(), strict=True))
+    assert all(
+        0 <= value <= (1e3 if name.endswith("_loss") else 10) for name, value in scores.items()
+    )
+    assert all(
+        torch.equal(a, b) and b.grad is None
+        for a, b in zip(before, model.parameters(), strict=True)
+    )
 
 
 def test_retrieval_by_features_alone(processor, model):
-    """Without the matching loss the model needs no such head; re-ranking one candidate leaves the features' first choice."""
+    """Without the matching loss the model needs no such head; re-ranking one candidate leaves the
+    features' first choice."""
     task = prepared("retrieval", processor, data=SCENES, losses={"matching_loss": 0}, reranked=0)
     both = prepared("retrieval", processor, data=SCENES, reranked=1)
     features = build_model(processor.config.replace(heads=("contrastive",))).eval()
@@ -125,30 +166,38 @@ def test_retrieval_by_features_alone(processor, model):
     batch = batch_of(task)
     losses = task.training_step(features, batch)
     assert losses.keys() == {"contrastive_loss"}
-    torch.testing.assert_close(losses["contrastive_loss"], both.training_step(model, batch)["contrastive_loss"])
+    torch.testing.assert_close(
+        losses["contrastive_loss"], both.training_step(model, batch)["contrastive_loss"]
+    )
     records = TestRecords(StickerRecords(StickerData(split="test", count=4), 32))
     with torch.no_grad():
         alone, first = task.measure(features, records), both.measure(model, records)
         with torch.autocast("cpu", torch.bfloat16):
             assert task.measure(features, records).keys() == alone.keys()
-    assert [alone[f"{side}_r@1"] for side in ("text", "image")] == [first[f"{side}_r@1"] for side in ("text", "image")]
+    assert [alone[f"{side}_r@1"] for side in ("text", "image")] == [
+        first[f"{side}_r@1"] for side in ("text", "image")
+    ]
 
 
 def test_validation_losses_are_means_over_whole_batches(processor, model):
-    """Of the validation records, unaltered, whatever the training data and their augmentation are."""
+    """Of the validation records, unaltered, whatever the training data and their augmentation
+    are."""
     task = prepared("captioning", processor, data=SCENES, augmentation="train", label_smoothing=0.0)
     task.batch_size = 2
     records = TestRecords(StickerRecords(StickerData(split="test", count=5), 32))
     with torch.no_grad():
         found = task.validation_losses(model.eval(), records)
         task.records, task.augmentation = records, "none"
-        batches = [task.collate([task.sample(i, np.random.default_rng(i)) for i in pair]) for pair in ((0, 1), (2, 3))]
+        batches = [
+            task.collate([task.sample(i, np.random.default_rng(i)) for i in pair])
+            for pair in ((0, 1), (2, 3))
+        ]
         losses = [task.training_step(model, batch)["caption_loss"] for batch in batches]
     assert found == {"caption_loss": pytest.approx(float(sum(losses)) / 2)}
 
 
 def photos(folder, entries, format="image_text"):
-    """Data of some lines, each with the same picture."""
+    """Data of some lines, each with the same image."""
     Image.new("RGB", (8, 8)).save(folder / "a.png")
     text = "".join(json.dumps({"image": "a.png"} | entry) + "\n" for entry in entries)
     (folder / f"{format}.jsonl").write_text(text)
@@ -157,31 +206,58 @@ def photos(folder, entries, format="image_text"):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_bad_test_records_are_left_out_and_named(processor, model, tmp_path, capsys, workers):
-    data = photos(tmp_path, [{"caption": "a red heart"}, {"caption": ""}, {"caption": "a dog"}, {"captoin": "x"}])
+    data = photos(
+        tmp_path,
+        [{"caption": "a red heart"}, {"caption": ""}, {"caption": "a dog"}, {"captoin": "x"}],
+    )
     task = prepared("retrieval", processor, data=data, validation={"v": data})
     records = task.open_test(task.data, workers=workers)
     with torch.no_grad():
         assert task.measure(model.eval(), records)["text_r@1"] in (0, 0.5, 1)
-        losses = task.validation_losses(model, records)  # of the two that can be read, though a batch has three
-    assert losses.keys() == {"contrastive_loss", "matching_loss"} and all(map(np.isfinite, losses.values()))
-    assert [said.split(": ")[0] for said in records.unreadable] == ["image_text.jsonl, line 2", "image_text.jsonl, line 4"]
-    assert capsys.readouterr().out.count("Unreadable record left out: image_text.jsonl, line 2: The text is empty") == 1
-    none = task.open_test(build_task("it", {"type": "retrieval", "batch_size": 2, "data": photos(tmp_path, [{}])}).data)
-    with pytest.raises(DataError, match=r"No record can be read; the first: image_text.jsonl, line 1: "):
+        losses = task.validation_losses(
+            model, records
+        )  # of the two that can be read, though a batch has three
+    assert losses.keys() == {"contrastive_loss", "matching_loss"} and all(
+        map(np.isfinite, losses.values())
+    )
+    assert [said.split(": ")[0] for said in records.unreadable] == [
+        "image_text.jsonl, line 2",
+        "image_text.jsonl, line 4",
+    ]
+    assert (
+        capsys.readouterr().out.count(
+            "Unreadable record left out: image_text.jsonl, line 2: The text is empty"
+        )
+        == 1
+    )
+    none = task.open_test(
+        build_task(
+            "it", {"type": "retrieval", "batch_size": 2, "data": photos(tmp_path, [{}])}
+        ).data
+    )
+    with pytest.raises(
+        DataError, match=r"No record can be read; the first: image_text.jsonl, line 1: "
+    ):
         task.measure(model, none)
 
 
 def test_records_that_a_task_cannot_use_are_named(processor, tmp_path):
     rng = np.random.default_rng(0)
     unlabelled = photos(tmp_path, [{"caption": "a dog"}])
-    with pytest.raises(DataError, match=r"image_text.jsonl, line 1: there is no regions, which the task needs, only"):
+    with pytest.raises(
+        DataError,
+        match=r"image_text.jsonl, line 1: there is no regions, which the task needs, only",
+    ):
         prepared("grounding", processor, data=unlabelled).sample(0, rng)
     with pytest.raises(DataError, match="line 1: there is one text instead of two"):
         prepared("parallel_text", processor, data=unlabelled).sample(0, rng)
     with pytest.raises(DataError, match="line 1: the label 2 is none of 0 to 1"):
         data = photos(tmp_path, [{"sentence": "a dog", "label": 2}], "labelled")
         prepared("classification", processor, data=data).sample(0, rng)
-    with pytest.raises(DataError, match=r"The answer '(very ){8}' is longer than the 16 tokens that the decoder reads"):
+    with pytest.raises(
+        DataError,
+        match=r"The answer '(very ){8}' is longer than the 16 tokens that the decoder reads",
+    ):
         data = photos(tmp_path, [{"question": "what", "answer": "very " * 20}], "question_answer")
         prepared("question_answering", processor, data=data).sample(0, rng)
     with pytest.raises(ConfigError, match="max_tokens is 65; this text encoder reads 64 at most"):
@@ -189,7 +265,11 @@ def test_records_that_a_task_cannot_use_are_named(processor, tmp_path):
 
 
 def test_regions_with_several_texts_are_learnt_with_each(processor, tmp_path):
-    data = photos(tmp_path, [{"elems": [{"bb": [0, 0, 8, 8], "caption": ["a dog", "a heart"]}]}], "region_text")
+    data = photos(
+        tmp_path,
+        [{"elems": [{"bb": [0, 0, 8, 8], "caption": ["a dog", "a heart"]}]}],
+        "region_text",
+    )
     task = prepared("region_text", processor, data=data)
     samples = [task.sample(0, np.random.default_rng(seed)) for seed in range(20)]
     assert {item.text for sample in samples for item, _ in sample["items"]} == {"a dog", "a heart"}
@@ -224,18 +304,24 @@ def test_every_type_is_tested_or_reported():
 
 def test_classification(processor, model, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    entries = [{"video_frames": ["a.png"] * 2, "question": "is there a dog", "label": label} for label in (0, 1, -100)]
+    entries = [
+        {"video_frames": ["a.png"] * 2, "question": "is there a dog", "label": label}
+        for label in (0, 1, -100)
+    ]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     data = {"files": [str(tmp_path / "data.jsonl")], "format": "labelled"}
     task = prepared("classification", processor, data=data, validation={"v": data})
     loss = task.training_step(model, batch_of(task))["classification_loss"]
     assert torch.isfinite(loss)
-    assert task.evaluate(model.eval())["v_accuracy"] <= 2 / 3  # an answer outside the list is always wrong
+    assert (
+        task.evaluate(model.eval())["v_accuracy"] <= 2 / 3
+    )  # an answer outside the list is always wrong
     assert sorted(task.order(np.random.default_rng(0))) == [0, 1, 2]
 
 
 class ColourModel(torch.nn.Module):
-    """Sees whether a picture is more red than blue, reads whether a text says "red" or "blue", and matches the two."""
+    """Sees whether an image is more red than blue, reads whether a text says "red" or "blue", and
+    matches the two."""
 
     def __init__(self, processor):
         super().__init__()
@@ -247,10 +333,14 @@ class ColourModel(torch.nn.Module):
         return (visual[:, 0] - visual[:, 2]).mean(dim=(1, 2))[:, None, None].expand(-1, 2, 1)
 
     def encode_text(self, input_ids, attention_mask):
-        return ((input_ids == self.red).sum(dim=1) - (input_ids == self.blue).sum(dim=1)).float()[:, None, None]
+        return ((input_ids == self.red).sum(dim=1) - (input_ids == self.blue).sum(dim=1)).float()[
+            :, None, None
+        ]
 
     def fuse(self, text_embeds, attention_mask, image_embeds):
-        return text_embeds * image_embeds[:, :1].repeat_interleave(len(text_embeds) // len(image_embeds), 0)
+        return text_embeds * image_embeds[:, :1].repeat_interleave(
+            len(text_embeds) // len(image_embeds), 0
+        )
 
     def match_logits(self, fused):
         return torch.cat([-fused[:, 0], fused[:, 0]], dim=1)
@@ -262,20 +352,31 @@ class ColourModel(torch.nn.Module):
 
 
 def colour_record(captions=("red", "blue")):
-    return {"images": [Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")], "captions": list(captions)}
+    return {
+        "images": [Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")],
+        "captions": list(captions),
+    }
 
 
-def test_winoground_takes_caption_i_to_picture_i(processor):
+def test_winoground_takes_caption_i_to_image_i(processor):
     task = prepared("matching", processor, data={"stickers": {"kind": "order", "count": 2}})
     oracle = ColourModel(processor)
     right = task.measure(oracle, TestRecords([colour_record()] * 3))
     assert right == {"text": 1, "image": 1, "group": 1}
-    assert task.measure(oracle, TestRecords([colour_record(("blue", "red"))] * 3)) == {"text": 0, "image": 0, "group": 0}
+    assert task.measure(oracle, TestRecords([colour_record(("blue", "red"))] * 3)) == {
+        "text": 0,
+        "image": 0,
+        "group": 0,
+    }
 
 
 def test_absent_phrases_score_below_true_ones(processor):
     task = prepared("matching", processor, data=SCENES)
-    record = {"image": Image.new("RGB", (8, 8), "red"), "captions": ["a red dog"], "absent": ["a blue dog"]}
+    record = {
+        "image": Image.new("RGB", (8, 8), "red"),
+        "captions": ["a red dog"],
+        "absent": ["a blue dog"],
+    }
     assert task.measure(ColourModel(processor), TestRecords([record]))["auc"] == 1.0
     swapped = record | {"captions": ["blue"], "absent": ["red"]}
     assert task.measure(ColourModel(processor), TestRecords([swapped]))["auc"] == 0.0
@@ -284,7 +385,10 @@ def test_absent_phrases_score_below_true_ones(processor):
 def test_retrieval_finds_its_own(processor):
     task = prepared("retrieval", processor, data=SCENES, reranked=2)
     red, blue = colour_record()["images"]
-    records = [{"image": red, "captions": ["red", "a red dog"]}, {"image": blue, "captions": ["blue"]}]
+    records = [
+        {"image": red, "captions": ["red", "a red dog"]},
+        {"image": blue, "captions": ["blue"]},
+    ]
     assert task.measure(ColourModel(processor), TestRecords(records))["mean_recall"] == 1.0
     wrong = [{"image": red, "captions": ["blue"]}, {"image": blue, "captions": ["red"]}]
     scores = task.measure(ColourModel(processor), TestRecords(wrong))
@@ -295,7 +399,10 @@ def test_matching_labels_say_what_is_there(processor):
     task = prepared("matching", processor, data=SCENES, true_texts=3, absent_texts=2)
     for index in range(10):
         record, sample = task.records[index], task.sample(index, np.random.default_rng(index))
-        true = {text_key(task, text) for text in [*record["captions"], *(region["text"] for region in record["regions"])]}
+        true = {
+            text_key(task, text)
+            for text in [*record["captions"], *(region["text"] for region in record["regions"])]
+        }
         absent = {text_key(task, text) for text in record["absent"]}
         assert sample["labels"] == [1, 1, 1, 0, 0]
         for text, label in zip(sample["texts"], sample["labels"], strict=True):
@@ -310,14 +417,22 @@ def test_regions_of_a_batch(processor):
     task = prepared("region_text", processor, data=SCENES, max_regions=4)
     batch = batch_of(task)
     grid = processor.config.vision.grid_size
-    for box, mask, is_image in zip(batch["target_boxes"], batch["patch_mask"], batch["is_image"], strict=True):
+    for box, mask, is_image in zip(
+        batch["target_boxes"], batch["patch_mask"], batch["is_image"], strict=True
+    ):
         assert is_image == (box.tolist() == [0.5, 0.5, 1, 1])
         cx, cy, w, h = box.tolist()
         rows, columns = mask.view(grid, grid).nonzero(as_tuple=True)
-        assert columns.min() <= cx * grid <= columns.max() + 1 and rows.min() <= cy * grid <= rows.max() + 1
+        assert (
+            columns.min() <= cx * grid <= columns.max() + 1
+            and rows.min() <= cy * grid <= rows.max() + 1
+        )
         assert mask.sum() >= w * h * grid**2 - 1e-3
     assert batch["image_index"].bincount().max() <= 4 and batch["is_image"].sum() == 3
-    assert len(batch_of(prepared("region_text", processor, data=SCENES, max_texts=5))["input_ids"]) == 5
+    assert (
+        len(batch_of(prepared("region_text", processor, data=SCENES, max_texts=5))["input_ids"])
+        == 5
+    )
 
 
 def test_stickers_curriculum_echo_and_order(processor):
@@ -329,7 +444,10 @@ def test_stickers_curriculum_echo_and_order(processor):
     assert len(echo) == 16 and seen[0:4] == seen[4:8] != seen[8:12] == seen[12:16]
     task = prepared("grounding", processor, data=SCENES)
     assert task.order(np.random.default_rng(0)).tolist() == list(range(50))
-    assert task.fingerprint() != prepared("grounding", processor, data={"stickers": {"count": 51}}).fingerprint()
+    assert (
+        task.fingerprint()
+        != prepared("grounding", processor, data={"stickers": {"count": 51}}).fingerprint()
+    )
 
 
 @pytest.mark.parametrize(
@@ -348,17 +466,30 @@ def test_bad_data_settings_fail_early(data):
 
 
 def test_ranked_captions_are_those_of_a_predictor(processor, model):
-    """Out of all that the beams find, the same caption is taken; it differs from the likeliest one somewhere."""
+    """Out of all that the beams find, the same caption is taken; it differs from the likeliest one
+    somewhere."""
     model = copy.deepcopy(model).eval()
     with torch.no_grad():
         model.matching_head[-1].weight *= 400  # random weights match everything about alike
         model.matching_head[-1].bias[1] += 213
     records = TestRecords(StickerRecords(StickerData(count=12), 32))
-    settings = {"num_beams": 4, "min_length": 0, "max_new_tokens": 8, "max_tokens": 40, "data": SCENES}
+    settings = {
+        "num_beams": 4,
+        "min_length": 0,
+        "max_new_tokens": 8,
+        "max_tokens": 40,
+        "data": SCENES,
+    }
     with torch.no_grad():
         likeliest, ranked = (
-            prepared("captioning", processor, ranked=r, **settings).write(model, records) for r in (False, True)
+            prepared("captioning", processor, ranked=r, **settings).write(model, records)
+            for r in (False, True)
         )
-    predictor = Predictor.from_model(model, processor, Settings(min_length=0, no_repeat_ngram_size=0))
-    expected = [predictor.caption(record["image"], num_beams=4, max_new_tokens=8)[0].text for record in records]
+    predictor = Predictor.from_model(
+        model, processor, Settings(min_length=0, no_repeat_ngram_size=0)
+    )
+    expected = [
+        predictor.caption(record["image"], num_beams=4, max_new_tokens=8)[0].text
+        for record in records
+    ]
     assert ranked == expected != likeliest

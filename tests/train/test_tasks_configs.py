@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from train.config import load_run
-from x2vlm.suite import Settings
+from x2vlm.settings import Settings
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 
@@ -14,7 +14,9 @@ CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 def test_run_is_valid_and_described(path):
     run, tasks = load_run(["--config", str(path)])
     assert any(task.loss_weights for task in tasks.values())
-    assert all(task.loss_weights or task.test for task in tasks.values())  # a task that never trains is there to measure
+    assert all(
+        task.loss_weights or task.test for task in tasks.values()
+    )  # a task that never trains is there to measure
     if run.evaluate.metric:
         name, _, metric = run.evaluate.metric.partition("/")
         assert any(metric.startswith(f"{data}_") for data in tasks[name].validation)
@@ -27,10 +29,15 @@ def test_run_is_valid_and_described(path):
 def test_mini_is_measured_as_it_is_shipped():
     """The pointing game on the maps that the app shows."""
     _, tasks = load_run(["--config", str(CONFIGS / "mini.yaml")])
-    assert tasks["grounding"].explain_layer == Settings.read(CONFIGS.parents[1] / "assets" / "mini").explain_layer
+    assert (
+        tasks["grounding"].explain_layer
+        == Settings.read(CONFIGS.parents[1] / "assets" / "mini").explain_layer
+    )
 
 
-@pytest.mark.parametrize("path", sorted((CONFIGS / "ablations").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((CONFIGS / "ablations").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_ablation_changes_the_base_run(path):
     base = ["--config", str(CONFIGS / "pretrain_base_4m.yaml")]
     plain, plain_tasks = load_run(base)

@@ -1,6 +1,8 @@
-"""A toy run for the tests of the engine: 71 weights, losses with dropout, milliseconds a step, through the real engine.
+"""A toy run for the tests of the engine: 71 weights, losses with dropout, milliseconds a step,
+through the real engine.
 
-`ToyRuns` starts runs in processes of their own that can be killed; a fork server imports torch once for all of them.
+`ToyRuns` starts runs in processes of their own that can be killed; a fork server imports torch once
+for all of them.
 """
 
 import contextlib
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from train import engine, state
+from train import state, trainer
 from train.config import RunConfig as Run
 from train.config import build
 from train.stop import StopSignal
@@ -36,7 +38,9 @@ class ToyModel(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.image_projection = nn.Linear(SIZE, 4)
-            self.text = nn.ModuleDict({"layers": nn.Sequential(nn.Linear(SIZE, 4), nn.LayerNorm(4))})  # Muon takes layers
+            self.text = nn.ModuleDict(
+                {"layers": nn.Sequential(nn.Linear(SIZE, 4), nn.LayerNorm(4))}
+            )  # Muon takes layers
             self.idle_head = nn.Linear(2, 2)
         self.dropout = nn.Dropout(0.2)
         self.temperature = nn.Parameter(torch.tensor(0.3))
@@ -48,7 +52,8 @@ class ToyModel(nn.Module):
 
 @dataclass(kw_only=True)
 class ToyTask(Task):
-    """Pairs of noisy vectors: a regression with dropout, a contrastive loss, and means over the samples that have a label.
+    """Pairs of noisy vectors: a regression with dropout, a contrastive loss, and means over the
+    samples that have a label.
 
     Attributes:
         samples: size of the data.
@@ -57,7 +62,8 @@ class ToyTask(Task):
         delay: seconds a training step sleeps.
         reading: seconds it takes to read a sample.
         evaluation_seconds: how long an evaluation takes.
-        uneven: process r leaves out r samples of its batch, as tasks do whose samples hold more or fewer texts.
+        uneven: process r leaves out r samples of its batch, as tasks do whose samples hold more or
+            fewer texts.
     """
 
     all_losses = ("regression_loss", "contrastive_loss", "label_loss", "box_l1_loss")
@@ -101,7 +107,9 @@ class ToyTask(Task):
             "label_loss": classification_loss(image, labels),
             "box_l1_loss": box_losses(image.sigmoid(), text.detach().sigmoid(), unlabelled)[0],
             "contrastive_loss": contrastive_loss(
-                nn.functional.normalize(image, dim=-1), nn.functional.normalize(text, dim=-1), model.temperature
+                nn.functional.normalize(image, dim=-1),
+                nn.functional.normalize(text, dim=-1),
+                model.temperature,
             ),
         }
 
@@ -112,8 +120,11 @@ class ToyTask(Task):
         return {"bias": float(model.image_projection.bias.sum())}
 
 
-def toy_run(folder: Path, *, steps: int = 12, task: dict | None = None, **changes) -> tuple[Run, dict[str, Task]]:
-    """A run of 12 steps that saves every 3, and its task; dotted names in `changes` are written with `__`."""
+def toy_run(
+    folder: Path, *, steps: int = 12, task: dict | None = None, **changes
+) -> tuple[Run, dict[str, Task]]:
+    """A run of 12 steps that saves every 3, and its task; dotted names in `changes` are written
+    with `__`."""
     values = {
         "output_dir": str(folder),
         "max_steps": steps,
@@ -137,7 +148,7 @@ def train_toy(folder: Path, **changes) -> ToyModel:
     """One run in this process; the trained model."""
     run, tasks = toy_run(folder, **changes)
     model = ToyModel()
-    engine.train(run, model, tasks)
+    trainer.train(run, model, tasks)
     return model
 
 
@@ -159,29 +170,43 @@ def losses(folder: Path) -> dict[int, tuple[float, ...]]:
     """step -> its losses, the last log line of a step winning."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     lines = [line for line in lines if line["event"] == "train"]
-    return {line["step"]: tuple(v for k, v in sorted(line.items()) if k.endswith(("_loss", "grad_norm"))) for line in lines}
+    return {
+        line["step"]: tuple(
+            v for k, v in sorted(line.items()) if k.endswith(("_loss", "grad_norm"))
+        )
+        for line in lines
+    }
 
 
-def _child(folder: Path, output: Path, changes: dict, environment: dict, save_delay: float, patience: float) -> None:
+def _child(
+    folder: Path, output: Path, changes: dict, environment: dict, save_delay: float, patience: float
+) -> None:
     """Runs in a forked process: trains, and exits as `python -m train.pretrain` would."""
     stop = StopSignal().install()
-    multiprocessing.set_start_method("fork", force=True)  # of data workers: as outside a fork server
+    multiprocessing.set_start_method(
+        "fork", force=True
+    )  # of data workers: as outside a fork server
     os.environ.update(environment)
     torch.set_num_threads(1)
-    engine.PATIENCE = timedelta(seconds=patience)
+    trainer.PATIENCE = timedelta(seconds=patience)
     if save_delay:
         _slow_writes(save_delay)
-    with open(output, "w", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+    with (
+        open(output, "w", buffering=1) as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
         try:
             run, tasks = toy_run(folder, **changes)
-            engine.train(run, ToyModel(), tasks, stop=stop)
+            trainer.train(run, ToyModel(), tasks, stop=stop)
         except X2VLMError as error:
             print(error)
             raise SystemExit(1) from error
 
 
 def _slow_writes(delay: float) -> None:
-    """Makes the window in which a kill meets a half-written checkpoint wide: pauses before and after every flush to disk."""
+    """Makes the window in which a kill meets a half-written checkpoint wide: pauses before and
+    after every flush to disk."""
     flush = os.fsync
 
     def slow(descriptor):
@@ -200,11 +225,20 @@ class ToyRuns:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["tests.train.toy"])
 
-    def start(self, folder: Path, environment: dict | None = None, save_delay=0.0, patience=600.0, **changes):
+    def start(
+        self,
+        folder: Path,
+        environment: dict | None = None,
+        save_delay=0.0,
+        patience=600.0,
+        **changes,
+    ):
         """The running process; `output` of it is the file with everything it prints."""
         output = self.folder / f"output-{next(self.count)}.txt"
         process = self.context.Process(
-            target=_child, args=(folder, output, changes, environment or {}, save_delay, patience), daemon=False
+            target=_child,
+            args=(folder, output, changes, environment or {}, save_delay, patience),
+            daemon=False,
         )
         process.start()
         process.output = output
@@ -223,7 +257,12 @@ class ToyRuns:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        shared = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+        }
         ranks = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
         return [self.start(folder, environment=rank, **changes) for rank in ranks]
 

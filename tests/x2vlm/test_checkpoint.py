@@ -1,4 +1,5 @@
-"""Conversion, loading and saving: round trips through the official layout, detection, resizing, strictness, atomic folders."""
+"""Conversion, loading and saving: round trips through the official layout, detection, resizing,
+strictness, atomic folders."""
 
 import dataclasses
 import gc
@@ -13,25 +14,40 @@ import torch
 from safetensors import safe_open
 
 from x2vlm import hub
-from x2vlm.build import build_model
 from x2vlm.checkpoint import convert, load_model, official_state_dict, save_model
 from x2vlm.checkpoint import saving as saving_module
 from x2vlm.checkpoint.keys import TABLE, canonical, num_text_layers, official_name, our_name
 from x2vlm.checkpoint.resize import geometric_ratio, resize_relative_table
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
 from x2vlm.errors import CheckpointError, ConfigError
+from x2vlm.modeling.build import build_model
 from x2vlm.modeling.captioning import X2VLMForCaptioning
 from x2vlm.modeling.x2vlm import X2VLM
-from x2vlm.suite import Settings
+from x2vlm.settings import Settings
 
 VISION = VisionConfig(image_size=64, hidden_size=32, num_layers=2, num_heads=2, drop_path=0.0)
-TEXT = TextConfig(vocab_size=90, hidden_size=64, num_layers=2, num_heads=1, intermediate_size=96, max_positions=40, dropout=0.0)
+TEXT = TextConfig(
+    vocab_size=90,
+    hidden_size=64,
+    num_layers=2,
+    num_heads=1,
+    intermediate_size=96,
+    max_positions=40,
+    dropout=0.0,
+)
 FUSION = FusionConfig(num_layers=2, num_heads=1, intermediate_size=96, dropout=0.0)
 XLM_R = dataclasses.replace(
-    TEXT, family="xlm-roberta", type_vocab_size=1, pad_token_id=1, layer_norm_eps=1e-5, vocab_size=77, max_positions=42
+    TEXT,
+    family="xlm-roberta",
+    type_vocab_size=1,
+    pad_token_id=1,
+    layer_norm_eps=1e-5,
+    vocab_size=77,
+    max_positions=42,
 )
 SWIN = VisionConfig(
-    tower="swin", image_size=128, patch_size=32, hidden_size=64, num_layers=5, num_heads=4, drop_path=0.0, layer_scale=None,
+    tower="swin", image_size=128, patch_size=32, hidden_size=64, num_layers=5, num_heads=4,
+    drop_path=0.0, layer_scale=None,
     swin_embed_dim=8, swin_depths=(1, 2, 1, 1), swin_num_heads=(1, 1, 2, 4), swin_window_size=4,
 )  # fmt: skip
 BASIC = ("contrastive", "matching", "box", "masked_lm")
@@ -40,7 +56,14 @@ DECODER = DecoderConfig(num_layers=2, max_positions=40)
 
 def make_config(**changes) -> X2VLMConfig:
     return X2VLMConfig(
-        **{"vision": VISION, "text": TEXT, "fusion": FUSION, "decoder": DECODER, "projection_size": 16} | changes
+        **{
+            "vision": VISION,
+            "text": TEXT,
+            "fusion": FUSION,
+            "decoder": DECODER,
+            "projection_size": 16,
+        }
+        | changes
     )
 
 
@@ -66,7 +89,9 @@ def models() -> dict[str, X2VLM]:
 def write_official(model: X2VLM, path: Path, wrapped: bool = True, **more) -> Path:
     """The model as the official code would save it, constants included."""
     state = official_state_dict(model) | more
-    state["vision_encoder.blocks.0.attn.relative_position_index"] = torch.zeros(4, 4, dtype=torch.int64)
+    state["vision_encoder.blocks.0.attn.relative_position_index"] = torch.zeros(
+        4, 4, dtype=torch.int64
+    )
     torch.save({"model": state, "config": {"image_res": 64}} if wrapped else state, path)
     return path
 
@@ -83,7 +108,9 @@ def test_official_layout_round_trip(name, models, tmp_path):
     loaded = load_model(path)
     wanted = CONFIGS[name]
     for part in ("text", "fusion", "vision", "decoder"):
-        found = dataclasses.replace(getattr(loaded.config, part), **({} if part == "decoder" else {"drop_path": 0.0}))
+        found = dataclasses.replace(
+            getattr(loaded.config, part), **({} if part == "decoder" else {"drop_path": 0.0})
+        )
         found = dataclasses.replace(found, dropout=0.0) if part in ("text", "fusion") else found
         if part != "decoder" or "answer_decoder" in wanted.heads:
             assert found == getattr(wanted, part)
@@ -110,11 +137,11 @@ def test_loaded_models_compute_the_same(name, models, tmp_path):
     side = CONFIGS[name].vision.image_size
     image, ids = torch.randn(2, 3, side, side), torch.randint(4, 70, (2, 6))
     with torch.no_grad():
-        for model in (models[name], loaded):
-            embeds = model.encode_image(image)
-            fused = model.fuse(model.encode_text(ids), None, embeds)
-            first = fused if model is models[name] else first  # noqa: F821
-        assert torch.equal(first, fused)
+        first, second = (
+            model.fuse(model.encode_text(ids), None, model.encode_image(image))
+            for model in (models[name], loaded)
+        )
+    assert torch.equal(first, second)
 
 
 def test_tied_weights_stay_tied_and_are_stored_once(models, tmp_path):
@@ -130,7 +157,9 @@ def test_tied_copies_that_differ_are_refused(models, tmp_path):
     bias = {"text_encoder.cls.predictions.bias": torch.ones(TEXT.vocab_size)}
     with pytest.raises(CheckpointError, match="tied copy"):
         load_model(write_official(models["pretrain"], tmp_path / "a.th", **bias))
-    weight = {"text_encoder.cls.predictions.decoder.weight": torch.ones(TEXT.vocab_size, TEXT.hidden_size)}
+    weight = {
+        "text_encoder.cls.predictions.decoder.weight": torch.ones(TEXT.vocab_size, TEXT.hidden_size)
+    }
     with pytest.raises(CheckpointError, match="tied copy"):
         load_model(write_official(models["pretrain"], tmp_path / "b.th", **weight))
 
@@ -147,7 +176,9 @@ def test_constants_and_unused_parts_are_ignored_by_name(models, tmp_path):
 
 
 def test_unexpected_weights_are_refused_or_listed(models, tmp_path):
-    path = write_official(models["retrieval"], tmp_path / "model.th", **{"momentum_encoder.a": torch.ones(2)})
+    path = write_official(
+        models["retrieval"], tmp_path / "model.th", **{"momentum_encoder.a": torch.ones(2)}
+    )
     with pytest.raises(CheckpointError, match=r"momentum_encoder\.a") as caught:
         load_model(path)
     assert caught.value.code == "ckpt/keys"
@@ -156,7 +187,11 @@ def test_unexpected_weights_are_refused_or_listed(models, tmp_path):
 
 @pytest.mark.parametrize(
     "key",
-    ["vision_encoder.fc_norm.weight", "text_encoder.bert.encoder.layer.3.output.dense.bias", "itm_head.3.bias"],
+    [
+        "vision_encoder.fc_norm.weight",
+        "text_encoder.bert.encoder.layer.3.output.dense.bias",
+        "itm_head.3.bias",
+    ],
 )
 def test_missing_weights_are_refused(key, models, tmp_path):
     state = official_state_dict(models["pretrain"])
@@ -170,7 +205,10 @@ def test_missing_weights_are_refused(key, models, tmp_path):
 @pytest.mark.parametrize("layer", [1, 2])
 def test_missing_layers_are_refused(layer, models, tmp_path):
     state = official_state_dict(models["pretrain"])
-    torch.save({key: value for key, value in state.items() if f"layer.{layer}." not in key}, tmp_path / "model.th")
+    torch.save(
+        {key: value for key, value in state.items() if f"layer.{layer}." not in key},
+        tmp_path / "model.th",
+    )
     with pytest.raises(CheckpointError):
         load_model(tmp_path / "model.th")
 
@@ -178,12 +216,17 @@ def test_missing_layers_are_refused(layer, models, tmp_path):
 def test_a_layer_number_from_nowhere_builds_no_giant(models, tmp_path):
     key = "text_encoder.bert.encoder.layer.9999999999.output.dense.bias"
     with pytest.raises(CheckpointError) as caught:
-        load_model(write_official(models["pretrain"], tmp_path / "model.th", **{key: torch.zeros(64)}))
+        load_model(
+            write_official(models["pretrain"], tmp_path / "model.th", **{key: torch.zeros(64)})
+        )
     assert caught.value.code == "ckpt/keys"
 
 
 def test_a_giant_position_table_builds_no_giant(models, tmp_path):
-    tables = {f"vision_encoder.blocks.{i}.attn.relative_position_bias_table": torch.zeros(1999**2 + 3, 2) for i in range(2)}
+    tables = {
+        f"vision_encoder.blocks.{i}.attn.relative_position_bias_table": torch.zeros(1999**2 + 3, 2)
+        for i in range(2)
+    }
     with pytest.raises(CheckpointError) as caught:
         load_model(write_official(models["grounding"], tmp_path / "model.th", **tables))
     assert caught.value.code == "ckpt/shape"
@@ -201,7 +244,9 @@ def test_wrong_shape_type_and_values_are_refused(models, tmp_path):
         with pytest.raises(CheckpointError) as caught:
             load_model(path)
         assert caught.value.code == code
-    path = write_official(models["retrieval"], tmp_path / "model.th", **{key: torch.full((64,), float("inf"))})
+    path = write_official(
+        models["retrieval"], tmp_path / "model.th", **{key: torch.full((64,), float("inf"))}
+    )
     with pytest.raises(CheckpointError, match="not finite"):
         load_model(path)
 
@@ -240,15 +285,23 @@ def test_push_to_hub_uploads_a_complete_folder(models, monkeypatch, tiny_tokeniz
             return type("Repository", (), {"repo_id": name})
 
         def upload_folder(self, repo_id, folder_path, commit_message):
-            uploaded.update(repo=repo_id, files=sorted(os.listdir(folder_path)), settings=Settings.read(folder_path))
+            uploaded.update(
+                repo=repo_id,
+                files=sorted(os.listdir(folder_path)),
+                settings=Settings.read(folder_path),
+            )
             return "address"
 
     monkeypatch.setattr("x2vlm.pretrained.HfApi", Api)
     settings = Settings(answers=("rot", "grün"), present=0.75)
-    pushed = models["pair"].push_to_hub("someone/model", tokenizer=tiny_tokenizer, settings=settings, token="secret")
+    pushed = models["pair"].push_to_hub(
+        "someone/model", tokenizer=tiny_tokenizer, settings=settings, token="secret"
+    )
     assert pushed == "address" and uploaded["settings"] == settings
     assert uploaded["repo"] == "someone/model" and uploaded["token"] == "secret"
-    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(uploaded["files"])
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(
+        uploaded["files"]
+    )
 
 
 def test_other_image_size_resizes_every_table(models, tmp_path):
@@ -278,7 +331,9 @@ def test_frame_positions_are_copied_as_far_as_they_go(models, tmp_path):
     path = write_official(models["pretrain"], tmp_path / "model.th")
     trained = models["pretrain"].frame_positions
     longer, shorter = load_model(path, num_frames=5).model, load_model(path, num_frames=2).model
-    assert torch.equal(longer.frame_positions[:, :3], trained) and longer.frame_positions.shape[1] == 5
+    assert (
+        torch.equal(longer.frame_positions[:, :3], trained) and longer.frame_positions.shape[1] == 5
+    )
     assert torch.equal(shorter.frame_positions, trained[:, :2])
     none = load_model(path, num_frames=0)
     assert none.model.frame_positions is None and "absolute_frame_pos_embed" in none.report.ignored
@@ -289,7 +344,8 @@ def test_frame_positions_are_copied_as_far_as_they_go(models, tmp_path):
 @pytest.mark.parametrize(
     ("source", "target", "ratio"),
     [
-        (27, 39, 1.060968), (27, 47, 1.090307), (27, 59, 1.125056), (27, 63, 1.134918), (27, 71, 1.152735), (27, 79, 1.168504),
+        (27, 39, 1.060968), (27, 47, 1.090307), (27, 59, 1.125056), (27, 63, 1.134918),
+        (27, 71, 1.152735), (27, 79, 1.168504),
         (27, 95, 1.195487), (47, 95, 1.060008),
     ],
 )  # fmt: skip
@@ -304,7 +360,9 @@ def test_resizing_tables():
     larger = resize_relative_table(table, 47 * 47 + 3)
     assert larger.shape == (47 * 47 + 3, 4) and torch.equal(larger[-3:], table[-3:])
     middle, old = larger[:-3].view(47, 47, 4), table[:-3].view(27, 27, 4)
-    assert torch.allclose(middle[22:25, 22:25], old[12:15, 12:15], atol=1e-5)  # offsets 0 and 1 keep their places
+    assert torch.allclose(
+        middle[22:25, 22:25], old[12:15, 12:15], atol=1e-5
+    )  # offsets 0 and 1 keep their places
     # A plane in the offsets is not a plane in the stretched grid, but symmetry survives.
     even = table[:-3].view(27, 27, 4) + table[:-3].view(27, 27, 4).flip(0, 1)
     stretched = resize_relative_table(even.reshape(-1, 4), 39 * 39).view(39, 39, 4)
@@ -323,7 +381,9 @@ def test_overrides(models, tmp_path):
 
 def test_a_width_that_64_does_not_divide_needs_the_number_of_heads(tmp_path):
     text = dataclasses.replace(TEXT, hidden_size=36, num_heads=3)
-    model = build_model(make_config(text=text, fusion=dataclasses.replace(FUSION, num_heads=3), heads=("box",)))
+    model = build_model(
+        make_config(text=text, fusion=dataclasses.replace(FUSION, num_heads=3), heads=("box",))
+    )
     path = write_official(model, tmp_path / "model.th")
     with pytest.raises(CheckpointError, match="num_heads"):
         load_model(path)
@@ -351,7 +411,10 @@ def test_dtype_and_half_precision_storage(models, tmp_path):
     loaded = load_model(tmp_path / "half").model
     assert all(parameter.dtype == torch.float32 for parameter in loaded.parameters())
     assert loaded.temperature.item() == pytest.approx(0.07, abs=1e-4)
-    assert load_model(tmp_path / "half", dtype=torch.bfloat16).model.temperature.dtype == torch.bfloat16
+    assert (
+        load_model(tmp_path / "half", dtype=torch.bfloat16).model.temperature.dtype
+        == torch.bfloat16
+    )
     huge = build_model(CONFIGS["retrieval"])
     huge.temperature.data.fill_(1e6)
     with pytest.raises(CheckpointError, match="float16"):
@@ -382,7 +445,9 @@ def test_a_full_disk_is_told(models, tmp_path):
     import resource
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # fails as a full disk does, in safetensors' own writing
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (10_000, limits[1])
+    )  # fails as a full disk does, in safetensors' own writing
     try:
         with pytest.raises(CheckpointError, match="room") as caught:
             save_model(models["pair"], tmp_path / "saved")
@@ -394,7 +459,11 @@ def test_a_full_disk_is_told(models, tmp_path):
 def test_conversion_takes_the_settings_along(tiny_folder, tmp_path):
     convert(tiny_folder, tmp_path / "half", dtype=torch.float16)
     settings = Settings.read(tmp_path / "half")
-    assert settings == Settings.read(tiny_folder) and settings.max_tokens == 20 and "red" in settings.answers
+    assert (
+        settings == Settings.read(tiny_folder)
+        and settings.max_tokens == 20
+        and "red" in settings.answers
+    )
     convert(tmp_path / "half" / "model.safetensors", tmp_path / "again", tokenizer=tiny_folder)
     assert Settings.read(tmp_path / "again") == settings
     (tmp_path / "half" / "predictor.json").unlink()
@@ -409,7 +478,9 @@ def test_saving_into_a_folder_keeps_other_files(models, tmp_path):
     assert (tmp_path / "saved" / "results.json").read_text() == "{}"
     assert (tmp_path / "saved" / "README.md").read_text() == "# Mine\n"
     assert same_weights(load_model(tmp_path / "saved").model, models["pair"])
-    save_model(load_model(tmp_path / "saved").model, tmp_path / "saved")  # over the very file that its weights are mapped from
+    save_model(
+        load_model(tmp_path / "saved").model, tmp_path / "saved"
+    )  # over the very file that its weights are mapped from
     assert same_weights(load_model(tmp_path / "saved").model, models["pair"])
 
 
@@ -420,7 +491,10 @@ def test_a_failed_conversion_leaves_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.th"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"heads": 3', "\ud800".encode("utf-16", "surrogatepass").decode("latin-1")])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", '{"heads": 3', "\ud800".encode("utf-16", "surrogatepass").decode("latin-1")],
+)
 def test_a_broken_config_is_refused(text, models, tmp_path):
     save_model(models["pair"], tmp_path / "saved")
     (tmp_path / "saved" / "config.json").write_text(text, encoding="utf-8")
@@ -451,12 +525,16 @@ def peak_bytes() -> int:
     return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
 
 
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system does not report peak memory")
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="the system does not report peak memory"
+)
 def test_loading_needs_little_memory(tmp_path):
     """Loading adds at most 1.2 times the file to the peak of the process."""
     config = X2VLMConfig(
         vision=VisionConfig(image_size=64, hidden_size=256, num_layers=4, num_heads=4),
-        text=TextConfig(vocab_size=30000, hidden_size=256, num_layers=4, num_heads=4, intermediate_size=1024),
+        text=TextConfig(
+            vocab_size=30000, hidden_size=256, num_layers=4, num_heads=4, intermediate_size=1024
+        ),
         fusion=FusionConfig(num_layers=4, num_heads=4, intermediate_size=1024),
     )
     path = write_official(build_model(config), tmp_path / "model.th")
@@ -479,12 +557,18 @@ def test_two_threads_may_load_while_another_builds(models, tmp_path):
         loads = [pool.submit(load_model, path) for _ in range(4)]
         builds = [pool.submit(build_model, CONFIGS["pretrain"]) for _ in range(4)]
         assert all(same_weights(job.result().model, models["pretrain"]) for job in loads)
-        assert not any(parameter.is_meta for job in builds for parameter in job.result().parameters())
+        assert not any(
+            parameter.is_meta for job in builds for parameter in job.result().parameters()
+        )
 
 
 def test_numpy_scalars_are_not_needed(models, tmp_path):
-    """A harmless file that holds something beyond weights' types is refused all the same, and says what it is."""
-    torch.save({"model": official_state_dict(models["pair"]), "epoch": np.float64(3)}, tmp_path / "model.th")
+    """A harmless file that holds something beyond weights' types is refused all the same, and says
+    what it is."""
+    torch.save(
+        {"model": official_state_dict(models["pair"]), "epoch": np.float64(3)},
+        tmp_path / "model.th",
+    )
     with pytest.raises(CheckpointError, match="numpy") as caught:
         load_model(tmp_path / "model.th")
     assert caught.value.code == "ckpt/unsafe"

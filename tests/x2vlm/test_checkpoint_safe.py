@@ -1,4 +1,5 @@
-"""Hostile and damaged weights files: nothing runs, every refusal is a sentence with a code, and says nothing it should not."""
+"""Hostile and damaged weights files: nothing runs, every refusal is a sentence with a code, and
+says nothing it should not."""
 
 import io
 import os
@@ -127,14 +128,21 @@ def expected_equal(read, content):
 
 
 def test_every_container_gives_the_same_tensors(tmp_path):
-    content = bad_checkpoints.good(half=torch.ones(2, dtype=torch.float16), count=torch.arange(3), flag=torch.tensor(True))
-    raw, wrapped = bad_checkpoints.torch_file(content), bad_checkpoints.torch_file({"model": content, "config": {"a": [1]}})
+    content = bad_checkpoints.good(
+        half=torch.ones(2, dtype=torch.float16), count=torch.arange(3), flag=torch.tensor(True)
+    )
+    raw, wrapped = (
+        bad_checkpoints.torch_file(content),
+        bad_checkpoints.torch_file({"model": content, "config": {"a": [1]}}),
+    )
     files = {
         "raw.th": raw,
         "wrapped.pth": wrapped,
         "torch_file.tar": wrapped,
         "no_suffix": wrapped,
-        "old.pt": bad_checkpoints.torch_file({"model": content}, _use_new_zipfile_serialization=False),
+        "old.pt": bad_checkpoints.torch_file(
+            {"model": content}, _use_new_zipfile_serialization=False
+        ),
         "archive.tar": bad_checkpoints.tar({"x/notes.txt": b"hello", "x/model.th": wrapped}),
     }
     for name, data in files.items():
@@ -149,7 +157,9 @@ def test_every_container_gives_the_same_tensors(tmp_path):
 
 def test_a_tar_with_a_folder_entry_is_fine(tmp_path):
     path = tmp_path / "folder.tar"
-    (tmp_path / "model.th").write_bytes(bad_checkpoints.torch_file({"model": bad_checkpoints.good()}))
+    (tmp_path / "model.th").write_bytes(
+        bad_checkpoints.torch_file({"model": bad_checkpoints.good()})
+    )
     (tmp_path / "empty").mkdir()
     with tarfile.open(path, "w") as archive:
         archive.add(tmp_path / "empty", "x")

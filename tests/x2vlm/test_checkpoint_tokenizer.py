@@ -1,4 +1,5 @@
-"""The converted tokenizer gives the ids of BERT's published rules on text of every script, and a wrong one is refused."""
+"""The converted tokenizer gives the ids of BERT's published rules on text of every script, and a
+wrong one is refused."""
 
 import unicodedata
 
@@ -7,22 +8,25 @@ import torch
 from huggingface_hub.errors import HTTPError
 
 from tests.x2vlm.test_checkpoint import CONFIGS, write_official
-from x2vlm.build import build_model
 from x2vlm.checkpoint import convert
 from x2vlm.checkpoint.tokenizer import find_tokenizer
 from x2vlm.config import BASE
 from x2vlm.errors import CheckpointError
+from x2vlm.modeling.build import build_model
 from x2vlm.processing import Processor, load_tokenizer
 
 TEXTS = [
     "a picture of a man's dog -- runs/jumps, quickly!",
     "UPPER-case_under@home & 50% (really?) don't state-of-the-art",
     "l'été est là, où naïve façade coöperate Ångström Çelik İstanbul ß ẞ ﬁ",
-    "你好，世界。 红色的汽车 開く", "こんにちは世界 カタカナ ｶﾀｶﾅ", "안녕하세요 세계", "Привет, мир! Ёлка",
+    "你好，世界。 红色的汽车 開く", "こんにちは世界 カタカナ ｶﾀｶﾅ", "안녕하세요 세계", 
+    "Привет, мир! Ёлка",
     "Γειά σου Κόσμε", "שלום עולם",
     "مرحبا بالعالم ١٢٣", "नमस्ते दुनिया", "สวัสดีชาวโลก", "வணக்கம்", "გამარჯობა", "Բարեւ", "ආයුබෝවන්", "ሰላም",
-    "🙂👍🏽 emoji 👩‍👩‍👧", "x² + y₃ ≥ ½ € £ ¥ ™ ©", "tabs\tand\nnew lines\r and\u00a0nbsp\u200bzero\u200dwidth \ufeffbom",
-    "control\x07char\x00nul replacement\ufffd", "supercalifragilisticexpialidocious " + "a" * 150, "   ", "...",
+    "🙂👍🏽 emoji 👩‍👩‍👧", "x² + y₃ ≥ ½ € £ ¥ ™ ©", "tabs\tand\nnew lines\r "
+                                                "and\u00a0nbsp\u200bzero\u200dwidth \ufeffbom",
+    "control\x07char\x00nul replacement\ufffd", "supercalifragilisticexpialidocious " + "a" * 150,
+    "   ", "...",
     "１２３ ＡＢＣ",
     "e\u0301 vs é, o\u0308 vs ö", "𝒜𝒷𝒸 𠀀𠀁", "[CLS] [MASK] ##ing",
 ]  # fmt: skip
@@ -36,14 +40,16 @@ def is_punctuation(character: str) -> bool:
 
 def is_ideograph(character: str) -> bool:
     ranges = (
-        (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F), (0x2B820, 0x2CEAF),
+        (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F),
+        (0x2B740, 0x2B81F), (0x2B820, 0x2CEAF),
         (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
     )  # fmt: skip
     return any(low <= ord(character) <= high for low, high in ranges)
 
 
 def wordpiece(text: str, vocabulary: dict[str, int]) -> list[int]:
-    """BERT's uncased tokenisation written down from its description (arXiv 1810.04805 and its released vocabulary)."""
+    """BERT's uncased tokenisation written down from its description (arXiv 1810.04805 and its
+    released vocabulary)."""
     spaced = []
     for character in text:
         kind = unicodedata.category(character)
@@ -55,7 +61,9 @@ def wordpiece(text: str, vocabulary: dict[str, int]) -> list[int]:
             spaced.append(f" {character} " if is_ideograph(character) else character)
     ids = []
     for word in "".join(spaced).split(" "):
-        plain = [c for c in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(c) != "Mn"]
+        plain = [
+            c for c in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(c) != "Mn"
+        ]
         for part in "".join(f" {c} " if is_punctuation(c) else c for c in plain).split():
             ids += longest_matches(part, vocabulary)
     return ids
@@ -65,7 +73,10 @@ def longest_matches(part: str, vocabulary: dict[str, int]) -> list[int]:
     pieces, start = [], 0
     while start < len(part):
         prefix = "##" if start else ""
-        end = next((end for end in range(len(part), start, -1) if prefix + part[start:end] in vocabulary), None)
+        end = next(
+            (end for end in range(len(part), start, -1) if prefix + part[start:end] in vocabulary),
+            None,
+        )
         if end is None or len(part) > 100:
             return [vocabulary["[UNK]"]]
         pieces.append(vocabulary[prefix + part[start:end]])
@@ -85,8 +96,16 @@ def test_official_ids_on_text_of_every_script(vocabulary_file, tmp_path):
     tokenizer = find_tokenizer(BASE, None, vocabulary_file)
     tokenizer.save_pretrained(str(tmp_path))
     processor = Processor.from_pretrained(tmp_path, BASE)
-    vocabulary = {line: index for index, line in enumerate(vocabulary_file.read_text(encoding="utf-8").split("\n")[:-1])}
-    assert processor.cls_id == 101 and processor.sep_id == 102 and processor.mask_id == 103 and processor.unk_id == 100
+    vocabulary = {
+        line: index
+        for index, line in enumerate(vocabulary_file.read_text(encoding="utf-8").split("\n")[:-1])
+    }
+    assert (
+        processor.cls_id == 101
+        and processor.sep_id == 102
+        and processor.mask_id == 103
+        and processor.unk_id == 100
+    )
     for text in TEXTS:
         assert processor.pieces(text) == wordpiece(text, vocabulary), text
     assert processor.pieces("a picture of ") == [1037, 3861, 1997]
@@ -94,13 +113,26 @@ def test_official_ids_on_text_of_every_script(vocabulary_file, tmp_path):
 
 def test_a_vocabulary_beside_the_checkpoint_is_converted(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "##s", *(f"w{n}" for n in range(83))]
+    entries = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "cat",
+        "##s",
+        *(f"w{n}" for n in range(83)),
+    ]
     torch.manual_seed(0)
     write_official(build_model(CONFIGS["captioning"]), tmp_path / "model.th")
     (tmp_path / "vocab.txt").write_text("\n".join(entries) + "\n", encoding="utf-8")
     report = convert(tmp_path / "model.th", tmp_path / "out")
     assert not report.notes
-    assert load_tokenizer(tmp_path / "out").convert_tokens_to_ids(["cat", "##s", "w82"]) == [5, 6, 89]
+    assert load_tokenizer(tmp_path / "out").convert_tokens_to_ids(["cat", "##s", "w82"]) == [
+        5,
+        6,
+        89,
+    ]
     processor = Processor.from_pretrained(tmp_path / "out", CONFIGS["captioning"])
     assert processor.text(["Cats w3"])[0].tolist() == [[2, 5, 6, 10, 3]]
     (tmp_path / "vocab.txt").write_text("\n".join(entries[:-1]) + "\n", encoding="utf-8")
@@ -115,7 +147,9 @@ def test_a_vocabulary_beside_the_checkpoint_is_converted(tmp_path, monkeypatch):
 
 def test_without_any_tokenizer_the_report_says_what_to_add(tmp_path):
     write_official(build_model(CONFIGS["cclm"]), tmp_path / "model.th")
-    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n", encoding="utf-8")  # not XLM-R's kind
+    (tmp_path / "vocab.txt").write_text(
+        "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n", encoding="utf-8"
+    )  # not XLM-R's kind
     report = convert(tmp_path / "model.th", tmp_path / "out")
     assert "sentencepiece.bpe.model" in str(report)
     with pytest.raises(CheckpointError, match="no tokenizer at"):

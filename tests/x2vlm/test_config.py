@@ -1,4 +1,5 @@
-"""A configuration from a file: what is of the wrong kind or absurd is named, with what is wanted."""
+"""A configuration from a file: what is of the wrong kind or absurd is named, with what is
+wanted."""
 
 import json
 
@@ -17,14 +18,20 @@ def test_presets_survive_a_file(name):
     ("values", "said"),
     [
         ({"vision": 5}, "vision in the model configuration is 5; it must be a block of keys"),
-        ({"text": {"num_layers": "6"}}, "num_layers in text of the model configuration is '6'; it must be a whole number"),
+        (
+            {"text": {"num_layers": "6"}},
+            "num_layers in text of the model configuration is '6'; it must be a whole number",
+        ),
         ({"text": {"num_layers": 6.0}}, "num_layers .* whole number"),
         ({"fusion": {"num_layers": 10_000_000}}, "num_layers in fusion .* from 0 to 256"),
         ({"vision": {"patch_size": 0}}, "patch_size .* from 1 to"),
         ({"vision": {"num_heads": 7}}, "vision width 768 is not a multiple of its num_heads, 7"),
         ({"vision": {"layer_scale": float("nan")}}, "layer_scale .* a number from 0 to 1 or null"),
         ({"vision": {"drop_path": 10**400}}, "drop_path .* a number from 0 to 1"),
-        ({"vision": {"swin_depths": [2, "2"]}}, "swin_depths .* a list, every entry a whole number"),
+        (
+            {"vision": {"swin_depths": [2, "2"]}},
+            "swin_depths .* a list, every entry a whole number",
+        ),
         ({"text": {"family": ["bert"]}}, "family .* one of: bert, xlm-roberta"),
         ({"text": {"drop_path_per_token": 1}}, "drop_path_per_token .* true or false"),
         ({"heads": "box"}, "heads .* a list, every entry text"),

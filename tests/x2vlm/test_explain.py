@@ -1,4 +1,5 @@
-"""Heat maps: the formula, one pass for all words, no trace left, honest numbers about boxes and maps."""
+"""Heat maps: the formula, one pass for all words, no trace left, honest numbers about boxes and
+maps."""
 
 import dataclasses
 import threading
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from x2vlm import explain
 from x2vlm.errors import ParameterError, TextError
-from x2vlm.predictor import METHODS, TARGETS, Predictor
+from x2vlm.inference import explain
+from x2vlm.inference.predictor import METHODS, TARGETS, Predictor
 from x2vlm.visualize import is_flat
 
 TEXT = "what color is the unaffable car"
@@ -26,7 +27,10 @@ def fingerprint(model):
 
 
 def count_hooks(model):
-    return [(len(m._forward_hooks), len(m._backward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+    return [
+        (len(m._forward_hooks), len(m._backward_hooks), len(m._forward_pre_hooks))
+        for m in model.modules()
+    ]
 
 
 def test_gradcam_is_the_official_formula():
@@ -34,7 +38,9 @@ def test_gradcam_is_the_official_formula():
     expected = (attention[..., 1:] * gradients[..., 1:].relu()).mean(1)
     trace = explain.AttentionTrace((attention,), (gradients,), torch.empty(0), torch.empty(0))
     torch.testing.assert_close(explain.relevance(trace), expected)
-    torch.testing.assert_close(explain.relevance(trace, head=1), (attention[..., 1:] * gradients[..., 1:].relu())[:, 1])
+    torch.testing.assert_close(
+        explain.relevance(trace, head=1), (attention[..., 1:] * gradients[..., 1:].relu())[:, 1]
+    )
     assert (explain.relevance(trace, head="max") >= explain.relevance(trace)).all()
     torch.testing.assert_close(explain.relevance(trace, "attention"), attention[..., 1:].mean(1))
 
@@ -48,13 +54,18 @@ def test_recorded_official_maps(shared_dir):
     if not folder.is_dir():
         pytest.skip("no recorded maps")
     cases = load_file(folder / "cases.safetensors")
-    heads = {part: {"num_heads": cases["fusion0_attention"].shape[1]} for part in ("vision", "text", "fusion")}
+    heads = {
+        part: {"num_heads": cases["fusion0_attention"].shape[1]}
+        for part in ("vision", "text", "fusion")
+    }
     model = load_model(folder / "checkpoint.th", config=heads).model.requires_grad_(False)
     mask = cases["text_atts"]
     with torch.no_grad():
         text_embeds = model.encode_text(cases["text_ids"], mask)
         image_embeds = model.encode_image(cases["image"])
-    trace = explain.trace_attention(model, text_embeds, mask, image_embeds, lambda fused: model.match_logits(fused)[:, 1])
+    trace = explain.trace_attention(
+        model, text_embeds, mask, image_embeds, lambda fused: model.match_logits(fused)[:, 1]
+    )
     for layer in range(3):
         expected = cases[f"fusion{layer}_gradcam"]
         heat = explain.relevance(trace, layer=layer) * mask[..., None]
@@ -83,16 +94,20 @@ def test_results_print_their_numbers_and_not_their_maps(tiny_predictor, scene):
 def test_score_is_the_models_own_answer(tiny_predictor, scene):
     match = tiny_predictor.match(scene, TEXT)[0].probability
     for method in METHODS:
-        assert tiny_predictor.explain(scene, TEXT, method=method).score == pytest.approx(match, abs=1e-5)
+        assert tiny_predictor.explain(scene, TEXT, method=method).score == pytest.approx(
+            match, abs=1e-5
+        )
     box = tiny_predictor.ground(scene, TEXT, explain=False)[0].box_cxcywh
     total = tiny_predictor.explain(scene, TEXT, target="box").score
-    assert total == pytest.approx(sum(box), abs=0.5)  # the box is clipped to the picture, the sum is not
+    assert total == pytest.approx(
+        sum(box), abs=0.5
+    )  # the box is clipped to the image, the sum is not
 
 
 def test_caption_tokens_score_as_in_generation(tiny_predictor, scene, tiny_model, tiny_processor):
     """One teacher-forced pass gives the log-probabilities that step-by-step decoding gives."""
+    from x2vlm.inference.targets import caption_target
     from x2vlm.modeling.captioning import CaptionDecoder
-    from x2vlm.targets import caption_target
 
     member = tiny_predictor._member("caption")
     embeds = scene.embeds(member).whole
@@ -118,12 +133,16 @@ def test_caption_words_depend_only_on_what_stands_before(tiny_predictor, scene):
 
 def test_layout_shows_masks_to_nobody():
     ids, sees, positions = explain.left_to_right_layout([2, 7], [10, 11, 12], 4)
-    assert ids.tolist() == [[2, 7, 10, 11, 4, 4, 4]] and positions.tolist() == [[0, 1, 2, 3, 2, 3, 4]]
+    assert ids.tolist() == [[2, 7, 10, 11, 4, 4, 4]] and positions.tolist() == [
+        [0, 1, 2, 3, 2, 3, 4]
+    ]
     assert sees[0, :, 4:].sum() == 3 and sees[0, range(4, 7), range(4, 7)].all()
     assert sees[0, 5].tolist() == [True, True, True, False, False, True, False]
 
 
-def test_all_words_come_from_one_forward_and_one_backward(tiny_predictor, scene, tiny_model, monkeypatch):
+def test_all_words_come_from_one_forward_and_one_backward(
+    tiny_predictor, scene, tiny_model, monkeypatch
+):
     calls = {"forward": 0, "backward": 0}
     fusion, grad = type(tiny_model.fusion_encoder).forward, torch.autograd.grad
 
@@ -156,8 +175,14 @@ def test_explaining_leaves_no_trace(tiny_predictor, scene, tiny_model):
         for target in TARGETS:
             tiny_predictor.explain(scene, TEXT, method=method, target=target)
     after = fingerprint(tiny_model)
-    assert all(torch.equal(before[name], after[name]) for name in before) and before.keys() == after.keys()
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in tiny_model.parameters())
+    assert (
+        all(torch.equal(before[name], after[name]) for name in before)
+        and before.keys() == after.keys()
+    )
+    assert not any(
+        parameter.requires_grad or parameter.grad is not None
+        for parameter in tiny_model.parameters()
+    )
     assert not tiny_model.training
     assert hooks == count_hooks(tiny_model)
     embeds = scene.embeds(tiny_predictor._member("match"))
@@ -183,17 +208,26 @@ def test_two_threads_explain_as_one_after_the_other(tiny_predictor, scene):
 
 def test_layers_heads_and_seeds(tiny_predictor, scene):
     layers = [tiny_predictor.explain(scene, TEXT, layer=layer).maps for layer in range(3)]
-    np.testing.assert_allclose(tiny_predictor.explain(scene, TEXT, layer="mean").maps, np.mean(layers, 0), atol=1e-7)
+    np.testing.assert_allclose(
+        tiny_predictor.explain(scene, TEXT, layer="mean").maps, np.mean(layers, 0), atol=1e-7
+    )
     heads = [tiny_predictor.explain(scene, TEXT, layer=1, head=head).maps for head in range(2)]
     np.testing.assert_allclose(layers[1], np.mean(heads, 0), atol=1e-7)
-    np.testing.assert_allclose(tiny_predictor.explain(scene, TEXT, layer=1, head="max").maps[0], np.max(heads, 0)[0], atol=1e-7)
+    np.testing.assert_allclose(
+        tiny_predictor.explain(scene, TEXT, layer=1, head="max").maps[0],
+        np.max(heads, 0)[0],
+        atol=1e-7,
+    )
     assert tiny_predictor.explain(scene, TEXT, layer=2).layer == 2
-    seeds = [tiny_predictor.explain(scene, TEXT, method="random", seed=seed).maps for seed in (0, 1, 0)]
+    seeds = [
+        tiny_predictor.explain(scene, TEXT, method="random", seed=seed).maps for seed in (0, 1, 0)
+    ]
     assert np.array_equal(seeds[0], seeds[2]) and not np.array_equal(seeds[0], seeds[1])
 
 
 def test_rollout_carries_relevance_through_self_attention(tiny_model):
-    """Where tokens do not see each other only the token that the head reads is relevant; else all are."""
+    """Where tokens do not see each other only the token that the head reads is relevant; else all
+    are."""
     torch.manual_seed(0)
     text, image = torch.randn(1, 5, 24), torch.randn(1, 17, 32)
 
@@ -208,7 +242,13 @@ def test_rollout_carries_relevance_through_self_attention(tiny_model):
 
 
 def test_bad_requests_are_refused(tiny_predictor, scene):
-    bad = {"target": ["colour"], "method": ["magic"], "layer": [3, -1, "all", 0.5], "head": [2, "min"], "seed": [-1, None]}
+    bad = {
+        "target": ["colour"],
+        "method": ["magic"],
+        "layer": [3, -1, "all", 0.5],
+        "head": [2, "min"],
+        "seed": [-1, None],
+    }
     for change in ({name: value} for name, values in bad.items() for value in values):
         with pytest.raises(ParameterError, match="param/range"):
             tiny_predictor.explain(scene, TEXT, **change)
@@ -228,7 +268,11 @@ def test_agreement_counts_energy_and_peak():
     heat = np.zeros((4, 4), np.float32)
     heat[0, 0], heat[3, 3] = 3, 1
     corner = explain.agreement(heat, (0, 0, 0.25, 0.25))
-    assert corner.pointing_hit is True and corner.energy_inside == pytest.approx(0.75) and corner.box_area == 0.0625
+    assert (
+        corner.pointing_hit is True
+        and corner.energy_inside == pytest.approx(0.75)
+        and corner.box_area == 0.0625
+    )
     half = explain.agreement(heat, (0.125, 0, 1, 1))
     assert half.energy_inside == pytest.approx((1.5 + 1) / 4) and half.pointing_hit is True
     assert explain.agreement(heat, (0.5, 0.5, 1, 1)).pointing_hit is False
@@ -238,12 +282,15 @@ def test_agreement_counts_energy_and_peak():
 
 
 def test_deletion_check_tells_a_map_that_matters(tiny_config, tiny_processor, scene):
-    """A matching head that only looks at one patch: its own map is faithful, the opposite map is the reverse."""
-    from x2vlm.build import build_model
-    from x2vlm.suite import Settings
+    """A matching head that only looks at one patch: its own map is faithful, the opposite map is
+    the reverse."""
+    from x2vlm.modeling.build import build_model
+    from x2vlm.settings import Settings
 
     torch.manual_seed(0)
-    predictor = Predictor.from_model(build_model(tiny_config), tiny_processor, Settings(max_tokens=20))
+    predictor = Predictor.from_model(
+        build_model(tiny_config), tiny_processor, Settings(max_tokens=20)
+    )
     model = predictor._member("match").model
 
     def encode_image(visual):  # brightness of patch 5 is the pooled token
@@ -256,8 +303,12 @@ def test_deletion_check_tells_a_map_that_matters(tiny_config, tiny_processor, sc
     explanation = predictor.explain(scene, "a red car", method="random")
     heat = np.zeros((4, 4), np.float32)
     heat[1, 1] = 1
-    right = predictor.deletion_check(scene, dataclasses.replace(explanation, overall=heat), steps=8, draws=3)
-    wrong = predictor.deletion_check(scene, dataclasses.replace(explanation, overall=1 - heat), steps=8, draws=3)
+    right = predictor.deletion_check(
+        scene, dataclasses.replace(explanation, overall=heat), steps=8, draws=3
+    )
+    wrong = predictor.deletion_check(
+        scene, dataclasses.replace(explanation, overall=1 - heat), steps=8, draws=3
+    )
     assert right.faithfulness > 0 > wrong.faithfulness
     assert len(right.fractions) == len(right.by_heat) == len(right.by_chance) == 9
     assert right.by_heat[0] == right.by_chance[0] > right.by_heat[1] == pytest.approx(0.5)
@@ -273,8 +324,10 @@ def test_writing_a_caption_between_changes_nothing(tiny_predictor, scene):
     assert np.array_equal(first, tiny_predictor.explain(scene, TEXT).maps) and not is_flat(first[0])
 
 
-def test_the_map_of_a_whole_text_is_the_mean_over_all_its_tokens(tiny_config, tiny_processor, scene):
-    from x2vlm.build import build_model
+def test_the_map_of_a_whole_text_is_the_mean_over_all_its_tokens(
+    tiny_config, tiny_processor, scene
+):
+    from x2vlm.modeling.build import build_model
 
     torch.manual_seed(0)
     predictor = Predictor.from_model(build_model(tiny_config), tiny_processor)
@@ -284,9 +337,16 @@ def test_the_map_of_a_whole_text_is_the_mean_over_all_its_tokens(tiny_config, ti
     model = member.model
     mask = torch.ones_like(ids)
     trace = explain.trace_attention(
-        model, model.encode_text(ids, mask), mask, embeds, lambda fused: model.match_logits(fused)[:, 1]
+        model,
+        model.encode_text(ids, mask),
+        mask,
+        embeds,
+        lambda fused: model.match_logits(fused)[:, 1],
     )
     expected = explain.relevance(trace)[0].mean(0).numpy()
-    for found in (predictor.explain(scene, text), predictor.ground(scene, [text, "a car"])[0].explanation):
+    for found in (
+        predictor.explain(scene, text),
+        predictor.ground(scene, [text, "a car"])[0].explanation,
+    ):
         np.testing.assert_allclose(found.overall.ravel(), expected, atol=1e-6)
         assert not np.allclose(found.maps.mean(0).ravel(), expected)

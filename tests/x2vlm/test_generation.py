@@ -6,13 +6,14 @@ import math
 import pytest
 import torch
 
-from x2vlm.generation import beam_search, sample
+from x2vlm.inference.generation import beam_search, sample
 
 END = 0
 
 
 class TableDecoder:
-    """Next-token log-probabilities that depend on the whole history, by a seeded table: any search can be checked by force."""
+    """Next-token log-probabilities that depend on the whole history, by a seeded table: any search
+    can be checked by force."""
 
     def __init__(self, rows, vocabulary=5, seed=0):
         self.vocabulary, self.seed = vocabulary, seed
@@ -40,7 +41,10 @@ def all_sequences(decoder, prompt, longest):
             ended = tokens[-1] == END
             if END in tokens[:-1] or (length < longest and not ended):
                 continue
-            score = sum(decoder.log_probabilities(list(prompt) + list(tokens[:i]))[t].item() for i, t in enumerate(tokens))
+            score = sum(
+                decoder.log_probabilities(list(prompt) + list(tokens[:i]))[t].item()
+                for i, t in enumerate(tokens)
+            )
             yield score, tokens
 
 
@@ -49,11 +53,17 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(seed):
     decoder = TableDecoder(1, vocabulary=4, seed=seed)
     best_score, best = max(all_sequences(decoder, [1, 2], 4))
     found = beam_search(decoder, torch.tensor([[1, 2]]), end_id=END, num_beams=4, max_new_tokens=4)
-    exhaustive = beam_search(TableDecoder(1, 4, seed), torch.tensor([[1, 2]]), end_id=END, num_beams=1, max_new_tokens=4)
+    exhaustive = beam_search(
+        TableDecoder(1, 4, seed), torch.tensor([[1, 2]]), end_id=END, num_beams=1, max_new_tokens=4
+    )
     assert exhaustive[0][0].score <= found[0][0].score + 1e-6 <= best_score + 2e-6
     hypothesis = found[0][0]
     score = sum(hypothesis.token_log_probabilities)
-    assert score == pytest.approx(hypothesis.log_probability) == pytest.approx(hypothesis.score, abs=1e-5)
+    assert (
+        score
+        == pytest.approx(hypothesis.log_probability)
+        == pytest.approx(hypothesis.score, abs=1e-5)
+    )
     if hypothesis.token_ids == best:
         assert hypothesis.score == pytest.approx(best_score, abs=1e-5)
 
@@ -67,12 +77,17 @@ def full_search(decoder, prompt, num_beams, max_new_tokens, alpha=0.0):
             dead = bool(tokens) and tokens[-1] == END
             logs = decoder.log_probabilities(prompt + tokens)
             best = logs.topk(num_beams)
-            extended += [(total + v - 10000 * dead, [*tokens, t]) for v, t in zip(best.values.tolist(), best.indices.tolist())]
+            extended += [
+                (total + v - 10000 * dead, [*tokens, t])
+                for v, t in zip(best.values.tolist(), best.indices.tolist())
+            ]
         beams = sorted(extended, key=lambda item: -item[0])[:num_beams]
         everything_ended = all(tokens[-1] == END for _, tokens in beams)
         last = everything_ended or frame == max_new_tokens - 1
         norm = ((6 + frame) / 6) ** alpha
-        candidates += [(total / norm, tokens) for total, tokens in beams if last or tokens[-1] == END]
+        candidates += [
+            (total / norm, tokens) for total, tokens in beams if last or tokens[-1] == END
+        ]
         if everything_ended:
             break
     return max(candidates, key=lambda item: item[0])
@@ -83,7 +98,14 @@ def full_search(decoder, prompt, num_beams, max_new_tokens, alpha=0.0):
 def test_early_stopping_never_changes_the_winner(seed, alpha):
     expected_score, expected = full_search(TableDecoder(1, seed=seed), [1], 3, 9, alpha)
     decoder = TableDecoder(1, seed=seed)
-    found = beam_search(decoder, torch.tensor([[1]]), end_id=END, num_beams=3, max_new_tokens=9, length_penalty=alpha)
+    found = beam_search(
+        decoder,
+        torch.tensor([[1]]),
+        end_id=END,
+        num_beams=3,
+        max_new_tokens=9,
+        length_penalty=alpha,
+    )
     assert list(found[0][0].token_ids) == expected
     assert found[0][0].score == pytest.approx(expected_score, abs=1e-4)
 
@@ -92,21 +114,32 @@ def test_batched_search_equals_single():
     prompts = torch.tensor([[1, 2], [3, 4], [2, 2]])
     together = beam_search(TableDecoder(3), prompts, end_id=END, max_new_tokens=6, num_return=2)
     for row in range(3):
-        alone = beam_search(TableDecoder(1), prompts[row : row + 1], end_id=END, max_new_tokens=6, num_return=2)
+        alone = beam_search(
+            TableDecoder(1), prompts[row : row + 1], end_id=END, max_new_tokens=6, num_return=2
+        )
         assert alone[0] == together[row]
 
 
 def test_length_rules_and_blocked_ngrams():
     for seed in range(5):
         options = {"end_id": END, "max_new_tokens": 12, "min_length": 6, "no_repeat_ngram_size": 2}
-        tokens = beam_search(TableDecoder(1, 8, seed), torch.tensor([[1]]), **options)[0][0].token_ids
+        tokens = beam_search(TableDecoder(1, 8, seed), torch.tensor([[1]]), **options)[0][
+            0
+        ].token_ids
         assert END not in tokens[:6]
         pairs = list(itertools.pairwise(tokens))
         assert len(pairs) == len(set(pairs))
 
 
 def test_several_hypotheses_are_distinct_and_sorted():
-    found = beam_search(TableDecoder(1), torch.tensor([[1]]), end_id=END, num_beams=4, max_new_tokens=6, num_return=4)[0]
+    found = beam_search(
+        TableDecoder(1),
+        torch.tensor([[1]]),
+        end_id=END,
+        num_beams=4,
+        max_new_tokens=6,
+        num_return=4,
+    )[0]
     assert len({h.token_ids for h in found}) == len(found) > 1
     assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
 
@@ -116,7 +149,9 @@ def test_sampling_is_seeded_and_keeps_to_the_nucleus():
 
     def draw(seed, **options):
         generator = torch.Generator().manual_seed(seed)
-        return sample(TableDecoder(1), prompt, end_id=END, generator=generator, max_new_tokens=6, **options)[0]
+        return sample(
+            TableDecoder(1), prompt, end_id=END, generator=generator, max_new_tokens=6, **options
+        )[0]
 
     assert draw(3, num_samples=4) == draw(3, num_samples=4)
     assert draw(3, num_samples=4) != draw(4, num_samples=4)

@@ -1,4 +1,5 @@
-"""Names of checkpoints, and downloads from a local server that cuts, lies, changes its file and asks for a login."""
+"""Names of checkpoints, and downloads from a local server that cuts, lies, changes its file and
+asks for a login."""
 
 import dataclasses
 import hashlib
@@ -46,9 +47,13 @@ class Server(BaseHTTPRequestHandler):
         headers = {"ETag": self.etag.format(content[0]), "Last-Modified": f"day {content[0]}"}
         wanted = self.headers.get("If-Range", headers["Last-Modified"])
         other = wanted.startswith("W/") or wanted not in headers.values()
-        start = int(range_[6:].rstrip("-")) if range_ and trouble != "no ranges" and not other else 0
+        start = (
+            int(range_[6:].rstrip("-")) if range_ and trouble != "no ranges" and not other else 0
+        )
         if start >= len(content):
-            return self.answer(416, b"", "text/plain", **{"Content-Range": f"bytes */{len(content)}"})
+            return self.answer(
+                416, b"", "text/plain", **{"Content-Range": f"bytes */{len(content)}"}
+            )
         body = content[start:]
         if trouble != "no length":
             headers["Content-Length"] = str(len(body))
@@ -108,7 +113,10 @@ def test_a_download_goes_on_in_a_later_call(server):
     script += ["cut"] * hub.ATTEMPTS
     with pytest.raises(CheckpointError) as caught:
         hub.download(NAME)
-    assert caught.value.code == "ckpt/download" and left_in_cache() == [f"{FILE}.partial", f"{FILE}.version"]
+    assert caught.value.code == "ckpt/download" and left_in_cache() == [
+        f"{FILE}.partial",
+        f"{FILE}.version",
+    ]
     assert hub.download(NAME).read_bytes() == DATA
     assert int(log[-1][1][6:-1]) > len(DATA) // 2 and left_in_cache() == [FILE]
 
@@ -162,7 +170,9 @@ def test_a_partial_file_of_something_else_is_dropped(server):
 
 
 @pytest.mark.parametrize(
-    ("changes", "word"), [({"size": 5}, "bytes on the server"), ({"sha256": "0" * 64}, "checksum")], ids=["size", "hash"]
+    ("changes", "word"),
+    [({"size": 5}, "bytes on the server"), ({"sha256": "0" * 64}, "checksum")],
+    ids=["size", "hash"],
 )
 def test_wrong_size_or_checksum_leaves_nothing(changes, word, server, monkeypatch):
     known(monkeypatch, **changes)
@@ -177,7 +187,9 @@ def test_answers_that_are_not_the_file(trouble, word, server):
     script += [trouble]
     with pytest.raises(CheckpointError, match=word) as caught:
         hub.download(NAME)
-    assert f"$HF_HOME/x2vlm/{FILE}" in caught.value.message and len(log) == 1 and left_in_cache() == []
+    assert (
+        f"$HF_HOME/x2vlm/{FILE}" in caught.value.message and len(log) == 1 and left_in_cache() == []
+    )
 
 
 def test_a_server_error_is_tried_again(server):
@@ -192,7 +204,10 @@ def test_offline_says_which_file_to_put_where(server, monkeypatch):
         monkeypatch.setenv("HF_HUB_OFFLINE", offline)
         with pytest.raises(CheckpointError) as caught:
             hub.resolve(NAME)
-        assert caught.value.code == "ckpt/download" and f"put the file {FILE} at $HF_HOME/x2vlm/{FILE}" in caught.value.message
+        assert (
+            caught.value.code == "ckpt/download"
+            and f"put the file {FILE} at $HF_HOME/x2vlm/{FILE}" in caught.value.message
+        )
     monkeypatch.delenv("HF_HOME")
     monkeypatch.setenv("HOME", "/nonexistent")
     with pytest.raises(CheckpointError, match=r"~/\.cache/huggingface/x2vlm") as caught:
@@ -227,21 +242,30 @@ def test_two_downloads_at_once_fetch_once(server):
 @pytest.mark.parametrize(
     "name",
     ["", "   ", "nothing", "../nothing", "/nothing/here", "file:///etc/passwd", "http://127.0.0.1/x.th",
-     "https://user:secret@host/x", "http://169.254.169.254/latest", "ftp://host/x", "gopher://host", "x\0y", "a" * 5000,
-     "line\nbreak", "C:\\x.th", "mini/../x", "\x1b[31mred", "~nobody-of-this-name/x", "runs/model.th", "runs/model.BIN"],
+     "https://user:secret@host/x", "http://169.254.169.254/latest", "ftp://host/x",
+     "gopher://host", "x\0y", "a" * 5000,
+     "line\nbreak", "C:\\x.th", "mini/../x", "\x1b[31mred", "~nobody-of-this-name/x",
+     "runs/model.th", "runs/model.BIN"],
 )  # fmt: skip
 def test_names_that_lead_nowhere(name, monkeypatch):
     monkeypatch.setattr(hub, "download", lambda *_: pytest.fail("tried to download"))
-    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the Hub"))
+    monkeypatch.setattr(
+        hub.huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the Hub")
+    )
     with pytest.raises(CheckpointError) as caught:
         hub.resolve(name)
-    assert caught.value.code == "ckpt/source" and "secret" not in str(caught.value) and len(str(caught.value)) < 700
+    assert (
+        caught.value.code == "ckpt/source"
+        and "secret" not in str(caught.value)
+        and len(str(caught.value)) < 700
+    )
     assert "\0" not in str(caught.value) and "\x1b" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("typo", "meant"),
-    [("mimi", "mini"), ("x2vlm_base_1bb", "x2vlm_base_1b"), ("x2vlm-large-1b-vqa", "x2vlm_large_1b_vqa"),
+    [("mimi", "mini"), ("x2vlm_base_1bb", "x2vlm_base_1b"),
+    ("x2vlm-large-1b-vqa", "x2vlm_large_1b_vqa"),
      ("ckpts/x2vlm_larg_4m.th", "x2vlm_large_4m")],
 )  # fmt: skip
 def test_did_you_mean(typo, meant):
@@ -257,7 +281,11 @@ def test_hub_repositories(monkeypatch, tmp_path):
     def gone(error, *_, **__):
         raise error("https://secret-address/")
 
-    for error in (hub.huggingface_hub.errors.LocalEntryNotFoundError, client.ProxyError, client.ReadError):
+    for error in (
+        hub.huggingface_hub.errors.LocalEntryNotFoundError,
+        client.ProxyError,
+        client.ReadError,
+    ):
         monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", partial(gone, error))
         with pytest.raises(CheckpointError, match="someone/model") as caught:
             hub.resolve("someone/model")
@@ -272,19 +300,29 @@ def test_local_paths(tmp_path, monkeypatch):
     for name in ("mini", NAME):
         Path(name).mkdir()
     assert hub.resolve(NAME) == Path(NAME)  # what is here comes before what is known
-    assert hub.resolve("mini") == hub.mini_dir()  # but `mini` is the bundled one wherever a program is started
+    assert (
+        hub.resolve("mini") == hub.mini_dir()
+    )  # but `mini` is the bundled one wherever a program is started
 
 
 def test_offline_reaches_the_hub_library_before_it_is_imported(tmp_path):
     """`python app.py --offline` with an app that tells what huggingface_hub has read."""
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "__init__.py").write_text(
-        "from huggingface_hub import constants\ndef build_demo(*_, **__): print(constants.HF_HUB_OFFLINE)\n"
+        "from huggingface_hub import constants\ndef build_demo(*_, **__): "
+        "print(constants.HF_HUB_OFFLINE)\n"
     )
-    (tmp_path / "app" / "server.py").write_text("def __getattr__(name): return lambda *_, **__: None\n")
+    (tmp_path / "app" / "server.py").write_text(
+        "def __getattr__(name): return lambda *_, **__: None\n"
+    )
     app = Path(__file__).resolve().parents[2] / "app.py"
-    start = f"import runpy, sys; sys.argv = ['app.py', '--offline']; runpy.run_path({str(app)!r}, run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", start], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    start = (
+        f"import runpy, sys; sys.argv = ['app.py', '--offline']; runpy.run_path({str(app)!r}, "
+        f"run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", start], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert done.stdout == "True\n", done.stderr
 
 
@@ -303,12 +341,17 @@ def test_the_bundled_model_is_found_in_a_clone_and_in_a_wheel(tmp_path, monkeypa
     installed.mkdir(parents=True)
     (installed / "config.json").write_text("{}")
     entry = hub.importlib.metadata.PackagePath("../../../share/x2vlm/mini/config.json")
-    entry.dist = type("Distribution", (), {"locate_file": lambda self, path: installed / "config.json"})()
+    entry.dist = type(
+        "Distribution", (), {"locate_file": lambda self, path: installed / "config.json"}
+    )()
     monkeypatch.setattr(hub, "__file__", str(tmp_path / "site-packages" / "x2vlm" / "hub.py"))
     monkeypatch.setattr(hub.importlib.metadata, "files", lambda _: [entry])
     assert hub.mini_dir() == installed
 
 
 def test_every_official_file_has_a_name():
-    assert len(hub.KNOWN) == 14 and sum(checkpoint.downloadable for checkpoint in hub.KNOWN.values()) == 12
+    assert (
+        len(hub.KNOWN) == 14
+        and sum(checkpoint.downloadable for checkpoint in hub.KNOWN.values()) == 12
+    )
     assert all(checkpoint.file.endswith((".th", ".tar")) for checkpoint in hub.KNOWN.values())

@@ -17,10 +17,14 @@ def layer() -> Linear:
 
 
 def assert_plain(layer: Linear, x: torch.Tensor, tolerance: float = 1e-5) -> None:
-    torch.testing.assert_close(layer(x), nn.Linear.forward(layer, x), atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(
+        layer(x), nn.Linear.forward(layer, x), atol=tolerance, rtol=tolerance
+    )
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(
+    "dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float64, 1e-12)]
+)
 @pytest.mark.parametrize("shape", [(5,), (3, 2), (0,), (2, 100)])
 def test_any_rows_equal_the_plain_product(layer, shape, dtype, tolerance):
     layer, x = layer.to(dtype), torch.randn(*shape, 48).to(dtype)

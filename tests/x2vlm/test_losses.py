@@ -6,7 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from x2vlm.boxes import cxcywh_to_xyxy, generalized_box_iou, generalized_iou_pairs, xywh_to_cxcywh, xyxy_to_cxcywh
+from x2vlm.boxes import (
+    cxcywh_to_xyxy,
+    generalized_box_iou,
+    generalized_iou_pairs,
+    xywh_to_cxcywh,
+    xyxy_to_cxcywh,
+)
 from x2vlm.losses import (
     box_losses,
     classification_loss,
@@ -31,8 +37,13 @@ def test_equal_positives_share_the_target():
     torch.testing.assert_close(distinct, contrastive_loss(images, texts, 0.1))
     logits = images @ texts.T / 0.1
     targets = torch.tensor([[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-    by_hand = -(targets * logits.log_softmax(1)).sum(1).mean() / 2 - (targets * logits.T.log_softmax(1)).sum(1).mean() / 2
-    torch.testing.assert_close(contrastive_loss(images, texts, 0.1, torch.tensor([4, 4, 2, 8])), by_hand)
+    by_hand = (
+        -(targets * logits.log_softmax(1)).sum(1).mean() / 2
+        - (targets * logits.T.log_softmax(1)).sum(1).mean() / 2
+    )
+    torch.testing.assert_close(
+        contrastive_loss(images, texts, 0.1, torch.tensor([4, 4, 2, 8])), by_hand
+    )
 
 
 def test_hard_negatives_follow_similarity_and_avoid_positives():
@@ -46,14 +57,17 @@ def test_hard_negatives_follow_similarity_and_avoid_positives():
     assert set(draws[:, :2].unique().tolist()) <= {2, 3}
     assert has_negative(3, torch.tensor([1, 1, 1]), torch.device("cpu")).tolist() == [False] * 3
     assert sample_hard_negatives(torch.zeros(1, 1)).tolist() == [0]
-    broken = sample_hard_negatives(torch.full((3, 3), torch.nan))  # that the loss is NaN too is for the loop to say
+    broken = sample_hard_negatives(
+        torch.full((3, 3), torch.nan)
+    )  # that the loss is NaN too is for the loop to say
     assert (broken != torch.arange(3)).all()
 
 
 def test_classification_leaves_rows_out():
     logits = torch.tensor([[0.0, 2.0], [0.0, 2.0], [5.0, 0.0]])
     torch.testing.assert_close(
-        classification_loss(logits, torch.tensor([1, -100, -100])), F.cross_entropy(logits[:1], torch.tensor([1]))
+        classification_loss(logits, torch.tensor([1, -100, -100])),
+        F.cross_entropy(logits[:1], torch.tensor([1])),
     )
 
 
@@ -61,18 +75,30 @@ def test_masked_lm_loss_without_a_label_is_zero():
     logits = torch.randn(2, 3, 11)
     assert masked_lm_loss(logits, torch.full((2, 3), -100)).item() == 0
     labels = torch.tensor([[1, -100, 4], [7, -100, -100]])
-    torch.testing.assert_close(masked_lm_loss(logits, labels), F.cross_entropy(logits[labels != -100], labels[labels != -100]))
+    torch.testing.assert_close(
+        masked_lm_loss(logits, labels),
+        F.cross_entropy(logits[labels != -100], labels[labels != -100]),
+    )
 
 
 def test_smoothed_targets_are_the_official_ones():
-    """The loss is zero exactly when the prediction is the smoothed target: 0.9, 3.27654e-6 elsewhere, 0 at the excluded id."""
+    """The loss is zero exactly when the prediction is the smoothed target: 0.9, 3.27654e-6
+    elsewhere, 0 at the excluded id."""
     vocabulary, label, excluded = 30522, 7, 101
     target = torch.full((1, 1, vocabulary), 0.1 / (vocabulary - 2))
     assert target[0, 0, 0].item() == pytest.approx(3.27654e-6, rel=1e-5)
     target[..., label], target[..., excluded] = 0.9, 1e-30
-    assert smoothed_lm_loss(target.log(), torch.tensor([[label]]), 0.1, excluded).item() == pytest.approx(0, abs=1e-4)
-    assert smoothed_lm_loss(torch.zeros_like(target), torch.tensor([[label]]), 0.1, excluded).item() > 5
-    assert smoothed_lm_loss(torch.zeros_like(target), torch.tensor([[excluded]]), 0.1, excluded).item() == 0
+    assert smoothed_lm_loss(
+        target.log(), torch.tensor([[label]]), 0.1, excluded
+    ).item() == pytest.approx(0, abs=1e-4)
+    assert (
+        smoothed_lm_loss(torch.zeros_like(target), torch.tensor([[label]]), 0.1, excluded).item()
+        > 5
+    )
+    assert (
+        smoothed_lm_loss(torch.zeros_like(target), torch.tensor([[excluded]]), 0.1, excluded).item()
+        == 0
+    )
 
 
 def test_box_losses_by_hand():
@@ -98,11 +124,17 @@ def test_a_degenerate_box_costs_only_itself():
 
 def test_pairwise_giou_equals_the_library_diagonal():
     generator = torch.Generator().manual_seed(0)
-    boxes, targets = (cxcywh_to_xyxy(torch.rand(50, 4, generator=generator) * 0.5 + 0.1) for _ in range(2))
-    torch.testing.assert_close(generalized_iou_pairs(boxes, targets), generalized_box_iou(boxes, targets).diagonal())
+    boxes, targets = (
+        cxcywh_to_xyxy(torch.rand(50, 4, generator=generator) * 0.5 + 0.1) for _ in range(2)
+    )
+    torch.testing.assert_close(
+        generalized_iou_pairs(boxes, targets), generalized_box_iou(boxes, targets).diagonal()
+    )
 
 
 def test_box_formats_round_trip():
     boxes = torch.tensor([[0.5, 0.4, 0.2, 0.1]])
     torch.testing.assert_close(xyxy_to_cxcywh(cxcywh_to_xyxy(boxes)), boxes)
-    torch.testing.assert_close(xywh_to_cxcywh(torch.tensor([[10.0, 20, 4, 6]])), torch.tensor([[12.0, 23, 4, 6]]))
+    torch.testing.assert_close(
+        xywh_to_cxcywh(torch.tensor([[10.0, 20, 4, 6]])), torch.tensor([[12.0, 23, 4, 6]])
+    )

@@ -1,4 +1,5 @@
-"""Opening pictures and clips: sources, frame sampling, exact frames, names in messages, and written clips."""
+"""Opening images and videos: sources, frame sampling, exact frames, names in messages, and written
+videos."""
 
 import io
 import itertools
@@ -8,7 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bad_inputs import clip, encoded, number_of, numbered, oriented, photo, quadrants, upright
+from tests.bad_inputs import (
+    encoded,
+    number_of,
+    numbered,
+    oriented,
+    photo,
+    quadrants,
+    upright,
+    video,
+)
 from x2vlm.errors import MediaError, ParameterError
 from x2vlm.media import (
     MediaLimits,
@@ -42,7 +52,7 @@ def test_sampling_follows_the_official_rule(num_frames, num_samples, expected):
     assert sample_frame_indices(num_frames, num_samples) == expected
 
 
-def test_sampling_segments_cover_the_clip():
+def test_sampling_segments_cover_the_video():
     for num_frames, num_samples in itertools.product(range(1, 40), range(1, 12)):
         indices = sample_frame_indices(num_frames, num_samples)
         assert len(indices) == num_samples
@@ -57,27 +67,36 @@ def test_sampling_refuses_nothing_to_sample():
         sample_frame_indices(0, 8)
 
 
-def test_every_source_gives_the_same_picture(tmp_path):
+def test_every_source_gives_the_same_image(tmp_path):
     image = photo(90, 70)
     data = encoded(image, "PNG")
     path = tmp_path / "photo.png"
     path.write_bytes(data)
     with path.open("rb") as file:
-        sources = [path, str(path), data, bytearray(data), io.BytesIO(data), file, image, np.asarray(image)]
+        sources = [
+            path,
+            str(path),
+            data,
+            bytearray(data),
+            io.BytesIO(data),
+            file,
+            image,
+            np.asarray(image),
+        ]
         opened = [open_image(source) for source in sources]
     for one in opened:
         assert one.size == (90, 70)
         assert np.array_equal(np.asarray(one.pixels), np.asarray(image))
 
 
-def test_pictures_in_memory_are_put_upright_and_on_white():
+def test_images_in_memory_are_put_upright_and_on_white():
     upright(open_image(Image.open(io.BytesIO(oriented(6)))))
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     assert open_image(clear).pixels.getpixel((1, 1)) == (255, 255, 255)
     assert clear.getpixel((1, 1)) == (255, 0, 0, 0)
 
 
-def test_a_picture_is_the_callers_own():
+def test_a_image_is_the_callers_own():
     image = quadrants()
     opened = open_image(image)
     opened.pixels.putpixel((0, 0), (1, 2, 3))
@@ -121,7 +140,9 @@ def test_limits_are_the_callers():
         with pytest.raises(MediaError) as caught:
             open_image(data, limits)
         assert caught.value.code == code
-    assert open_image(data, MediaLimits(image_bytes=len(data), image_pixels=64 * 48, image_side=64)).size == (64, 48)
+    assert open_image(
+        data, MediaLimits(image_bytes=len(data), image_pixels=64 * 48, image_side=64)
+    ).size == (64, 48)
     for limits, code in (
         (MediaLimits(video_bytes=10), "video/bytes"),
         (MediaLimits(video_frames=29), "video/frames"),
@@ -129,12 +150,15 @@ def test_limits_are_the_callers():
         (MediaLimits(video_pixels=64 * 48 - 1), "video/pixels"),
     ):
         with pytest.raises(MediaError) as caught:
-            open_video(clip(30), limits=limits)
+            open_video(video(30), limits=limits)
         assert caught.value.code == code
 
 
 def test_media_goes_by_the_bytes(tmp_path):
-    for name, data, kind in (("a.mp4", encoded(quadrants(), "PNG"), OpenedImage), ("a.jpg", clip(5), OpenedVideo)):
+    for name, data, kind in (
+        ("a.mp4", encoded(quadrants(), "PNG"), OpenedImage),
+        ("a.jpg", video(5), OpenedVideo),
+    ):
         path = tmp_path / name
         path.write_bytes(data)
         assert isinstance(open_media(path), kind)
@@ -147,7 +171,7 @@ def test_media_goes_by_the_bytes(tmp_path):
 @pytest.mark.parametrize("gop", [1, 7, 250])
 @pytest.mark.parametrize("open_gop", ["0", "1"])
 def test_any_frame_is_exact(gop, open_gop):
-    data = clip(90, gop=gop, bf="3", **{"x264-params": f"open-gop={open_gop}:scenecut=0"})
+    data = video(90, gop=gop, bf="3", **{"x264-params": f"open-gop={open_gop}:scenecut=0"})
     rng = np.random.default_rng(gop)
     for indices in ([89], [0, 89], [45, 3, 3, 88], sorted(rng.choice(90, 10).tolist())):
         opened = open_video(data, indices=indices)
@@ -157,10 +181,11 @@ def test_any_frame_is_exact(gop, open_gop):
 
 
 @pytest.mark.parametrize(
-    ("format", "codec"), [("webm", "libvpx"), ("webm", "libvpx-vp9"), ("matroska", "libx264"), ("avi", "mpeg4")]
+    ("format", "codec"),
+    [("webm", "libvpx"), ("webm", "libvpx-vp9"), ("matroska", "libx264"), ("avi", "mpeg4")],
 )
 def test_containers_and_codecs(format, codec):
-    opened = open_video(clip(40, format, codec, gop=9), 10)
+    opened = open_video(video(40, format, codec, gop=9), 10)
     assert [number_of(frame) for frame in opened.frames] == list(range(0, 40, 4))
     assert opened.num_frames == 40
     assert opened.fps == pytest.approx(30, rel=0.02)
@@ -168,11 +193,13 @@ def test_containers_and_codecs(format, codec):
 
 
 def test_hidden_frames_are_not_counted():
-    with av.open(io.BytesIO(clip(40, "webm", "libvpx", gop=20))) as source:
+    with av.open(io.BytesIO(video(40, "webm", "libvpx", gop=20))) as source:
         stream = source.streams.video[0]
         packets = [packet for packet in source.demux(stream) if packet.size]
         shown_key = bytes(packets[0])
-        hidden = av.Packet(bytes([shown_key[0] & ~0x10]) + shown_key[1:])  # refreshes all references, shows nothing
+        hidden = av.Packet(
+            bytes([shown_key[0] & ~0x10]) + shown_key[1:]
+        )  # refreshes all references, shows nothing
         hidden.stream, hidden.time_base = stream, packets[0].time_base
         hidden.pts = hidden.dts = packets[20].pts - 5
         file = io.BytesIO()
@@ -188,7 +215,7 @@ def test_hidden_frames_are_not_counted():
 
 def test_times_choose_the_frame_on_screen():
     stamps = [0, 1, 2, 30, 31, 60]
-    opened = open_video(clip(6, stamps=stamps), times=[0, 0.05, 0.9, 1.0, 1.99, 2.0])
+    opened = open_video(video(6, stamps=stamps), times=[0, 0.05, 0.9, 1.0, 1.99, 2.0])
     assert opened.indices == (0, 1, 2, 3, 4, 5)
     assert opened.times == pytest.approx([stamp / 30 for stamp in stamps], abs=1e-3)
     assert [number_of(frame) for frame in opened.frames] == [0, 1, 2, 3, 4, 5]
@@ -212,12 +239,12 @@ def test_times_choose_the_frame_on_screen():
 )
 def test_choices_out_of_range(choice):
     with pytest.raises(ParameterError) as caught:
-        open_video(clip(30), **choice)
+        open_video(video(30), **choice)
     assert caught.value.code == "param/range"
 
 
 def test_frames_are_shrunk_to_max_side():
-    data = clip(3, size=(320, 240))
+    data = video(3, size=(320, 240))
     opened = open_video(data, max_side=100)
     assert opened.size == (320, 240)
     assert {frame.size for frame in opened.frames} == {(100, 75)}
@@ -225,7 +252,9 @@ def test_frames_are_shrunk_to_max_side():
     assert open_video(data, max_side=5000).frames[0].size == (320, 240)
 
 
-@pytest.mark.parametrize("name", ["a\u202eb.png", "a\x1b[31m.png", "a\nb.png", "\u200b.png", "\ud800.png"])
+@pytest.mark.parametrize(
+    "name", ["a\u202eb.png", "a\x1b[31m.png", "a\nb.png", "\u200b.png", "\ud800.png"]
+)
 def test_names_are_shown_escaped(name):
     shown = shown_name(f"/secret/{name}")
     assert shown.isprintable()
@@ -248,9 +277,11 @@ def test_a_given_name_is_used():
 
 
 @pytest.mark.parametrize("size", [(64, 48), (63, 49), (1, 1)])
-def test_written_clips_read_back(tmp_path, size):
+def test_written_videos_read_back(tmp_path, size):
     colours = [(250, 10, 10), (10, 250, 10), (10, 10, 250), (128, 128, 128)]
-    path = write_video([Image.new("RGB", size, colour) for colour in colours], 12.5, tmp_path / "out.mp4")
+    path = write_video(
+        [Image.new("RGB", size, colour) for colour in colours], 12.5, tmp_path / "out.mp4"
+    )
     opened = open_video(path, 4)
     assert opened.num_frames == 4
     assert opened.fps == pytest.approx(12.5)
@@ -260,19 +291,29 @@ def test_written_clips_read_back(tmp_path, size):
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.mp4"]
 
 
-def test_written_clips_suit_browsers(tmp_path):
+def test_written_videos_suit_browsers(tmp_path):
     path = write_video((numbered(i) for i in range(10)), 10, tmp_path / "out.mp4")
     data = path.read_bytes()
     assert 0 < data.index(b"moov") < data.index(b"mdat"), "the index must come first"
     with av.open(path) as container:
         codec = container.streams.video[0].codec_context
-        assert (codec.name, codec.pix_fmt, codec.colorspace, codec.color_range) == ("h264", "yuv420p", 1, 1)
+        assert (codec.name, codec.pix_fmt, codec.colorspace, codec.color_range) == (
+            "h264",
+            "yuv420p",
+            1,
+            1,
+        )
     assert [number_of(frame) for frame in open_video(path, 10).frames] == list(range(10))
 
 
 @pytest.mark.parametrize(
     ("frames", "fps"),
-    [([], 10), ([numbered(0)], 0), ([numbered(0)], float("nan")), ([numbered(0), numbered(1, 32, 32)], 10)],
+    [
+        ([], 10),
+        ([numbered(0)], 0),
+        ([numbered(0)], float("nan")),
+        ([numbered(0), numbered(1, 32, 32)], 10),
+    ],
     ids=["none", "rate-0", "rate-nan", "two-sizes"],
 )
 def test_a_failed_write_leaves_what_was_there(tmp_path, frames, fps):
@@ -293,14 +334,16 @@ def test_real_photographs(shared_dir):
         pytest.skip("no photographs in the shared data")
     for path in paths:
         opened = open_image(path)
-        assert np.array_equal(np.asarray(opened.pixels), np.asarray(Image.open(path).convert("RGB")))
+        assert np.array_equal(
+            np.asarray(opened.pixels), np.asarray(Image.open(path).convert("RGB"))
+        )
         assert not opened.notes
 
 
-def test_real_clips_match_a_decode_from_the_start(shared_dir):
+def test_real_videos_match_a_decode_from_the_start(shared_dir):
     paths = sorted((shared_dir / "data/videos").glob("*.mp4"))
     if not paths:
-        pytest.skip("no clips in the shared data")
+        pytest.skip("no videos in the shared data")
     for path in paths:
         opened = open_video(path, indices=[5, 60, 61], max_side=10_000)
         with av.open(str(path)) as container:

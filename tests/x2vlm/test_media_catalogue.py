@@ -1,4 +1,4 @@
-"""Every picture and clip of the bad-input catalogue gets its outcome, in bounded time and memory."""
+"""Every image and video of the bad-input catalogue gets its outcome, in bounded time and memory."""
 
 import dataclasses
 import re
@@ -32,7 +32,18 @@ def listener():
 def check_message(text: str, folder: Path) -> None:
     assert len(text) <= 300
     assert SENTENCE.fullmatch(text), text
-    for forbidden in (str(folder), "0x", "Traceback", "PIL", "av.error", "FFmpeg", "<_io", "\n", "\x1b", "\u202e"):
+    for forbidden in (
+        str(folder),
+        "0x",
+        "Traceback",
+        "PIL",
+        "av.error",
+        "FFmpeg",
+        "<_io",
+        "\n",
+        "\x1b",
+        "\u202e",
+    ):
         assert forbidden not in text, text
 
 
@@ -61,12 +72,12 @@ def check(case: bad_inputs.Case, open_it, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("case", bad_inputs.image_cases(), ids=lambda case: case.id)
-def test_picture(case, tmp_path):
+def test_image(case, tmp_path):
     check(case, open_image, tmp_path)
 
 
 @pytest.mark.parametrize("case", bad_inputs.video_cases(), ids=lambda case: case.id)
-def test_clip(case, tmp_path):
+def test_video(case, tmp_path):
     check(case, open_video, tmp_path)
 
 
@@ -74,7 +85,7 @@ def test_clip(case, tmp_path):
 @pytest.mark.parametrize("open_it", [open_video, open_media])
 def test_lists_open_nothing_else(case, open_it, tmp_path, listener):
     address = "{}:{}".format(*listener.getsockname())
-    (tmp_path / "other.mp4").write_bytes(bad_inputs.clip(5))
+    (tmp_path / "other.mp4").write_bytes(bad_inputs.video(5))
     case = next(c for c in bad_inputs._lists(address, "other.mp4") if c.id == case.id)
     with pytest.raises(MediaError) as caught:
         open_it(case.write(tmp_path))

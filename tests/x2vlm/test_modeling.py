@@ -1,4 +1,5 @@
-"""Properties of the model: single = batched, cached = uncached, fused = explicit, and every tower and head wired up."""
+"""Properties of the model: single = batched, cached = uncached, fused = explicit, and every tower
+and head wired up."""
 
 import dataclasses
 
@@ -6,10 +7,10 @@ import pytest
 import torch
 from timm.models.beit import Attention
 
-from x2vlm.build import build_model
 from x2vlm.config import TextConfig, VisionConfig
 from x2vlm.errors import CheckpointError, ParameterError
-from x2vlm.generation import beam_search
+from x2vlm.inference.generation import beam_search
+from x2vlm.modeling.build import build_model
 from x2vlm.modeling.captioning import CaptionDecoder
 from x2vlm.modeling.classification import X2VLMForClassification, X2VLMForPairReasoning
 from x2vlm.modeling.grounding import X2VLMForGrounding
@@ -31,9 +32,13 @@ def close(actual, expected, tolerance=1e-5):
 @pytest.fixture(scope="module")
 def model(tiny_config):
     torch.manual_seed(0)
-    config = dataclasses.replace(tiny_config, heads=(*tiny_config.heads, "classification"), num_labels=5)
+    config = dataclasses.replace(
+        tiny_config, heads=(*tiny_config.heads, "classification"), num_labels=5
+    )
     model = build_model(config).eval()
-    with torch.no_grad():  # spread-out weights, so that a mix-up of rows or positions is visible in the outputs
+    with (
+        torch.no_grad()
+    ):  # spread-out weights, so that a mix-up of rows or positions is visible in the outputs
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
     return model
@@ -45,12 +50,18 @@ def batch(model):
     ids = torch.randint(5, 60, (3, 7), generator=generator)
     mask = torch.ones_like(ids)
     mask[1, 4:] = 0
-    return {"image": torch.randn(3, 3, 64, 64, generator=generator), "ids": ids * mask, "mask": mask}
+    return {
+        "image": torch.randn(3, 3, 64, 64, generator=generator),
+        "ids": ids * mask,
+        "mask": mask,
+    }
 
 
 def fuse(model, batch, rows=slice(None), **options):
     text = model.encode_text(batch["ids"][rows], batch["mask"][rows])
-    return model.fuse(text, batch["mask"][rows], model.encode_image(batch["image"][rows]), **options)
+    return model.fuse(
+        text, batch["mask"][rows], model.encode_image(batch["image"][rows]), **options
+    )
 
 
 @torch.no_grad()
@@ -62,15 +73,22 @@ def test_one_at_a_time_equals_a_batch(model, batch):
 
 @torch.no_grad()
 def test_padding_changes_nothing(model, batch):
-    short = {"image": batch["image"][1:2], "ids": batch["ids"][1:2, :4], "mask": batch["mask"][1:2, :4]}
+    short = {
+        "image": batch["image"][1:2],
+        "ids": batch["ids"][1:2, :4],
+        "mask": batch["mask"][1:2, :4],
+    }
     close(fuse(model, short), fuse(model, batch)[1:2, :4])
 
 
 @torch.no_grad()
-def test_several_texts_share_one_picture(model, batch):
+def test_several_texts_share_one_image(model, batch):
     text = model.encode_text(batch["ids"], batch["mask"])
     image = model.encode_image(batch["image"][:1])
-    close(model.fuse(text, batch["mask"], image), model.fuse(text, batch["mask"], image.expand(3, -1, -1)))
+    close(
+        model.fuse(text, batch["mask"], image),
+        model.fuse(text, batch["mask"], image.expand(3, -1, -1)),
+    )
 
 
 @torch.no_grad()
@@ -82,7 +100,10 @@ def test_fused_attention_equals_explicit(model, batch):
     shared = AttentionRecord()
     text = model.encode_text(batch["ids"], batch["mask"])
     image = model.encode_image(batch["image"][:1])
-    close(model.fuse(text, batch["mask"], image, attend=shared), model.fuse(text, batch["mask"], image))
+    close(
+        model.fuse(text, batch["mask"], image, attend=shared),
+        model.fuse(text, batch["mask"], image),
+    )
     assert shared.probabilities[0].shape == (3, 2, 7, 17)
 
 
@@ -97,15 +118,21 @@ def test_hidden_patches_are_not_attended(model, batch):
 
 @torch.no_grad()
 def test_one_frame_and_many(model, batch):
-    clip = batch["image"][:2][None]
-    frames = torch.stack([model.encode_image(frame) for frame in clip[0].split(1)], dim=1)
-    places = torch.tensor([0, 2])  # two frames read the positions of a model with four at even distances
-    close(model.encode_video(clip), (frames + model.frame_positions[:, places]).mean(1))
+    video = batch["image"][:2][None]
+    frames = torch.stack([model.encode_image(frame) for frame in video[0].split(1)], dim=1)
+    places = torch.tensor(
+        [0, 2]
+    )  # two frames read the positions of a model with four at even distances
+    close(model.encode_video(video), (frames + model.frame_positions[:, places]).mean(1))
 
 
 @torch.no_grad()
 def test_position_bias_is_that_of_timm():
-    attention = build_tower(VisionConfig(image_size=64, hidden_size=32, num_layers=1, num_heads=2)).blocks[0].attn
+    attention = (
+        build_tower(VisionConfig(image_size=64, hidden_size=32, num_layers=1, num_heads=2))
+        .blocks[0]
+        .attn
+    )
     attention.relative_position_bias_table.normal_()
     assert type(attention) is not Attention
     assert torch.equal(attention._get_rel_pos_bias(), Attention._get_rel_pos_bias(attention))
@@ -125,11 +152,15 @@ def test_region_pooling_is_a_masked_mean():
     close(regions[0, 0], embeds[1, [1, 3]].mean(0))
     close(regions[1, 0], embeds[0, 2])
     close(regions[:, 1:], embeds[[1, 0], 1:])
-    assert region_context_mask(mask).tolist() == [[True, True, False, True], [True, False, True, False]]
+    assert region_context_mask(mask).tolist() == [
+        [True, True, False, True],
+        [True, False, True, False],
+    ]
 
 
 class UncachedCaptioner:
-    """What `CaptionDecoder` must agree with: every step from the first token, one beam per picture copy."""
+    """What `CaptionDecoder` must agree with: every step from the first token, one beam per image
+    copy."""
 
     def __init__(self, model, image_embeds):
         self.model, self.embeds, self.tokens = model, image_embeds, None
@@ -150,7 +181,13 @@ class UncachedCaptioner:
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_caption_cache_changes_nothing(model, batch, num_beams):
     embeds, prompt = model.encode_image(batch["image"]), batch["ids"][:, :3]
-    options = {"end_id": END, "num_beams": num_beams, "max_new_tokens": 8, "min_length": 3, "no_repeat_ngram_size": 2}
+    options = {
+        "end_id": END,
+        "num_beams": num_beams,
+        "max_new_tokens": 8,
+        "min_length": 3,
+        "no_repeat_ngram_size": 2,
+    }
     cached = beam_search(CaptionDecoder(model, embeds, MASK), prompt, **options)
     plain = beam_search(UncachedCaptioner(model, embeds), prompt, **options)
     for ours, theirs in zip(cached, plain):
@@ -161,9 +198,16 @@ def test_caption_cache_changes_nothing(model, batch, num_beams):
 @torch.no_grad()
 def test_caption_of_a_batch_equals_one_by_one(model, batch):
     embeds, prompt = model.encode_image(batch["image"]), batch["ids"][:1, :3].expand(3, -1)
-    together = beam_search(CaptionDecoder(model, embeds, MASK), prompt, end_id=END, max_new_tokens=6)
+    together = beam_search(
+        CaptionDecoder(model, embeds, MASK), prompt, end_id=END, max_new_tokens=6
+    )
     for row in range(3):
-        alone = beam_search(CaptionDecoder(model, embeds[row : row + 1], MASK), prompt[:1], end_id=END, max_new_tokens=6)
+        alone = beam_search(
+            CaptionDecoder(model, embeds[row : row + 1], MASK),
+            prompt[:1],
+            end_id=END,
+            max_new_tokens=6,
+        )
         assert alone[0][0].token_ids == together[row][0].token_ids
 
 
@@ -190,20 +234,33 @@ def test_answer_ranking_equals_scoring_each_answer(model, batch):
 
 @torch.no_grad()
 def test_generated_answers_follow_the_decoder(model, batch):
-    states = X2VLMForQuestionAnswering(model).read_question(model.encode_image(batch["image"]), batch["ids"], batch["mask"])
+    states = X2VLMForQuestionAnswering(model).read_question(
+        model.encode_image(batch["image"]), batch["ids"], batch["mask"]
+    )
     start = torch.full((3, 1), 2)
-    best = beam_search(AnswerStepDecoder(model, states, batch["mask"]), start, end_id=END, num_beams=1, max_new_tokens=4)
+    best = beam_search(
+        AnswerStepDecoder(model, states, batch["mask"]),
+        start,
+        end_id=END,
+        num_beams=1,
+        max_new_tokens=4,
+    )
     contexts = model.answer_decoder.project_context(states)
     for row in range(3):
         ids = torch.tensor([[2, *best[row][0].token_ids]])
         one = [(key[row : row + 1], value[row : row + 1]) for key, value in contexts]
-        logits = model.answer_decoder.head(model.answer_decoder(ids[:, :-1], one, batch["mask"][row : row + 1]))
+        logits = model.answer_decoder.head(
+            model.answer_decoder(ids[:, :-1], one, batch["mask"][row : row + 1])
+        )
         assert logits[0].argmax(-1).tolist() == ids[0, 1:].tolist()
 
 
 def test_every_parameter_learns_from_the_tasks_together(model, batch):
     image, ids, mask = batch["image"], batch["ids"], batch["mask"]
-    masked = {"masked_positions": torch.tensor([[1], [2], [3]]), "masked_labels": torch.tensor([[7], [8], [9]])}
+    masked = {
+        "masked_positions": torch.tensor([[1], [2], [3]]),
+        "masked_labels": torch.tensor([[7], [8], [9]]),
+    }
     outputs = [
         X2VLMForPretraining(model)(image[:, None], ids, mask, ids, **masked),
         X2VLMForPretraining(model).forward_regions(
@@ -213,7 +270,8 @@ def test_every_parameter_learns_from_the_tasks_together(model, batch):
         X2VLMForPretraining(model).forward_text(ids, mask, **masked),
         X2VLMForRetrieval(model)(image, ids, mask, torch.tensor([0, 0, 1])),
         X2VLMForGrounding(model)(image, ids, mask, torch.rand(3, 4)),
-        X2VLMForQuestionAnswering(model)(image, ids, mask, ids, mask, torch.ones(3), torch.tensor([1, 0, 2])),
+        X2VLMForQuestionAnswering(model)(image, ids, mask, ids, mask, torch.ones(3),
+        torch.tensor([1, 0, 2])),
         X2VLMForPairReasoning(model)(image[:2], ids[:1], mask[:1], torch.tensor([1])),
         X2VLMForClassification(model)(image, ids, mask, torch.tensor([4, -100, 0])),
     ]  # fmt: skip
@@ -222,29 +280,42 @@ def test_every_parameter_learns_from_the_tasks_together(model, batch):
     model.zero_grad()
     total.backward()
     fixed = {"vision.tower.pos_embed"}
-    without = {name for name, parameter in model.named_parameters() if parameter.grad is None} - fixed
+    without = {
+        name for name, parameter in model.named_parameters() if parameter.grad is None
+    } - fixed
     assert not without
     model.zero_grad()
 
 
-def test_parallel_text_uses_text_in_the_place_of_pictures(tiny_config):
+def test_parallel_text_uses_text_in_the_place_of_images(tiny_config):
     square = dataclasses.replace(
         tiny_config,
         vision=dataclasses.replace(tiny_config.vision, hidden_size=24),
-        text=dataclasses.replace(tiny_config.text, family="xlm-roberta", pad_token_id=1, layer_norm_eps=1e-5),
+        text=dataclasses.replace(
+            tiny_config.text, family="xlm-roberta", pad_token_id=1, layer_norm_eps=1e-5
+        ),
     )
     model = build_model(square)
     assert model.masked_lm_head.decoder.weight is not model.text_encoder.embeddings.words.weight
     ids, mask = torch.randint(5, 60, (3, 6)), torch.ones(3, 6, dtype=torch.long)
     output = X2VLMForPretraining(model).forward_parallel_text(
-        ids, mask, ids[:, :5], mask[:, :5], ids, torch.tensor([[1], [2], [3]]), torch.tensor([[7], [8], [9]])
+        ids,
+        mask,
+        ids[:, :5],
+        mask[:, :5],
+        ids,
+        torch.tensor([[1], [2], [3]]),
+        torch.tensor([[7], [8], [9]]),
     )
     assert set(output.losses) == {"contrastive_loss", "matching_loss", "masked_lm_loss"}
 
 
 def test_positions_from_padding(tiny_config):
     model = build_model(
-        dataclasses.replace(tiny_config, text=dataclasses.replace(tiny_config.text, family="xlm-roberta", pad_token_id=1))
+        dataclasses.replace(
+            tiny_config,
+            text=dataclasses.replace(tiny_config.text, family="xlm-roberta", pad_token_id=1),
+        )
     ).eval()
     ids = torch.tensor([[5, 6, 7, 1, 1]])
     explicit = model.text_encoder.embeddings(ids, torch.tensor([[2, 3, 4, 1, 1]]))
@@ -257,8 +328,10 @@ def test_positions_from_padding(tiny_config):
         VisionConfig(image_size=64, hidden_size=32, num_layers=2, num_heads=2),
         VisionConfig(tower="clip", image_size=64, hidden_size=32, num_layers=2, num_heads=2),
         VisionConfig(
-            tower="swin", image_size=128, patch_size=32, hidden_size=64, num_heads=4, layer_scale=None,
-            swin_embed_dim=8, swin_depths=(1, 1, 1, 1), swin_num_heads=(1, 1, 2, 4), swin_window_size=4,
+            tower="swin", image_size=128, patch_size=32, hidden_size=64, num_heads=4,
+            layer_scale=None,
+            swin_embed_dim=8, swin_depths=(1, 1, 1, 1), swin_num_heads=(1, 1, 2, 4),
+            swin_window_size=4,
         ),
     ],
     ids=lambda vision: vision.tower,
@@ -292,7 +365,9 @@ def test_hard_negatives_never_pair_equal_content(model, batch):
 
 
 def test_drop_path_replaces_dropout_inside_layers(tiny_config):
-    text = dataclasses.replace(tiny_config.text, drop_path=0.5, dropout=0.1, drop_path_per_token=True)
+    text = dataclasses.replace(
+        tiny_config.text, drop_path=0.5, dropout=0.1, drop_path_per_token=True
+    )
     layers = build_model(dataclasses.replace(tiny_config, text=text)).train().text_encoder.layers
     assert [type(layer.residual).__name__ for layer in layers] == ["Dropout", "DropPath"]
     out = layers[1].residual(torch.ones(4, 1000, 1))

@@ -1,4 +1,5 @@
-"""The parity runner over the recorded folders, and that it notices what it must: tampering and the unknown."""
+"""The parity runner over the recorded folders, and that it notices what it must: tampering and the
+unknown."""
 
 import json
 import shutil
@@ -12,7 +13,8 @@ from tests.parity.__main__ import check_folder, main
 from tests.parity.quantities import INPUTS
 
 FOLDERS = (
-    "captioning", "cclm", "gradcam", "grounding-resized", "nlvr", "pretrain-base", "pretrain-large", "retrieval", "video-qa",
+    "captioning", "cclm", "gradcam", "grounding-resized", "nlvr", "pretrain-base",
+    "pretrain-large", "retrieval", "video-qa",
     "vqa", "xvlm-swin",
 )  # fmt: skip
 
@@ -54,7 +56,9 @@ def test_what_is_no_folder_is_one_failed_line(tmp_path, capsys):
     (tmp_path / "notes.md").touch()
     assert main([str(tmp_path / "notes.md"), str(tmp_path / "nowhere")]) == 1
     file, nowhere, count = capsys.readouterr().out.splitlines()
-    assert "This is a file." in file and "There is no such folder." in nowhere and count == "2 failed"
+    assert (
+        "This is a file." in file and "There is no such folder." in nowhere and count == "2 failed"
+    )
 
 
 def change(folder: Path, name: str, tensor: torch.Tensor) -> None:
@@ -69,8 +73,10 @@ def failures(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("folder", "name"),
-    [("nlvr", "logits"), ("vqa", "top6_prob"), ("gradcam", "fusion1_gradcam"), ("pretrain-base", "loss_bbox_giou"),
-     ("cclm", "loss_parallel_mlm"), ("captioning", "train_loss"), ("grounding-resized", "rel_pos_table_block0")],
+    [("nlvr", "logits"), ("vqa", "top6_prob"), ("gradcam", "fusion1_gradcam"),
+    ("pretrain-base", "loss_bbox_giou"),
+     ("cclm", "loss_parallel_mlm"), ("captioning", "train_loss"),
+     ("grounding-resized", "rel_pos_table_block0")],
 )  # fmt: skip
 def test_a_tampered_number_fails(folder, name, copy):
     folder = copy(folder)
@@ -94,7 +100,9 @@ def test_not_a_number_fails(copy):
     assert failures(folder) == ["logits"]
 
 
-@pytest.mark.parametrize(("folder", "name"), [("vqa", "all_index"), ("vqa", "question_ids"), ("vqa", "answer_atts")])
+@pytest.mark.parametrize(
+    ("folder", "name"), [("vqa", "all_index"), ("vqa", "question_ids"), ("vqa", "answer_atts")]
+)
 def test_a_tampered_id_fails(folder, name, copy):
     folder = copy(folder)
     tensor = load_file(folder / "cases.safetensors")[name]

@@ -1,4 +1,5 @@
-"""The facade: single = batched, kept scene = fresh one, threads = one after the other, the user's own pixels, suites."""
+"""The facade: single = batched, kept scene = fresh one, threads = one after the other, the user's
+own pixels, suites."""
 
 import dataclasses
 import io
@@ -15,17 +16,26 @@ import torch
 from PIL import Image
 
 from tests.conftest import SPECIALS, without_heads
-from x2vlm import hub, suite
+from x2vlm import hub
 from x2vlm.boxes import box_iou, cxcywh_to_xyxy
-from x2vlm.build import build_model
-from x2vlm.captions import caption_score, is_repetitive
-from x2vlm.errors import Cancelled, CheckpointError, ConfigError, MediaError, ParameterError, TextError, X2VLMError
+from x2vlm.errors import (
+    Cancelled,
+    CheckpointError,
+    ConfigError,
+    MediaError,
+    ParameterError,
+    TextError,
+    X2VLMError,
+)
+from x2vlm.inference import models
+from x2vlm.inference.captions import caption_score, is_repetitive
+from x2vlm.inference.predictor import Predictor
+from x2vlm.inference.scene import open_scene
+from x2vlm.modeling.build import build_model
 from x2vlm.modeling.x2vlm import X2VLM
-from x2vlm.predictor import Predictor
 from x2vlm.processing import Processor
 from x2vlm.results import Answers
-from x2vlm.scene import open_scene
-from x2vlm.suite import Settings
+from x2vlm.settings import Settings
 
 PHRASES = ["a red car", "dog", "the man sitting next to a small blue bus"]
 
@@ -33,13 +43,17 @@ PHRASES = ["a red car", "dog", "the man sitting next to a small blue bus"]
 def asked(predictor, scene):
     """One of everything, as plain values."""
     return {
-        "caption": [c.to_dict() for c in predictor.caption(scene, num_captions=2, max_new_tokens=8)],
+        "caption": [
+            c.to_dict() for c in predictor.caption(scene, num_captions=2, max_new_tokens=8)
+        ],
         "answer": predictor.answer(scene, "what color is the car?").to_dict(),
         "ground": [g.to_dict() for g in predictor.ground(scene, PHRASES)],
         "match": [m.to_dict() for m in predictor.match(scene, PHRASES)],
         "explain": predictor.explain(scene, "a red car").to_dict(),
         "complete": [c.to_dict() for c in predictor.complete(scene, "a [MASK] car")],
-        "region": predictor.describe_region(scene, (10, 10, 80, 60), phrases=PHRASES, max_new_tokens=5).to_dict(),
+        "region": predictor.describe_region(
+            scene, (10, 10, 80, 60), phrases=PHRASES, max_new_tokens=5
+        ).to_dict(),
     }
 
 
@@ -47,12 +61,14 @@ def flat(value, path=""):
     """Nested values as {path: value}."""
     if isinstance(value, dict | list | tuple):
         parts = value.items() if isinstance(value, dict) else enumerate(value)
-        return {key: leaf for name, part in parts for key, leaf in flat(part, f"{path}/{name}").items()}
+        return {
+            key: leaf for name, part in parts for key, leaf in flat(part, f"{path}/{name}").items()
+        }
     return {path: value}
 
 
 @pytest.fixture(scope="module")
-def clip():
+def video_frames():
     rng = np.random.default_rng(2)
     pixels = rng.integers(0, 256, (6, 8, 12, 3), dtype=np.uint8)
     return [Image.fromarray(frame).resize((96, 64), Image.Resampling.BICUBIC) for frame in pixels]
@@ -84,10 +100,12 @@ def test_kept_scene_is_as_good_as_a_fresh_one(tiny_predictor, photo):
         scene.kind = "video"
 
 
-def test_picture_is_encoded_once(tiny_predictor, photo, tiny_model, monkeypatch):
+def test_image_is_encoded_once(tiny_predictor, photo, tiny_model, monkeypatch):
     calls = []
     forward = type(tiny_model.vision).forward
-    monkeypatch.setattr(type(tiny_model.vision), "forward", lambda self, x: calls.append(len(x)) or forward(self, x))
+    monkeypatch.setattr(
+        type(tiny_model.vision), "forward", lambda self, x: calls.append(len(x)) or forward(self, x)
+    )
     scene = tiny_predictor.encode(photo)
     asked(tiny_predictor, scene)
     assert calls == [1]
@@ -111,8 +129,12 @@ def test_one_text_equals_many(tiny_predictor, photo):
 def test_heat_and_match_of_ground_are_those_of_explain_and_match(tiny_predictor, photo):
     scene = tiny_predictor.encode(photo)
     grounding = tiny_predictor.ground(scene, "a red car")[0]
-    assert grounding.match == pytest.approx(tiny_predictor.match(scene, "a red car")[0].probability, abs=1e-6)
-    np.testing.assert_allclose(grounding.explanation.maps, tiny_predictor.explain(scene, "a red car").maps, atol=1e-7)
+    assert grounding.match == pytest.approx(
+        tiny_predictor.match(scene, "a red car")[0].probability, abs=1e-6
+    )
+    np.testing.assert_allclose(
+        grounding.explanation.maps, tiny_predictor.explain(scene, "a red car").maps, atol=1e-7
+    )
     plain = tiny_predictor.ground(scene, "a red car", explain=False)[0]
     assert plain.explanation is None and plain.agreement is None
     np.testing.assert_allclose(plain.box_xyxy, grounding.box_xyxy, atol=1e-3)
@@ -127,9 +149,13 @@ def test_threads_answer_as_one_after_the_other(tiny_predictor, photo):
     assert all(result == expected[i % 2] for i, result in enumerate(found))
 
 
-def test_boxes_are_in_upright_pixels_of_the_users_picture(tiny_predictor, photo, tmp_path):
+def test_boxes_are_in_upright_pixels_of_the_users_image(tiny_predictor, photo, tmp_path):
     upright = tiny_predictor.ground(photo, PHRASES)
-    for orientation, turn in ((3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90), (8, Image.Transpose.ROTATE_270)):
+    for orientation, turn in (
+        (3, Image.Transpose.ROTATE_180),
+        (6, Image.Transpose.ROTATE_90),
+        (8, Image.Transpose.ROTATE_270),
+    ):
         exif = Image.Exif()
         exif[0x0112] = orientation
         buffer = io.BytesIO()
@@ -161,7 +187,11 @@ def test_kinds_of_media_agree(tiny_predictor, photo, tmp_path):
 def test_verdict_follows_the_thresholds(tiny_predictor, photo):
     scene = tiny_predictor.encode(photo)
     match = tiny_predictor.ground(scene, "dog")[0].match
-    for thresholds, verdict in (((0, match - 0.01), "found"), ((0, match + 0.01), "unsure"), ((match + 0.01, 1), "absent")):
+    for thresholds, verdict in (
+        ((0, match - 0.01), "found"),
+        ((0, match + 0.01), "unsure"),
+        ((match + 0.01, 1), "absent"),
+    ):
         assert tiny_predictor.ground(scene, "dog", thresholds=thresholds)[0].verdict == verdict
     for bad in ((0.6, 0.5), (-1, 1), (0, 2), 0.5, (0.1, "x"), (float("nan"), 1)):
         with pytest.raises(ParameterError, match="param/range"):
@@ -171,17 +201,31 @@ def test_verdict_follows_the_thresholds(tiny_predictor, photo):
 def test_captions(tiny_predictor, photo):
     scene = tiny_predictor.encode(photo)
     captions = tiny_predictor.caption(scene, num_captions=3, max_new_tokens=6)
-    assert len(captions) == 3 and list(captions) == sorted(captions, key=lambda c: -caption_score(c.log_probability, c.match))
+    assert len(captions) == 3 and list(captions) == sorted(
+        captions, key=lambda c: -caption_score(c.log_probability, c.match)
+    )
     assert tiny_predictor.caption(scene, max_new_tokens=6) == captions[:1]  # chosen from as many
     for caption in captions:
         assert caption.log_probability == pytest.approx(sum(caption.token_log_probabilities))
         assert len(caption.tokens) == len(caption.token_log_probabilities) <= 6
-        assert [caption.text[w.start : w.end] for w in caption.words] == [w.text for w in caption.words]
+        assert [caption.text[w.start : w.end] for w in caption.words] == [
+            w.text for w in caption.words
+        ]
         assert all(0 < w.probability <= 1 for w in caption.words)
-        assert caption.match == pytest.approx(tiny_predictor.match(scene, caption.text)[0].probability, abs=1e-5)
-    assert not any("[SEP]" in c.tokens[:5] for c in tiny_predictor.caption(scene, num_captions=3, max_new_tokens=10))
+        assert caption.match == pytest.approx(
+            tiny_predictor.match(scene, caption.text)[0].probability, abs=1e-5
+        )
+    assert not any(
+        "[SEP]" in c.tokens[:5]
+        for c in tiny_predictor.caption(scene, num_captions=3, max_new_tokens=10)
+    )
     assert {c.finished for c in tiny_predictor.caption(scene, max_new_tokens=1)} == {False}
-    whole = {"num_beams": 3.0, "num_captions": np.int64(3), "min_length": 2.0, "max_new_tokens": 6.0}
+    whole = {
+        "num_beams": 3.0,
+        "num_captions": np.int64(3),
+        "min_length": 2.0,
+        "max_new_tokens": 6.0,
+    }
     assert len(tiny_predictor.caption(scene, **whole)) == 3
 
 
@@ -191,7 +235,12 @@ def test_sampling_has_a_seed_and_leaves_the_global_one(tiny_predictor, photo):
     state = torch.get_rng_state()
 
     def drawn(seed):
-        return [c.text for c in tiny_predictor.caption(scene, do_sample=True, seed=seed, num_captions=2, max_new_tokens=8)]
+        return [
+            c.text
+            for c in tiny_predictor.caption(
+                scene, do_sample=True, seed=seed, num_captions=2, max_new_tokens=8
+            )
+        ]
 
     assert drawn(1) == drawn(1) != drawn(2)
     assert torch.equal(state, torch.get_rng_state())
@@ -223,9 +272,15 @@ def test_loops_are_noticed(text, repeats):
 def test_answers(tiny_predictor, photo):
     scene = tiny_predictor.encode(photo)
     ranked = tiny_predictor.answer(scene, "what color is the car?", top_k=10)
-    assert ranked.mode == "rank" and len(ranked.answers) == 10 and ranked.best == ranked.answers[0].text
+    assert (
+        ranked.mode == "rank"
+        and len(ranked.answers) == 10
+        and ranked.best == ranked.answers[0].text
+    )
     probabilities = [answer.probability for answer in ranked.answers]
-    assert probabilities == sorted(probabilities, reverse=True) and sum(probabilities) == pytest.approx(1, abs=1e-5)
+    assert probabilities == sorted(probabilities, reverse=True) and sum(
+        probabilities
+    ) == pytest.approx(1, abs=1e-5)
     own = tiny_predictor.answer(scene, "what color is the car?", choices=["red", "blue"])
     assert {answer.text for answer in own.answers} == {"red", "blue"}
     written = tiny_predictor.answer(scene, "what color is the car?", mode="generate", top_k=3)
@@ -240,7 +295,11 @@ def test_answers(tiny_predictor, photo):
 def test_answer_list_is_tokenised_once(tiny_predictor, photo, tiny_processor, monkeypatch):
     calls = []
     text = Processor.text
-    monkeypatch.setattr(Processor, "text", lambda self, *args, **kw: calls.append(len(args[0])) or text(self, *args, **kw))
+    monkeypatch.setattr(
+        Processor,
+        "text",
+        lambda self, *args, **kw: calls.append(len(args[0])) or text(self, *args, **kw),
+    )
     scene = tiny_predictor.encode(photo)
     for question in ("what?", "who is there?", "how many?"):
         tiny_predictor.answer(scene, question, choices=["cat", "sky", "tree"])
@@ -256,7 +315,9 @@ def test_without_an_answer_list_answers_are_written(tiny_model, tiny_processor, 
 
 def test_labels_of_a_closed_list(tiny_config, tiny_processor, photo):
     config = dataclasses.replace(tiny_config, heads=("classification",), num_labels=3)
-    predictor = Predictor.from_model(build_model(config), tiny_processor, Settings(answers=("yes", "no", "dog")))
+    predictor = Predictor.from_model(
+        build_model(config), tiny_processor, Settings(answers=("yes", "no", "dog"))
+    )
     answers = predictor.answer(photo, "is there a dog?", top_k=3)
     assert {answer.text for answer in answers.answers} == {"yes", "no", "dog"}
     assert sum(answer.probability for answer in answers.answers) == pytest.approx(1, abs=1e-5)
@@ -278,7 +339,9 @@ def test_labels_of_a_closed_list(tiny_config, tiny_processor, photo):
 def test_masks_are_filled(tiny_predictor, photo):
     best = tiny_predictor.complete(photo, "A [MASK] car!", top_k=4)
     assert len(best) == 4 and best[0].probability >= best[-1].probability
-    assert all(c.text.startswith("A") and c.text.endswith(" car!") and "[" not in c.text for c in best)
+    assert all(
+        c.text.startswith("A") and c.text.endswith(" car!") and "[" not in c.text for c in best
+    )
     two = tiny_predictor.complete(photo, "a [MASK] and [MASK] dog", top_k=3)
     assert len({c.text for c in two}) == 3
     for text in ("no mask", "[MASK] " * 9):
@@ -288,12 +351,18 @@ def test_masks_are_filled(tiny_predictor, photo):
 
 def test_regions(tiny_predictor, photo):
     scene = tiny_predictor.encode(photo)
-    whole = tiny_predictor.describe_region(scene, (-5, -5, 500, 500), phrases=PHRASES, max_new_tokens=5)
+    whole = tiny_predictor.describe_region(
+        scene, (-5, -5, 500, 500), phrases=PHRASES, max_new_tokens=5
+    )
     assert whole.box_xyxy == (0, 0, 120, 80)
-    for match in whole.matches:  # the region that is the whole picture is the picture
-        assert match.probability == pytest.approx(tiny_predictor.match(scene, match.text)[0].probability, abs=1e-5)
+    for match in whole.matches:  # the region that is the whole image is the image
+        assert match.probability == pytest.approx(
+            tiny_predictor.match(scene, match.text)[0].probability, abs=1e-5
+        )
     part = tiny_predictor.describe_region(scene, (0, 0, 40, 30), phrases=PHRASES, max_new_tokens=5)
-    assert [m.probability for m in part.matches] == sorted((m.probability for m in part.matches), reverse=True)
+    assert [m.probability for m in part.matches] == sorted(
+        (m.probability for m in part.matches), reverse=True
+    )
     assert {m.probability for m in part.matches} != {m.probability for m in whole.matches}
     assert part.captions[0].match is not None
     for bad in (
@@ -310,33 +379,52 @@ def test_regions(tiny_predictor, photo):
             tiny_predictor.describe_region(scene, bad)
 
 
-def test_clips(tiny_predictor, clip):
-    scene = tiny_predictor.encode(clip)
-    assert scene.kind == "video" and scene.indices == (0, 2, 4, 5) and scene.size == (96, 64) and scene.duration == 6
+def test_videos(tiny_predictor, video_frames):
+    scene = tiny_predictor.encode(video_frames)
+    assert (
+        scene.kind == "video"
+        and scene.indices == (0, 2, 4, 5)
+        and scene.size == (96, 64)
+        and scene.duration == 6
+    )
     assert scene.image is scene.frames[2]
-    assert tiny_predictor.caption(scene, max_new_tokens=4) and tiny_predictor.answer(scene, "how many?").best
+    assert (
+        tiny_predictor.caption(scene, max_new_tokens=4)
+        and tiny_predictor.answer(scene, "how many?").best
+    )
     curve = tiny_predictor.match_over_time(scene, "a red car")
     assert [time for time, _ in curve] == [0, 2, 4, 5]
     for i, (_, probability) in enumerate(curve):
         frame = tiny_predictor.ground(scene, "a red car", frame=i)[0]
         assert frame.frame == i and frame.match == pytest.approx(probability, abs=1e-5)
-        picture = tiny_predictor.ground(clip[scene.indices[i]], "a red car")[0]
-        np.testing.assert_allclose(frame.box_xyxy, picture.box_xyxy, atol=1e-3)
+        image = tiny_predictor.ground(video_frames[scene.indices[i]], "a red car")[0]
+        np.testing.assert_allclose(frame.box_xyxy, image.box_xyxy, atol=1e-3)
     assert tiny_predictor.ground(scene, "a red car")[0].frame == 2
-    chosen = tiny_predictor.encode(clip, frame_indices=[5, 1])
-    assert chosen.indices == (5, 1) and len(tiny_predictor.encode(clip, num_frames=2).frames) == 2
-    for change in ({"frame_indices": [9]}, {"frame_indices": []}, {"num_frames": 0}, {"num_frames": 1.5}):
+    chosen = tiny_predictor.encode(video_frames, frame_indices=[5, 1])
+    assert (
+        chosen.indices == (5, 1)
+        and len(tiny_predictor.encode(video_frames, num_frames=2).frames) == 2
+    )
+    for change in (
+        {"frame_indices": [9]},
+        {"frame_indices": []},
+        {"num_frames": 0},
+        {"num_frames": 1.5},
+    ):
         with pytest.raises(ParameterError, match="param/range"):
-            tiny_predictor.encode(clip, **change)
+            tiny_predictor.encode(video_frames, **change)
     with pytest.raises(ParameterError):
         tiny_predictor.ground(scene, "dog", frame=4)
     with pytest.raises(MediaError):
         tiny_predictor.encode([])
 
 
-def test_only_chosen_pictures_of_a_list_are_opened(tiny_predictor, clip, photo):
-    damaged = [b"no picture", clip[1], b"no picture", photo]
-    assert tiny_predictor.encode(damaged, frame_indices=[1, 1]).frames == (clip[1], clip[1])
+def test_only_chosen_images_of_a_list_are_opened(tiny_predictor, video_frames, photo):
+    damaged = [b"no picture", video_frames[1], b"no picture", photo]
+    assert tiny_predictor.encode(damaged, frame_indices=[1, 1]).frames == (
+        video_frames[1],
+        video_frames[1],
+    )
     with pytest.raises(MediaError, match="image/"):
         tiny_predictor.encode(damaged, frame_indices=[0])
     with pytest.raises(MediaError, match="one size"):
@@ -347,34 +435,53 @@ def test_only_chosen_pictures_of_a_list_are_opened(tiny_predictor, clip, photo):
         open_scene([photo], 1, None, flag)
 
 
-def test_many_frames_are_seen_a_few_at_a_time(tiny_predictor, tiny_model, clip, monkeypatch):
-    scene = tiny_predictor.encode(clip, num_frames=20)
+def test_many_frames_are_seen_a_few_at_a_time(
+    tiny_predictor, tiny_model, video_frames, monkeypatch
+):
+    scene = tiny_predictor.encode(video_frames, num_frames=20)
     explanation = tiny_predictor.explain(scene, "a red car")
     whole = tiny_predictor.match(scene, "a red car")[0].probability
     texts, frames, fuse, forward = [], [], X2VLM.fuse, type(tiny_model.vision).forward
-    monkeypatch.setattr(X2VLM, "fuse", lambda self, *args: texts.append(len(args[0])) or fuse(self, *args))
-    monkeypatch.setattr(type(tiny_model.vision), "forward", lambda self, x: frames.append(len(x)) or forward(self, x))
+    monkeypatch.setattr(
+        X2VLM, "fuse", lambda self, *args: texts.append(len(args[0])) or fuse(self, *args)
+    )
+    monkeypatch.setattr(
+        type(tiny_model.vision),
+        "forward",
+        lambda self, x: frames.append(len(x)) or forward(self, x),
+    )
     assert len(tiny_predictor.match_over_time(scene, "a red car")) == 20
-    picture = tiny_predictor.match(clip[0], "a red car")[0].probability
-    for media, draws, expected in ((scene, 2, whole), (clip[0], 19, picture)):
+    image = tiny_predictor.match(video_frames[0], "a red car")[0].probability
+    for media, draws, expected in ((scene, 2, whole), (video_frames[0], 19, image)):
         check = tiny_predictor.deletion_check(media, explanation, steps=1, draws=draws)
-        for curve in (check.by_heat, check.by_chance):  # at first nothing is grey, at last everything
-            assert curve[0] == pytest.approx(expected, abs=1e-5) and curve[-1] == pytest.approx(check.by_heat[-1], abs=1e-5)
+        for curve in (
+            check.by_heat,
+            check.by_chance,
+        ):  # at first nothing is grey, at last everything
+            assert curve[0] == pytest.approx(expected, abs=1e-5) and curve[-1] == pytest.approx(
+                check.by_heat[-1], abs=1e-5
+            )
     assert max(texts) <= 16 and max(frames) <= 8
 
 
-def test_clip_is_what_the_model_makes_of_it(tiny_predictor, tiny_model, tiny_processor, clip):
-    scene = tiny_predictor.encode(clip)
+def test_video_is_what_the_model_makes_of_it(
+    tiny_predictor, tiny_model, tiny_processor, video_frames
+):
+    scene = tiny_predictor.encode(video_frames)
     video = tiny_processor.images(scene.frames)[None]
     with torch.no_grad():
         expected = tiny_model.encode_video(video)
-    torch.testing.assert_close(scene.embeds(tiny_predictor._member("match")).whole, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        scene.embeds(tiny_predictor._member("match")).whole, expected, atol=1e-5, rtol=1e-4
+    )
 
 
-def test_a_clip_for_a_model_of_pictures_says_so(tiny_config, tiny_processor, clip):
-    predictor = Predictor.from_model(build_model(dataclasses.replace(tiny_config, num_frames=0)), tiny_processor)
+def test_a_video_for_a_model_of_images_says_so(tiny_config, tiny_processor, video_frames):
+    predictor = Predictor.from_model(
+        build_model(dataclasses.replace(tiny_config, num_frames=0)), tiny_processor
+    )
     assert "video" in predictor.missing and "video" not in predictor.tasks
-    scene = predictor.encode(clip)
+    scene = predictor.encode(video_frames)
     assert predictor.missing["video"] in scene.notes and scene.indices == (0, 0, 1, 1, 2, 3, 4, 5)
     assert predictor.match(scene, "dog")[0].probability is not None
 
@@ -405,9 +512,15 @@ def test_missing_heads_are_known_and_told(tiny_config, tiny_processor, photo, he
 
 
 def test_without_matching_head_there_is_no_verdict(tiny_config, tiny_processor, photo):
-    predictor = Predictor.from_model(build_model(without_heads(tiny_config, "matching")), tiny_processor)
+    predictor = Predictor.from_model(
+        build_model(without_heads(tiny_config, "matching")), tiny_processor
+    )
     grounding = predictor.ground(photo, "dog")[0]
-    assert grounding.match is None and grounding.verdict is None and grounding.explanation.target == "box"
+    assert (
+        grounding.match is None
+        and grounding.verdict is None
+        and grounding.explanation.target == "box"
+    )
     match = predictor.match(photo, "dog")[0]
     assert match.probability is None and match.similarity is not None
     assert predictor.caption(photo, max_new_tokens=3)[0].match is None
@@ -418,16 +531,29 @@ def test_without_matching_head_there_is_no_verdict(tiny_config, tiny_processor, 
 def test_suite_of_one_checkpoint_a_task(tiny_folder, tiny_config, tiny_tokenizer, tmp_path, photo):
     from x2vlm.checkpoint import save_model
 
-    boxes = build_model(without_heads(tiny_config, "masked_lm", "answer_decoder", "matching", "contrastive", "pair"))
+    boxes = build_model(
+        without_heads(tiny_config, "masked_lm", "answer_decoder", "matching", "contrastive", "pair")
+    )
     save_model(boxes, tmp_path / "boxes", tiny_tokenizer)
     suite = Predictor.from_pretrained({"ground": tmp_path / "boxes", "caption": tiny_folder})
     alone = Predictor.from_pretrained(tmp_path / "boxes")
-    assert set(suite.tasks) == {"caption", "answer", "ground", "explain", "match", "complete", "describe_region", "video"}
+    assert set(suite.tasks) == {
+        "caption",
+        "answer",
+        "ground",
+        "explain",
+        "match",
+        "complete",
+        "describe_region",
+        "video",
+    }
     assert set(alone.missing) >= {"caption", "answer", "match", "complete"}
     scene = suite.encode(photo)
     together, single = suite.ground(scene, "dog")[0], alone.ground(photo, "dog")[0]
     np.testing.assert_allclose(together.box_xyxy, single.box_xyxy, atol=1e-3)
-    assert together.match == pytest.approx(suite.match(scene, "dog")[0].probability, abs=1e-5)  # judged by the other model
+    assert together.match == pytest.approx(
+        suite.match(scene, "dog")[0].probability, abs=1e-5
+    )  # judged by the other model
     assert suite.caption(scene, max_new_tokens=3)[0].match is not None
     with pytest.raises(CheckpointError, match="boxes"):
         Predictor.from_pretrained({"caption": tmp_path / "boxes"})
@@ -436,7 +562,9 @@ def test_suite_of_one_checkpoint_a_task(tiny_folder, tiny_config, tiny_tokenizer
             Predictor.from_pretrained(bad)
 
 
-def test_models_of_a_suite_keep_their_vocabularies(tiny_model, tiny_config, tiny_tokenizer, tiny_processor, photo):
+def test_models_of_a_suite_keep_their_vocabularies(
+    tiny_model, tiny_config, tiny_tokenizer, tiny_processor, photo
+):
     from transformers import BertTokenizerFast
 
     words = [*SPECIALS, *sorted(set(tiny_tokenizer.vocab) - set(SPECIALS), reverse=True), "zebra"]
@@ -445,7 +573,9 @@ def test_models_of_a_suite_keep_their_vocabularies(tiny_model, tiny_config, tiny
     boxes = build_model(tiny_config.replace(heads=("box", "masked_lm"), text=text))
     judge = Predictor.from_model(tiny_model, tiny_processor)
     members = [
-        *Predictor.from_model(boxes, Processor(boxes.config, other, 20), name="boxes")._serving.values(),
+        *Predictor.from_model(
+            boxes, Processor(boxes.config, other, 20), name="boxes"
+        )._serving.values(),
         *judge._serving.values(),
     ]
     suite = Predictor(members, {"ground": members[0], "describe_region": members[0]})
@@ -454,7 +584,10 @@ def test_models_of_a_suite_keep_their_vocabularies(tiny_model, tiny_config, tiny
         assert suite.ground(photo, phrase)[0].match == pytest.approx(expected, abs=1e-5)
     box = (10, 10, 80, 60)
     region = suite.describe_region(photo, box, phrases=PHRASES, max_new_tokens=3)
-    wanted = {m.text: m.probability for m in judge.describe_region(photo, box, phrases=PHRASES, max_new_tokens=3).matches}
+    wanted = {
+        m.text: m.probability
+        for m in judge.describe_region(photo, box, phrases=PHRASES, max_new_tokens=3).matches
+    }
     assert {m.text: m.probability for m in region.matches} == pytest.approx(wanted, abs=1e-5)
     alone = Predictor([members[0]])
     assert alone.describe_region(photo, box, max_new_tokens=3).captions[0].match is None
@@ -477,7 +610,7 @@ def test_a_full_gpu_is_told(tiny_predictor, tiny_folder, photo, monkeypatch):
     scene = tiny_predictor.encode(photo)
     monkeypatch.setattr(X2VLM, "encode_text", full)
     monkeypatch.setattr(X2VLM, "encode_image", full)
-    monkeypatch.setattr(suite, "prepare", full)
+    monkeypatch.setattr(models, "prepare", full)
     for call in (
         lambda: Predictor.from_pretrained(tiny_folder),
         lambda: tiny_predictor.encode(photo),
@@ -490,7 +623,11 @@ def test_a_full_gpu_is_told(tiny_predictor, tiny_folder, photo, monkeypatch):
 
 def test_folder_round_trip(tiny_folder, tiny_predictor, photo):
     loaded = Predictor.from_pretrained(str(tiny_folder))
-    assert loaded.info.name == "tiny" and len(loaded.info.hash) == 12 and loaded.info.note == "knows nothing"
+    assert (
+        loaded.info.name == "tiny"
+        and len(loaded.info.hash) == 12
+        and loaded.info.note == "knows nothing"
+    )
     # Weights that lie elsewhere in memory give other last digits on some processors.
     found, expected = flat(asked(loaded, photo)), flat(asked(tiny_predictor, photo))
     assert found.keys() == expected.keys()
@@ -501,12 +638,21 @@ def test_folder_round_trip(tiny_folder, tiny_predictor, photo):
 
 def test_bfloat16_is_close(tiny_folder, tiny_predictor, photo):
     half = Predictor.from_pretrained(tiny_folder, dtype="bfloat16")
-    assert half.info.dtype == "bfloat16" and half._member("ground").model.box_head[0].weight.dtype == torch.float32
-    for one, two in zip(half.ground(photo, PHRASES), tiny_predictor.ground(photo, PHRASES), strict=True):
+    assert (
+        half.info.dtype == "bfloat16"
+        and half._member("ground").model.box_head[0].weight.dtype == torch.float32
+    )
+    for one, two in zip(
+        half.ground(photo, PHRASES), tiny_predictor.ground(photo, PHRASES), strict=True
+    ):
         np.testing.assert_allclose(one.box_cxcywh, two.box_cxcywh, atol=0.03)
         assert np.isfinite(one.explanation.maps).all()
     scene = half.encode(photo)
-    assert half.caption(scene, max_new_tokens=3) and half.answer(scene, "who?").best and half.complete(scene, "a [MASK]")
+    assert (
+        half.caption(scene, max_new_tokens=3)
+        and half.answer(scene, "who?").best
+        and half.complete(scene, "a [MASK]")
+    )
     for target in ("match", "caption", "answer", "box"):
         assert np.isfinite(half.explain(scene, "red car", target=target).maps).all()
 
@@ -536,7 +682,9 @@ def test_cancel_stops_between_stages(tiny_predictor, photo):
 
     seen = []
     with pytest.raises(Cancelled):
-        tiny_predictor.caption(scene, cancel=AfterThree(), progress=lambda fraction, message: seen.append(fraction))
+        tiny_predictor.caption(
+            scene, cancel=AfterThree(), progress=lambda fraction, message: seen.append(fraction)
+        )
     assert 1 <= len(seen) <= 3 and tiny_predictor.caption(scene, max_new_tokens=2)
 
 
@@ -544,7 +692,15 @@ def test_cancel_stops_between_stages(tiny_predictor, photo):
     "options",
     [
         {name: value}
-        for name in ("num_beams", "num_captions", "max_new_tokens", "top_p", "temperature", "seed", "min_length")
+        for name in (
+            "num_beams",
+            "num_captions",
+            "max_new_tokens",
+            "top_p",
+            "temperature",
+            "seed",
+            "min_length",
+        )
         for value in (-1, 1e9, 1e308, 10**400, "nan", float("nan"), float("inf"), True)
     ]
     + [{"num_beams": 0}, {"num_beams": 1.5}, {"num_beams": None}, {"top_p": 0}, {"temperature": 0}],
@@ -584,26 +740,34 @@ def test_bad_devices_and_settings(tiny_folder, tiny_model, tiny_processor, tmp_p
 
 
 def test_import_is_light_and_public_names_resolve():
-    program = "import sys, x2vlm; assert 'torch' not in sys.modules and 'transformers' not in sys.modules; dir(x2vlm)"
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).resolve().parents[2])
+    program = (
+        "import sys, x2vlm; assert 'torch' not in sys.modules and 'transformers' not in "
+        "sys.modules; dir(x2vlm)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, cwd=Path(__file__).resolve().parents[2]
+    )
     import x2vlm
 
     assert all(getattr(x2vlm, name) is not None for name in x2vlm.__all__)
     with pytest.raises(AttributeError):
-        x2vlm.nonsense  # noqa: B018
+        _ = x2vlm.nonsense
 
 
 @pytest.mark.skipif(hub.mini_dir() is None, reason="the bundled checkpoint is not here yet")
 def test_the_bundled_model_does_what_its_results_say():
-    """The acceptance of a fresh clone: scenes that training never saw, asked about offline through the Predictor, against the
-    shares in `results.json`; three standard deviations of a count of 60 are allowed for."""
+    """The acceptance of a fresh clone: scenes that training never saw, asked about offline through
+    the Predictor, against the shares in `results.json`; three standard deviations of a count of 60
+    are allowed for."""
     from x2vlm import stickers
 
     results = json.loads((hub.mini_dir() / "results.json").read_text(encoding="utf-8"))["results"]
     predictor = Predictor.from_pretrained("mini")
     assert predictor.missing == {}
     found = answered = 0
-    for seed in range(stickers.split_seeds("test").start + 5000, stickers.split_seeds("test").start + 5060):
+    for seed in range(
+        stickers.split_seeds("test").start + 5000, stickers.split_seeds("test").start + 5060
+    ):
         record = stickers.make_record(seed, "test", 192)
         scene = predictor.encode(record["image"])
         region, question = (
@@ -611,7 +775,10 @@ def test_the_bundled_model_does_what_its_results_say():
             record["questions"][seed % len(record["questions"])],
         )
         box = predictor.ground(scene, region["text"], explain=False)[0].box_cxcywh
-        found += box_iou(*(cxcywh_to_xyxy(torch.tensor([b])) for b in (box, region["box"]))).item() >= 0.5
+        found += (
+            box_iou(*(cxcywh_to_xyxy(torch.tensor([b])) for b in (box, region["box"]))).item()
+            >= 0.5
+        )
         answered += predictor.answer(scene, question["question"]).best == question["answer"]
     for hits, expected in (
         (found, results["grounding/scenes"]["accuracy"]),

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 
 from tests.bad_inputs import ACCEPT, REFUSE, text_cases
-from x2vlm.build import build_model
 from x2vlm.errors import ParameterError, TextError, X2VLMError
-from x2vlm.predictor import Predictor
+from x2vlm.inference.predictor import Predictor
+from x2vlm.modeling.build import build_model
 from x2vlm.processing import Processor
 
 
 @pytest.fixture(scope="module")
 def scene(tiny_predictor):
-    return tiny_predictor.encode(np.random.default_rng(3).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    return tiny_predictor.encode(
+        np.random.default_rng(3).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    )
 
 
 def calls(predictor, scene, text):
@@ -55,13 +57,22 @@ def test_lone_text_and_list_of_wrong_things(tiny_predictor, scene):
 
 
 def test_choices_are_texts_too(tiny_predictor, scene):
-    for choices in (["", "red"], [None], [["a"]], ["\u200b"], [7], ["a b c d e f g h i j k l m n o p q r s"]):
+    for choices in (
+        ["", "red"],
+        [None],
+        [["a"]],
+        ["\u200b"],
+        [7],
+        ["a b c d e f g h i j k l m n o p q r s"],
+    ):
         with pytest.raises(X2VLMError, match=r"text/|param/"):
             tiny_predictor.answer(scene, "what?", choices=choices)
 
 
 def test_an_answer_beyond_the_decoder_is_refused(tiny_config, tiny_processor, scene):
-    config = dataclasses.replace(tiny_config, decoder=dataclasses.replace(tiny_config.decoder, max_positions=512))
+    config = dataclasses.replace(
+        tiny_config, decoder=dataclasses.replace(tiny_config.decoder, max_positions=512)
+    )
     predictor = Predictor.from_model(build_model(config), tiny_processor)
     assert predictor.answer(scene, "what?", choices=["red " * 510, "blue"]).best
     with pytest.raises(TextError, match=r"512 tokens .*text/long"):
@@ -76,9 +87,17 @@ def test_truncation_shows_in_every_result(tiny_predictor, tiny_model, tiny_token
     assert tiny_predictor.match(scene, text)[0].truncated_at == cut
     assert tiny_predictor.explain(scene, text).truncated_at == cut
     assert tiny_predictor.explain(scene, text, target="caption").truncated_at == cut
-    roomy = Predictor.from_model(tiny_model, Processor(tiny_model.config, tiny_tokenizer, max_tokens=64))
-    explanation = roomy.explain(scene, text, target="caption")  # the prompt takes 3 of the model's 64 tokens
-    assert explanation.truncated_at == 58 * 4 and len(explanation.words) == 58 == len(explanation.maps)
+    roomy = Predictor.from_model(
+        tiny_model, Processor(tiny_model.config, tiny_tokenizer, max_tokens=64)
+    )
+    explanation = roomy.explain(
+        scene, text, target="caption"
+    )  # the prompt takes 3 of the model's 64 tokens
+    assert explanation.truncated_at == 58 * 4 and len(explanation.words) == 58 == len(
+        explanation.maps
+    )
     shorter = tiny_predictor.match(scene, text[:cut])[0]
     assert shorter.truncated_at is None
-    assert shorter.probability == pytest.approx(tiny_predictor.match(scene, text)[0].probability, abs=1e-6)
+    assert shorter.probability == pytest.approx(
+        tiny_predictor.match(scene, text)[0].probability, abs=1e-6
+    )

@@ -1,4 +1,4 @@
-"""Cleaning, tokenising and picture preparation, against the official test vectors."""
+"""Cleaning, tokenising and image preparation, against the official test vectors."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,16 @@ from x2vlm.processing import (
 )
 
 CLEANING = [
-    ("A man's dog -- runs/jumps, quickly!", "a man s dog runs jumps quickly", "a man s dog    runs jumps  quickly"),
-    ("<person> is 5'10\" tall; (really?)", "person is 5 10 tall really", "<person> is 5 10  tall   really"),
+    (
+        "A man's dog -- runs/jumps, quickly!",
+        "a man s dog runs jumps quickly",
+        "a man s dog    runs jumps  quickly",
+    ),
+    (
+        "<person> is 5'10\" tall; (really?)",
+        "person is 5 10 tall really",
+        "<person> is 5 10  tall   really",
+    ),
     ("Hello\tWorld\n", "hello\tworld", "hello\tworld\n"),
     ("UPPER-case_under@home & 50%", "upper case_under@home & 50%", "upper case_under@home & 50%"),
     ("l'été est là", "l été est là", "l été est là"),
@@ -59,7 +67,9 @@ def test_patch_mask_vectors(box, columns, rows):
     x, y, w, h = box
     expected = torch.zeros(14, 14, dtype=torch.bool)
     expected[slice(*rows), slice(*columns)] = True
-    assert torch.equal(patch_mask([x / 224, y / 224, (x + w) / 224, (y + h) / 224], 14), expected.flatten())
+    assert torch.equal(
+        patch_mask([x / 224, y / 224, (x + w) / 224, (y + h) / 224], 14), expected.flatten()
+    )
 
 
 def test_image_equals_torchvision(tiny_processor, photo):
@@ -89,7 +99,12 @@ def test_text_pads_with_start_and_end(tiny_processor):
 def test_words_are_whole_and_in_the_users_characters(tiny_processor):
     text = "Unaffable  <person>'s Kites!"
     tokens = tiny_processor.tokenize(text)
-    assert [text[word.start : word.end] for word in tokens.words] == ["Unaffable", "person", "s", "Kites"]
+    assert [text[word.start : word.end] for word in tokens.words] == [
+        "Unaffable",
+        "person",
+        "s",
+        "Kites",
+    ]
     assert [word.text for word in tokens.words] == ["Unaffable", "person", "s", "Kites"]
     assert len(tokens.word_index) == len(tokens.ids)
     assert tokens.word_index == (-1, 0, 0, 0, 1, 2, 3, 3, -1)
@@ -164,7 +179,9 @@ def test_odd_texts_are_tokenised_with_true_offsets(tiny_processor, text):
     for rules in ("caption", "question", None):
         tokens = tiny_processor.tokenize(text, clean=rules)
         assert len(tokens.ids) == len(tokens.word_index) <= 20
-        assert tokens.words and all(0 <= word.start <= word.end <= len(text) for word in tokens.words)
+        assert tokens.words and all(
+            0 <= word.start <= word.end <= len(text) for word in tokens.words
+        )
         assert max(tokens.word_index) == len(tokens.words) - 1
         if tokens.truncated_at is not None:
             assert tokens.words[-1].end <= tokens.truncated_at + 1 <= len(text)
@@ -174,7 +191,14 @@ def test_decoded_words_carry_probabilities(tiny_processor):
     ids = [*tiny_processor.pieces("unaffable dog , a cat ."), tiny_processor.sep_id]
     text, words, word_index = tiny_processor.decode_words(ids, [-0.1] * len(ids))
     assert text == "unaffable dog, a cat."
-    assert [text[word.start : word.end] for word in words] == ["unaffable", "dog", ",", "a", "cat", "."]
+    assert [text[word.start : word.end] for word in words] == [
+        "unaffable",
+        "dog",
+        ",",
+        "a",
+        "cat",
+        ".",
+    ]
     assert words[0].probability == pytest.approx(np.exp(-0.3))
     assert word_index == [0, 0, 0, 1, 2, 3, 4, 5, -1]
 
@@ -183,29 +207,47 @@ def test_saved_tokenizer_loads_equal(tiny_processor, tiny_config, tmp_path):
     tiny_processor.save_pretrained(tmp_path)
     again = Processor.from_pretrained(tmp_path, tiny_config)
     assert again.pieces("unaffable kites") == tiny_processor.pieces("unaffable kites")
-    assert (again.cls_id, again.sep_id, again.mask_id, again.pad_id, again.unk_id) == (2, 3, 4, 0, 1)
+    assert (again.cls_id, again.sep_id, again.mask_id, again.pad_id, again.unk_id) == (
+        2,
+        3,
+        4,
+        0,
+        1,
+    )
 
 
 def test_vocabulary_file_alone_is_enough(tiny_tokenizer, tmp_path):
     entries = sorted(tiny_tokenizer.get_vocab().items(), key=lambda item: item[1])
-    (tmp_path / "vocab.txt").write_text("\n".join(entry for entry, _ in entries) + "\n", encoding="utf-8")
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(entry for entry, _ in entries) + "\n", encoding="utf-8"
+    )
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.convert_tokens_to_ids("kite") == dict(entries)["kite"]
 
 
 @pytest.mark.parametrize("signs", ["[CLS] [SEP] [MASK] [PAD] [UNK]", "<s> </s> <mask> <pad> <unk>"])
 def test_special_tokens_that_no_file_names_are_those_of_the_vocabulary(signs, tmp_path):
-    """As the public folder of bert-base-uncased: the class of its tokenizer knows them, tokenizer_config.json does not."""
+    """As the public folder of bert-base-uncased: the class of its tokenizer knows them,
+    tokenizer_config.json does not."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     start, end, mask, padding, unknown = signs.split()
-    entries = {piece: index for index, piece in enumerate([padding, unknown, start, end, mask, "cat"])}
+    entries = {
+        piece: index for index, piece in enumerate([padding, unknown, start, end, mask, "cat"])
+    }
     backend = Tokenizer(models.WordPiece(entries, unk_token=unknown))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.save(str(tmp_path / "tokenizer.json"))
-    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true, "model_max_length": 512}')
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"do_lower_case": true, "model_max_length": 512}'
+    )
     tokenizer = load_tokenizer(tmp_path)
-    found = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id]
+    found = [
+        tokenizer.cls_token_id,
+        tokenizer.sep_token_id,
+        tokenizer.mask_token_id,
+        tokenizer.pad_token_id,
+    ]
     assert found == [2, 3, 4, 0] and tokenizer.unk_token_id == 1 and len(tokenizer) == 6
     assert tokenizer.decode([2, 5, 3], skip_special_tokens=True) == "cat"
 
@@ -218,7 +260,10 @@ def test_special_tokens_that_no_file_names_are_those_of_the_vocabulary(signs, tm
 @pytest.mark.parametrize(
     ("file", "content"),
     [
-        ("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 466062\n"),
+        (
+            "tokenizer.json",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 466062\n",
+        ),
         ("tokenizer.json", b"{}"),
         ("tokenizer_config.json", b"["),
         ("vocab.txt", "[PAD]\né\n".encode("latin-1")),
@@ -249,10 +294,19 @@ def test_sentencepiece_words(tiny_config, tmp_path):
     from transformers import PreTrainedTokenizerFast
 
     entries = ["<s>", "<pad>", "</s>", "<unk>", "▁a", "▁re", "d", "▁", "你好", "世界", "<mask>"]
-    backend = Tokenizer(models.Unigram([(entry, -float(i)) for i, entry in enumerate(entries)], unk_id=3))
+    backend = Tokenizer(
+        models.Unigram([(entry, -float(i)) for i, entry in enumerate(entries)], unk_id=3)
+    )
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
-    names = dict(bos_token="<s>", cls_token="<s>", pad_token="<pad>", sep_token="</s>", unk_token="<unk>", mask_token="<mask>")
+    names = dict(
+        bos_token="<s>",
+        cls_token="<s>",
+        pad_token="<pad>",
+        sep_token="</s>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+    )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **names)
     text_config = TextConfig(family="xlm-roberta", vocab_size=11, max_positions=66, pad_token_id=1)
     config = tiny_config.replace(text=text_config)

@@ -1,13 +1,29 @@
-"""Every text of the sticker world is true of its scene: checked with words and boxes alone, not with the package's own
-grammar; and the caption checker accepts what is true and refuses what is not."""
+"""Every text of the sticker world is true of its scene: checked with words and boxes alone, not
+with the package's own grammar; and the caption checker accepts what is true and refuses what is
+not."""
 
 import random
 import re
 
 import pytest
 
-from x2vlm.stickers import check_caption, make_clip_record, make_order_record, make_pair_record, make_record, split_seeds
-from x2vlm.stickers.concepts import BACKGROUNDS, COLOURS, FAMILY, NUMBERS, PLURAL, POSITIONS, SINGULAR
+from x2vlm.stickers import (
+    check_caption,
+    make_order_record,
+    make_pair_record,
+    make_record,
+    make_video_record,
+    split_seeds,
+)
+from x2vlm.stickers.concepts import (
+    BACKGROUNDS,
+    COLOURS,
+    FAMILY,
+    NUMBERS,
+    PLURAL,
+    POSITIONS,
+    SINGULAR,
+)
 from x2vlm.stickers.geometry import Item, Look, Scene, holds, positions
 
 RELATION = re.compile(r"^(.*?) (left of|right of|above|below|next to|inside) (.*)$")
@@ -69,7 +85,9 @@ def referents(phrase: str, items: tuple[Item, ...]) -> tuple[list[Item], int]:
     if match := RELATION.match(phrase):
         heads, count = find(match[1], items)
         anchors, _ = find(match[3], items)
-        return [a for a in heads if any(a is not b and stands(a, match[2], b) for b in anchors)], count
+        return [
+            a for a in heads if any(a is not b and stands(a, match[2], b) for b in anchors)
+        ], count
     if match := PLACE.match(phrase):
         heads, count = find(match[1], items)
         return [a for a in heads if located(a, match[2])], count
@@ -86,8 +104,12 @@ def test_region_phrases_refer_to_exactly_what_their_box_surrounds(split):
             edges = [(i.box[0] - i.box[2] / 2, i.box[1] - i.box[3] / 2) for i in found]
             ends = [(i.box[0] + i.box[2] / 2, i.box[1] + i.box[3] / 2) for i in found]
             (x0, y0), (x1, y1) = map(min, zip(*edges)), map(max, zip(*ends))
-            assert region["box"] == pytest.approx([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], abs=2e-5)
-            kinds.add("relation" if RELATION.match(region["text"]) else "group" if count > 1 else "single")
+            assert region["box"] == pytest.approx(
+                [(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], abs=2e-5
+            )
+            kinds.add(
+                "relation" if RELATION.match(region["text"]) else "group" if count > 1 else "single"
+            )
     assert kinds >= {"relation", "single"}
 
 
@@ -127,23 +149,32 @@ def test_captions_are_true_short_and_accepted_by_the_checker():
     assert styles == {"count", "relation", "position", "background"}
 
 
-def test_clip_captions_are_accepted_by_the_checker():
+def test_video_captions_are_accepted_by_the_checker():
     for seed in split_seeds("test")[:40]:
-        record = make_clip_record(seed, "test", 16)
-        assert all(check_caption(record["clip"].summary, caption).true for caption in record["captions"])
+        record = make_video_record(seed, "test", 16)
+        assert all(
+            check_caption(record["video"].summary, caption).true for caption in record["captions"]
+        )
 
 
 SWAPS = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 
 def corruptions(caption: str, scene: Scene, rng: random.Random) -> list[str]:
-    """The caption with a relation turned round, a number, a noun, a colour, a size or the background made wrong."""
+    """The caption with a relation turned round, a number, a noun, a colour, a size or the
+    background made wrong."""
     words = caption.split()
     present = {item.kind for item in scene.items}
     absent = rng.choice([n for n in ("zebra", "guitar", "volcano", "tractor") if n not in present])
-    broken = [re.sub(rf"\b{old}\b", new, caption) for old, new in SWAPS.items() if re.search(rf"\b{old}\b", caption)]
+    broken = [
+        re.sub(rf"\b{old}\b", new, caption)
+        for old, new in SWAPS.items()
+        if re.search(rf"\b{old}\b", caption)
+    ]
     broken += [
-        re.sub(rf"\b{word}\b", "six" if word != "six" else "five", caption, count=1) for word in words if word in NUMBERS
+        re.sub(rf"\b{word}\b", "six" if word != "six" else "five", caption, count=1)
+        for word in words
+        if word in NUMBERS
     ]
     for item in scene.items:
         if f"a {item.kind}" in caption:
@@ -214,8 +245,12 @@ def test_what_holds_strictly_holds_leniently():
             assert set(positions(a, strict=True)) <= set(positions(a, strict=False))
             for b in items:
                 for relation in ("left of", "right of", "above", "below", "next to", "inside"):
-                    assert not holds(a, relation, b, strict=True) or holds(a, relation, b, strict=False)
-                    assert a is b or not holds(a, relation, b, strict=True) or stands(a, relation, b)
+                    assert not holds(a, relation, b, strict=True) or holds(
+                        a, relation, b, strict=False
+                    )
+                    assert (
+                        a is b or not holds(a, relation, b, strict=True) or stands(a, relation, b)
+                    )
 
 
 def answer(question: str, scene: Scene) -> str | None:
@@ -234,16 +269,25 @@ def answer(question: str, scene: Scene) -> str | None:
     if match := re.match(r"^what colour is (.*)$", text):
         (item,) = find(match[1], items)[0]
         return item.colour
-    if match := re.match(r"^what (left of|right of|above|below|next to|inside) (.*)$", text.replace("what is", "what")):
+    if match := re.match(
+        r"^what (left of|right of|above|below|next to|inside) (.*)$",
+        text.replace("what is", "what"),
+    ):
         (anchor,) = find(match[2], items)[0]
         (item,) = [i for i in items if i is not anchor and holds(i, match[1], anchor, strict=True)]
         return item.kind
-    if match := re.match(r"^is (the .*?) (left of|right of|above|below|next to|inside) (the .*)$", text):
+    if match := re.match(
+        r"^is (the .*?) (left of|right of|above|below|next to|inside) (the .*)$", text
+    ):
         (a,), (b,) = find(match[1], items)[0], find(match[3], items)[0]
         return "yes" if holds(a, match[2], b, strict=True) else "no"
     if match := re.match(r"^where is (.*)$", text):
         (item,) = find(match[1], items)[0]
-        return next(cell for cell, phrase in POSITIONS.items() if located(item, phrase) and cell in positions(item, True))
+        return next(
+            cell
+            for cell, phrase in POSITIONS.items()
+            if located(item, phrase) and cell in positions(item, True)
+        )
     if match := re.match(r"^are there more (.*) than (.*)$", text):
         more, fewer = (len(find(f"two {plural}", items)[0]) for plural in match.groups())
         return "yes" if more > fewer else "no"
@@ -265,12 +309,17 @@ def test_word_order_captions_are_the_same_words_and_true_of_their_own_scene_alon
     for seed in split_seeds("test")[:80]:
         record = make_order_record(seed, "test", 16)
         first, second = record["captions"]
-        assert first != second and sorted(re.findall(r"\w+", first)) == sorted(re.findall(r"\w+", second))
-        verdicts = [[true_caption(caption, scene) for caption in (first, second)] for scene in record["scenes"]]
+        assert first != second and sorted(re.findall(r"\w+", first)) == sorted(
+            re.findall(r"\w+", second)
+        )
+        verdicts = [
+            [true_caption(caption, scene) for caption in (first, second)]
+            for scene in record["scenes"]
+        ]
         assert verdicts == [[True, False], [False, True]], record["captions"]
 
 
-def test_statements_about_two_pictures_have_the_right_label():
+def test_statements_about_two_images_have_the_right_label():
     for seed in split_seeds("test")[:150]:
         record = make_pair_record(seed, "test", 16)
         left, right = (scene.items for scene in record["scenes"])
@@ -279,7 +328,9 @@ def test_statements_about_two_pictures_have_the_right_label():
         if match := re.match(r"^the (left|right) picture shows exactly (.*)$", text):
             found, count = find(match[2], here[match[1]])
             true = len(found) == count
-        elif match := re.match(r"^(both|only one of the|neither of the) (?:pictures )?shows? (an? .*)$", text):
+        elif match := re.match(
+            r"^(both|only one of the|neither of the) (?:pictures )?shows? (an? .*)$", text
+        ):
             sides = [bool(find(match[2], items)[0]) for items in (left, right)]
             true = sum(sides) == {"both": 2, "only one of the": 1, "neither of the": 0}[match[1]]
         elif match := re.match(r"^there are exactly (.*) in the two pictures$", text):
@@ -291,19 +342,22 @@ def test_statements_about_two_pictures_have_the_right_label():
         else:
             name = next(name for name, phrase in BACKGROUNDS.items() if text.endswith(phrase))
             shown = {"left": record["scenes"][:1], "right": record["scenes"][1:]}
-            true = all(scene.background == name for scene in shown.get(text.split()[1], record["scenes"]))
+            true = all(
+                scene.background == name for scene in shown.get(text.split()[1], record["scenes"])
+            )
         assert true == record["label"], record
 
 
 def test_false_captions_are_wrong_in_one_thing():
-    """Pictures and clips: each parses, is false, and beside it the claims that are not about the altered thing hold."""
+    """Pictures and videos: each parses, is false, and beside it the claims that are not about the
+    altered thing hold."""
     wrong = set()
     for seed in split_seeds("test")[:150]:
         for scene, texts in (
             (record["scene"], record["false_captions"])
             if "scene" in record
-            else (record["clip"].summary, record["false_captions"])
-            for record in (make_record(seed, "test", 24), make_clip_record(seed, "test", 24))
+            else (record["video"].summary, record["false_captions"])
+            for record in (make_record(seed, "test", 24), make_video_record(seed, "test", 24))
         ):
             for text in texts:
                 check = check_caption(scene, text)

@@ -35,26 +35,42 @@ def test_box_lines_lie_on_the_box_and_the_original_is_untouched(grey):
     assert draw_boxes(grey, [(120, 140, 40, 60)]) == drawn
     ys, xs = np.nonzero(color_share(drawn, PALETTE[0]))
     assert abs(xs.max() - 120) <= 1 and abs(ys.max() - 140) <= 1 and abs(xs.min() - 40) <= 1
-    assert color_share(drawn, PALETTE[0])[100, 40:43].any() and not color_share(drawn, PALETTE[0])[100, 60:100].any()
+    assert (
+        color_share(drawn, PALETTE[0])[100, 40:43].any()
+        and not color_share(drawn, PALETTE[0])[100, 60:100].any()
+    )
     assert np.asarray(grey).std() == 0
 
 
 def test_dashed_has_gaps_and_numbers_pick_colours(grey):
-    solid = color_share(draw_boxes(grey, [(20, 40, 180, 150)], numbers=[3]), PALETTE[2])[:, 178:182].any(1)
-    dashed = color_share(draw_boxes(grey, [(20, 40, 180, 150)], dashed=[True], numbers=[3]), PALETTE[2])[:, 178:182].any(1)
+    solid = color_share(draw_boxes(grey, [(20, 40, 180, 150)], numbers=[3]), PALETTE[2])[
+        :, 178:182
+    ].any(1)
+    dashed = color_share(
+        draw_boxes(grey, [(20, 40, 180, 150)], dashed=[True], numbers=[3]), PALETTE[2]
+    )[:, 178:182].any(1)
     assert solid[60:140].all() and dashed[60:140].any() and not dashed[60:140].all()
 
 
 def test_badge_differs_by_number_and_stays_inside(grey):
-    one, two = (np.asarray(draw_boxes(grey, [(-5, -5, 300, 300)], ["ok"], numbers=[n], colors=["#56B4E9"])) for n in (1, 2))
+    one, two = (
+        np.asarray(draw_boxes(grey, [(-5, -5, 300, 300)], ["ok"], numbers=[n], colors=["#56B4E9"]))
+        for n in (1, 2)
+    )
     assert (one != two).any() and one.shape == (160, 200, 3)
     draw_boxes(grey, [(10, 10, 10, 10)], ["x" * 5_000 + "\n\x1b[31m"])
 
 
 def test_draw_groundings_dashes_the_absent(grey):
     box = (20.0, 40.0, 180.0, 150.0)
-    absent, found = (Grounding("a cat", box, (0.5, 0.5, 0.5, 0.5), 0.1, verdict) for verdict in ("absent", "found"))
-    counts = [color_share(draw_groundings(grey, [g], show_labels=False), PALETTE[0]).sum() for g in (absent, found)]
+    absent, found = (
+        Grounding("a cat", box, (0.5, 0.5, 0.5, 0.5), 0.1, verdict)
+        for verdict in ("absent", "found")
+    )
+    counts = [
+        color_share(draw_groundings(grey, [g], show_labels=False), PALETTE[0]).sum()
+        for g in (absent, found)
+    ]
     assert 0 < counts[0] < counts[1]
     frames = annotate_frames([grey, grey], [[absent], [found]])
     assert [np.asarray(f).tobytes() for f in frames] == [
@@ -73,7 +89,11 @@ def test_heat_is_where_the_map_is_hot(grey):
 
 
 def test_flat_maps_stay_flat(grey):
-    for flat in (np.zeros((4, 4)), np.full((4, 4), 0.7), 0.3 + 1e-8 * np.random.default_rng(0).random((4, 4))):
+    for flat in (
+        np.zeros((4, 4)),
+        np.full((4, 4), 0.7),
+        0.3 + 1e-8 * np.random.default_rng(0).random((4, 4)),
+    ):
         drawn = np.asarray(overlay_heatmap(grey, flat))
         assert np.ptp(drawn.reshape(-1, 3), axis=0).max() <= 1
     assert is_flat(np.zeros((4, 4))) and is_flat(np.full((4, 4), 5.0)) and not is_flat(np.eye(4))
@@ -83,11 +103,13 @@ def test_shared_range_keeps_a_weak_map_weak(grey):
     strong = np.eye(4)
     weak = strong * 0.1
     alone = np.asarray(overlay_heatmap(grey, weak, 1.0))
-    shared = np.asarray(overlay_heatmap(grey, weak, 1.0, value_range=heat_range(np.stack([strong, weak]))))
+    shared = np.asarray(
+        overlay_heatmap(grey, weak, 1.0, value_range=heat_range(np.stack([strong, weak])))
+    )
     assert alone[..., 1].max() > shared[..., 1].max() + 50
 
 
-def test_threshold_leaves_the_picture(grey):
+def test_threshold_leaves_the_image(grey):
     heat = np.zeros((4, 4))
     heat[0, 0] = 1
     drawn = np.asarray(overlay_heatmap(grey, heat, threshold=0.5))
@@ -106,7 +128,10 @@ def test_heat_fades_in_above_the_threshold(grey):
     assert (np.diff(strength) > -0.03).all() and 0 < np.diff(strength).max() < 0.1
 
 
-@pytest.mark.parametrize("change", [{"opacity": 1.5}, {"threshold": -1}, {"opacity": float("nan")}, {"colormap": "no such"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"opacity": 1.5}, {"threshold": -1}, {"opacity": float("nan")}, {"colormap": "no such"}],
+)
 def test_bad_parameters_are_refused(grey, change):
     with pytest.raises(ParameterError, match="param/range"):
         overlay_heatmap(grey, np.eye(4), **change)
@@ -128,7 +153,7 @@ def test_colorbar_shows_range_and_flatness():
     assert (bar[24:] < 100).any() and (flat[24:] < 100).any()
 
 
-def test_contact_sheet_places_every_picture(grey):
+def test_contact_sheet_places_every_image(grey):
     reds = [Image.new("RGB", size, (255, 0, 0)) for size in ((100, 50), (50, 100), (30, 30))]
     sheet = contact_sheet(reds, ["a", "b " * 100, "c"], columns=2, tile=100)
     red = (np.asarray(sheet) == (255, 0, 0)).all(-1)

@@ -1,1 +1,2 @@
-"""From annotation files (or the sticker world) to typed samples and batches. Nothing here imports a model."""
+"""From annotation files (or the sticker world) to typed samples and batches. Nothing here imports a
+model."""

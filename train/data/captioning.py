@@ -1,10 +1,11 @@
-"""Captions for left-to-right masked LM: a [MASK] stands before each predicted token, at the same position.
+"""Captions for left-to-right masked LM: a [MASK] stands before each predicted token, at the same
+position.
 
     tokens      [CLS] a dog  [SEP]            sequence    [CLS] a [MASK] dog [SEP]
     masked          . . x    .                positions     0   1    2    2    3
 
-Every token sees what is left of it, but nobody except itself sees a [MASK]: so each [MASK] predicts its token from the real
-tokens before it, exactly as in generation.
+Every token sees what is left of it, but nobody except itself sees a [MASK]: so each [MASK] predicts
+its token from the real tokens before it, exactly as in generation.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from train.data.text import TextEncoder, pad_rows
 
 @dataclass(frozen=True)
 class CaptionLayout:
-    """One caption: ids with the inserted masks, the position of each, where the masks stand and which tokens they predict."""
+    """One caption: ids with the inserted masks, the position of each, where the masks stand and
+    which tokens they predict."""
 
     ids: list[int]
     position_ids: list[int]
@@ -32,15 +34,26 @@ class CaptionLayout:
 
 
 def caption_layout(
-    caption: str, encoder: TextEncoder, masker: TokenMasker, rng: np.random.Generator, prompt: str = "a picture of"
+    caption: str,
+    encoder: TextEncoder,
+    masker: TokenMasker,
+    rng: np.random.Generator,
+    prompt: str = "a picture of",
 ) -> CaptionLayout:
-    """`[CLS] prompt caption [SEP]`, cut to the encoder's `max_tokens`, with masks inserted; the prompt is never predicted.
+    """`[CLS] prompt caption [SEP]`, cut to the encoder's `max_tokens`, with masks inserted; the
+    prompt is never predicted.
 
-    A caption that begins with the prompt does not get it twice. Positions count from the encoder's `first_position`.
+    A caption that begins with the prompt does not get it twice. Positions count from the encoder's
+    `first_position`.
     """
     caption = re.sub(rf"^\s*{re.escape(prompt)}\b", "", caption, flags=re.IGNORECASE)
     tokenizer, prompt_ids = encoder.tokenizer, encoder.pieces(prompt)
-    tokens = [tokenizer.cls_token_id, *prompt_ids, *encoder.pieces(caption), tokenizer.sep_token_id][: encoder.max_tokens]
+    tokens = [
+        tokenizer.cls_token_id,
+        *prompt_ids,
+        *encoder.pieces(caption),
+        tokenizer.sep_token_id,
+    ][: encoder.max_tokens]
     chosen = set(masker.sample_positions(tokens, rng, len(prompt_ids)))
     ids, position_ids, mask_positions = [], [], []
     for place, token in enumerate(tokens):
@@ -51,11 +64,14 @@ def caption_layout(
             position_ids.append(position)
         ids.append(token)
         position_ids.append(position)
-    return CaptionLayout(ids, position_ids, mask_positions, [tokens[place] for place in sorted(chosen)])
+    return CaptionLayout(
+        ids, position_ids, mask_positions, [tokens[place] for place in sorted(chosen)]
+    )
 
 
 def collate_captions(layouts: Sequence[CaptionLayout], pad_token_id: int) -> dict[str, Tensor]:
-    """`input_ids`, `position_ids` int64 (N, L), `attention_mask` bool (N, L, L), `masked_positions`, `masked_labels` (N, M)."""
+    """`input_ids`, `position_ids` int64 (N, L), `attention_mask` bool (N, L, L),
+    `masked_positions`, `masked_labels` (N, M)."""
     input_ids = pad_rows([layout.ids for layout in layouts], pad_token_id)
     length = input_ids.shape[1]
     is_mask = torch.zeros(len(layouts), length, dtype=torch.bool)

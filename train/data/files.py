@@ -1,8 +1,10 @@
-"""Annotation files and WebDataset shards as records by index; every complaint names file and line (or shard and key).
+"""Annotation files and WebDataset shards as records by index; every complaint names file and line
+(or shard and key).
 
-`.jsonl`: one entry a line, found by byte offset. `.json`: a list of entries. `.tar`: members with one stem are an entry
-(`key.json` with its fields, `key.jpg` its picture or `key.000.jpg`, ... several, `key.txt` its caption). Opening reads every
-file once to find the entries; texts and pictures are read when they are asked for, so a large corpus costs few bytes an entry.
+`.jsonl`: one entry a line, found by byte offset. `.json`: a list of entries. `.tar`: members with
+one stem are an entry (`key.json` with its fields, `key.jpg` its image or `key.000.jpg`, ...
+several, `key.txt` its caption). Opening reads every file once to find the entries; texts and images
+are read when they are asked for, so a large corpus costs few bytes an entry.
 """
 
 from __future__ import annotations
@@ -31,18 +33,26 @@ class FileRecords(Sequence):
 
     Args:
         files: paths or patterns; each must match something.
-        media: folder of the pictures; "" for the folder of the annotation file.
+        media: folder of the images; "" for the folder of the annotation file.
         format: a key of `train.data.formats.FORMATS`.
         keys: our word -> the word of the files, for example {"caption": "desc", "image": "binary"}.
 
     Attributes:
-        left_out: damaged shards, which are read without: what is wrong with each -> its share of all bytes.
+        left_out: damaged shards, which are read without: what is wrong with each -> its share of
+            all bytes.
 
     Raises:
-        DataError: a file is missing, unreadable or without entries, every shard is damaged, or the format is unknown.
+        DataError: a file is missing, unreadable or without entries, every shard is damaged, or the
+            format is unknown.
     """
 
-    def __init__(self, files: Sequence[str], media: str = "", format: str = "image_text", keys: dict[str, str] | None = None):
+    def __init__(
+        self,
+        files: Sequence[str],
+        media: str = "",
+        format: str = "image_text",
+        keys: dict[str, str] | None = None,
+    ):
         from train.data.formats import record_format
 
         self.to_record = record_format(format)
@@ -61,11 +71,19 @@ class FileRecords(Sequence):
             entry |= {ours: entry[theirs] for ours, theirs in self.keys.items() if theirs in entry}
             return self.to_record(entry, file)
         except KeyError as error:
-            raise DataError(f"{file.name(place)}: the entry has no {error.args[0]!r}.", "data/key") from None
+            raise DataError(
+                f"{file.name(place)}: the entry has no {error.args[0]!r}.", "data/key"
+            ) from None
         except (TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{file.name(place)}: the entry is not as the format wants it ({error}).", "data/entry") from None
+            raise DataError(
+                f"{file.name(place)}: the entry is not as the format wants it ({error}).",
+                "data/entry",
+            ) from None
         except OSError as error:  # the file was there when the run began
-            raise DataError(f"{file.name(place)}: the file cannot be read now ({error.strerror}).", "data/missing") from None
+            raise DataError(
+                f"{file.name(place)}: the file cannot be read now ({error.strerror}).",
+                "data/missing",
+            ) from None
         except X2VLMError as error:
             raise type(error)(f"{file.name(place)}: {error.message}", error.code) from None
 
@@ -85,22 +103,30 @@ class FileRecords(Sequence):
 
 
 def expand(files: Sequence[str]) -> list[Path]:
-    """Paths in the order given, patterns sorted by name. Raises `DataError` for what does not exist."""
+    """Paths in the order given, patterns sorted by name. Raises `DataError` for what does not
+    exist."""
     found: list[Path] = []
     for text in files:
         path = Path(text)
-        matches = sorted(path.parent.glob(path.name)) if any(mark in path.name for mark in "*?[") else [path]
+        matches = (
+            sorted(path.parent.glob(path.name))
+            if any(mark in path.name for mark in "*?[")
+            else [path]
+        )
         missing = [match for match in matches if not match.is_file()]
         if not matches or missing:
             raise DataError(
-                f"{text} does not exist (looked from the folder {Path.cwd().name}). Check data.files.", "data/missing"
+                f"{text} does not exist (looked from the folder {Path.cwd().name}). Check "
+                f"data.files.",
+                "data/missing",
             )
         found += matches
     return found
 
 
 def open_all(paths: Sequence[Path], media: str) -> tuple[list[Entries], dict[str, float]]:
-    """The files, and those that are damaged shards as `FileRecords.left_out`. Raises `DataError` for anything else."""
+    """The files, and those that are damaged shards as `FileRecords.left_out`. Raises `DataError`
+    for anything else."""
     size = sum(path.stat().st_size for path in paths)
     files, damaged = [], {}
     for path in paths:
@@ -130,7 +156,7 @@ def open_entries(path: Path, media: str) -> Entries:
 
 
 class Entries:
-    """The entries of one file; `root` is the folder of its pictures."""
+    """The entries of one file; `root` is the folder of its images."""
 
     def __init__(self, path: Path, root: Path):
         self.path, self.root = path, root
@@ -145,10 +171,10 @@ class Entries:
         raise NotImplementedError
 
     def image(self, source: str | bytes) -> Image.Image:
-        """An upright RGB picture from encoded bytes, base64 text or a path below `root`.
+        """An upright RGB image from encoded bytes, base64 text or a path below `root`.
 
         Raises:
-            DataError: missing, outside the folder, no picture, cut or too large.
+            DataError: missing, outside the folder, no image, cut or too large.
         """
         try:
             with Image.open(io.BytesIO(self.read(source))) as image:
@@ -156,11 +182,13 @@ class Entries:
         except DataError:
             raise
         except Exception:  # Pillow's readers raise whatever the damage leads to
-            label = source if isinstance(source, str) and len(source) < 200 else "the encoded picture"
+            label = (
+                source if isinstance(source, str) and len(source) < 200 else "the encoded picture"
+            )
             raise DataError(f"{label} is no whole picture.", "data/image") from None
 
     def read(self, source: str | bytes) -> bytes:
-        """Bytes of a picture or clip: given as such, as base64, or as a path below `root`."""
+        """Bytes of an image or video: given as such, as base64, or as a path below `root`."""
         if isinstance(source, bytes):
             return source
         if not isinstance(source, str) or not source:
@@ -176,10 +204,16 @@ class Entries:
         """The path of a file below `root`. Raises `DataError` when it is missing or outside."""
         parts = PurePosixPath(source)
         if parts.is_absolute() or ".." in parts.parts or "://" in source:
-            raise DataError(f"{source} is not a path below the folder of the pictures (data.media).", "data/path")
+            raise DataError(
+                f"{source} is not a path below the folder of the pictures (data.media).",
+                "data/path",
+            )
         path = self.root / parts
         if not path.is_file():
-            raise DataError(f"{source} is not in the folder {self.root.name or self.root} (data.media).", "data/missing")
+            raise DataError(
+                f"{source} is not in the folder {self.root.name or self.root} (data.media).",
+                "data/missing",
+            )
         return path
 
 
@@ -195,7 +229,10 @@ class JsonLines(Entries):
                     offsets.append(offset)
                     numbers.append(number)
                 offset += len(line)
-        self.offsets, self.numbers = np.array(offsets, dtype=np.int64), np.array(numbers, dtype=np.int64)
+        self.offsets, self.numbers = (
+            np.array(offsets, dtype=np.int64),
+            np.array(numbers, dtype=np.int64),
+        )
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -241,7 +278,9 @@ class Shard(Entries):
                     self.samples.append((key, {}))
                 self.samples[-1][1][suffix] = (offset, size)
         except tarfile.TarError as error:
-            raise DataError(f"{path.name} is no whole tar file ({error}). Copy or write it again.", "data/shard") from None
+            raise DataError(
+                f"{path.name} is no whole tar file ({error}). Copy or write it again.", "data/shard"
+            ) from None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -255,8 +294,12 @@ class Shard(Entries):
             entry |= parse_entry(contents[".json"])
         if ".txt" in contents:
             entry["caption"] = contents[".txt"].decode("utf-8")
-        pictures = [contents[suffix] for suffix in sorted(contents) if PurePosixPath("x" + suffix).suffix in IMAGE_SUFFIXES]
-        return entry | ({"image": pictures[0], "pictures": pictures} if pictures else {})
+        images = [
+            contents[suffix]
+            for suffix in sorted(contents)
+            if PurePosixPath("x" + suffix).suffix in IMAGE_SUFFIXES
+        ]
+        return entry | ({"image": images[0], "image_members": images} if images else {})
 
     def name(self, index: int) -> str:
         return f"{self.path.name}, {self.samples[index][0]}"
@@ -307,7 +350,9 @@ def read_json_list(path: str | Path) -> list[Any]:
     except UnicodeDecodeError:
         raise DataError(f"{path.name} is not UTF-8 text.", "data/encoding") from None
     except json.JSONDecodeError as error:
-        raise DataError(f"{path.name}, line {error.lineno}: the text is not JSON ({error.msg}).", "data/json") from None
+        raise DataError(
+            f"{path.name}, line {error.lineno}: the text is not JSON ({error.msg}).", "data/json"
+        ) from None
     if not isinstance(content, list):
         raise DataError(f"{path.name} does not hold a list.", "data/format")
     return content

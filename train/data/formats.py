@@ -1,7 +1,9 @@
-"""How an entry of an annotation file becomes a record (see `train.data.records`); one function a format.
+"""How an entry of an annotation file becomes a record (see `train.data.records`); one function a
+format.
 
-To add a dataset with fields of its own: a function here and its name in `FORMATS`. The first five are the official pre-training
-files, the others the official fine-tuning files as `train.prepare` writes them.
+To add a dataset with fields of its own: a function here and its name in `FORMATS`. The first five
+are the official pre-training files, the others the official fine-tuning files as `train.prepare`
+writes them.
 """
 
 from __future__ import annotations
@@ -23,38 +25,54 @@ ANNOTATORS = 10
 
 
 def image_text(entry: dict[str, Any], file: Entries) -> Record:
-    """`image` (path, base64 or member of the shard; also under `binary`) and `caption` or `captions`; `image_id` if known."""
+    """`image` (path, base64 or member of the shard; also under `binary`) and `caption` or
+    `captions`; `image_id` if known."""
     record = {"image": _image(entry, file), "captions": captions_of(entry)}
     return record | ({"image_id": entry["image_id"]} if "image_id" in entry else {})
 
 
 def region_text(entry: dict[str, Any], file: Entries) -> Record:
-    """`image`, maybe `caption`, and `elems`: `bb` (x, y, w, h in pixels, inside the picture), `caption`, maybe `attributes`.
+    """`image`, maybe `caption`, and `elems`: `bb` (x, y, w, h in pixels, inside the image),
+    `caption`, maybe `attributes`.
 
-    An element with several captions or attributes (by language, say) has every combination as `texts`.
+    An element with several captions or attributes (by language, say) has every combination as
+    `texts`.
     """
     image = _image(entry, file)
     regions = []
     for element in entry["elems"]:
-        attributes = [f"{attribute} " for attribute in _texts(element["attributes"])] if element.get("attributes") else [""]
-        texts = [attribute + caption for attribute in attributes for caption in _texts(element["caption"])]
+        attributes = (
+            [f"{attribute} " for attribute in _texts(element["attributes"])]
+            if element.get("attributes")
+            else [""]
+        )
+        texts = [
+            attribute + caption
+            for attribute in attributes
+            for caption in _texts(element["caption"])
+        ]
         region = {"text": texts[0], "box": _fractions(element["bb"], image)}
         regions.append(region | ({"texts": texts} if len(texts) > 1 else {}))
     if not regions:
         raise DataError("There are no elements.", "data/entry")
-    return {"image": image, "captions": _texts(entry["caption"]) if entry.get("caption") else [], "regions": regions}
+    return {
+        "image": image,
+        "captions": _texts(entry["caption"]) if entry.get("caption") else [],
+        "regions": regions,
+    }
 
 
 def video_text(entry: dict[str, Any], file: Entries) -> Record:
-    """`video_frames` (encoded frames, or clips of them with `is_continuous`) or `video` (a file), and `text` or `caption`."""
+    """`video_frames` (encoded frames, or videos of them with `is_continuous`) or `video` (a file),
+    and `text` or `caption`."""
     texts = captions_of(entry)
     if "video" in entry:
         return {"frames": _decode(entry["video"], file), "captions": texts}
     frames = entry["video_frames"]
     if frames and isinstance(frames[0], list):
-        frames, texts = _join_clips(frames, texts, bool(entry.get("is_continuous")))
+        frames, texts = _join_videos(frames, texts, bool(entry.get("is_continuous")))
     if not frames:
-        raise DataError("The clip has no frames.", "data/entry")
+        raise DataError("The video has no frames.", "data/entry")
     return {"frames": [file.image(frame) for frame in frames], "captions": texts}
 
 
@@ -69,7 +87,8 @@ def text(entry: dict[str, Any], file: Entries) -> Record:
 
 
 def question_answer(entry: dict[str, Any], file: Entries) -> Record:
-    """`question`, `answer` (of ten annotators, or one), `image` or clip; Visual Genome answers (`dataset: vg`) weigh 0.5."""
+    """`question`, `answer` (of ten annotators, or one), `image` or video; Visual Genome answers
+    (`dataset: vg`) weigh 0.5."""
     answer = entry["answer"]
     given = [_text(text) for text in ([answer] if isinstance(answer, str) else answer)]
     if not given:
@@ -77,13 +96,18 @@ def question_answer(entry: dict[str, Any], file: Entries) -> Record:
     share = 0.5 if entry.get("dataset") == "vg" else 1.0
     weights = {text: share * count / len(given) for text, count in Counter(given).items()}
     question = {"question": _text(entry["question"]), "answers": weights}
-    return _visual(entry, file) | {"questions": [question | ({"annotations": given} if len(given) == ANNOTATORS else {})]}
+    return _visual(entry, file) | {
+        "questions": [question | ({"annotations": given} if len(given) == ANNOTATORS else {})]
+    }
 
 
 def referring(entry: dict[str, Any], file: Entries) -> Record:
     """`text` and `box` (x, y, w, h in pixels) in `image`."""
     image = _image(entry, file)
-    return {"image": image, "regions": [{"text": _caption(entry["text"]), "box": _fractions(entry["box"], image)}]}
+    return {
+        "image": image,
+        "regions": [{"text": _caption(entry["text"]), "box": _fractions(entry["box"], image)}],
+    }
 
 
 def image_pair(entry: dict[str, Any], file: Entries) -> Record:
@@ -94,21 +118,31 @@ def image_pair(entry: dict[str, Any], file: Entries) -> Record:
     images = [file.image(source) for source in entry["images"]]
     if len(images) != 2:
         raise DataError(f"There are {len(images)} pictures instead of two.", "data/entry")
-    return {"images": images, "statement": _caption(entry["sentence"]), "label": str(label) in ("True", "true", "1")}
+    return {
+        "images": images,
+        "statement": _caption(entry["sentence"]),
+        "label": str(label) in ("True", "true", "1"),
+    }
 
 
 def labelled(entry: dict[str, Any], file: Entries) -> Record:
-    """`question` or `sentence`, `label` (index in the closed list, -100: not in it), `image` or clip."""
+    """`question` or `sentence`, `label` (index in the closed list, -100: not in it), `image` or
+    video."""
     statement = _caption(entry["question"] if "question" in entry else entry["sentence"])
     return _visual(entry, file) | {"statement": statement, "label": int(entry["label"])}
 
 
 def record(entry: dict[str, Any], file: Entries) -> Record:
-    """A record as `train.data.shards` writes it: `pictures_as` says whether the pictures are `image`, `frames` or `images`."""
-    pictures = [file.image(content) for content in entry["pictures"]]
-    name = entry["pictures_as"]
-    texts = {key: value for key, value in entry.items() if key not in ("pictures", "pictures_as", "image")}
-    return texts | {name: pictures[0] if name == "image" else pictures}
+    """A record as `train.data.shards` writes it: `images_as` says whether the images are `image`,
+    `frames` or `images`."""
+    images = [file.image(content) for content in entry["image_members"]]
+    name = entry["images_as"]
+    texts = {
+        key: value
+        for key, value in entry.items()
+        if key not in ("image_members", "images_as", "image")
+    }
+    return texts | {name: images[0] if name == "image" else images}
 
 
 FORMATS: dict[str, Callable[[dict[str, Any], Entries], Record]] = {
@@ -128,7 +162,9 @@ FORMATS: dict[str, Callable[[dict[str, Any], Entries], Record]] = {
 def record_format(name: str) -> Callable[[dict[str, Any], Entries], Record]:
     """Raises `ConfigError` for an unknown name."""
     if name not in FORMATS:
-        raise ConfigError(f"Unknown data format {name!r}. Known formats: {', '.join(FORMATS)}.", "config/value")
+        raise ConfigError(
+            f"Unknown data format {name!r}. Known formats: {', '.join(FORMATS)}.", "config/value"
+        )
     return FORMATS[name]
 
 
@@ -145,10 +181,10 @@ def _visual(entry: dict[str, Any], file: Entries) -> Record:
 
 
 def _decode(source: str, file: Entries) -> list[Image.Image]:
-    """Frames of a trusted clip, evenly spread."""
-    from train.data.video import read_clip
+    """Frames of a trusted video, evenly spread."""
+    from train.data.video import read_video
 
-    return read_clip(file.file(source))
+    return read_video(file.file(source))
 
 
 def captions_of(entry: dict[str, Any]) -> list[str]:
@@ -162,14 +198,24 @@ def captions_of(entry: dict[str, Any]) -> list[str]:
 def _texts(value: Any) -> list[str]:
     """A text, a list of texts or dicts, or a dict language -> text; at least one, none empty."""
     if isinstance(value, dict):
-        value = [text for texts in value.values() for text in (texts if isinstance(texts, list) else [texts])]
+        value = [
+            text
+            for texts in value.values()
+            for text in (texts if isinstance(texts, list) else [texts])
+        ]
     values = [value] if isinstance(value, str) else list(value)
-    return [_caption(text) for item in values for text in (_texts(item) if isinstance(item, dict) else [item])] or [_text("")]
+    return [
+        _caption(text)
+        for item in values
+        for text in (_texts(item) if isinstance(item, dict) else [item])
+    ] or [_text("")]
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"The text is {'empty' if value in ('', None) else repr(value)[:40]}.", "data/text")
+        raise DataError(
+            f"The text is {'empty' if value in ('', None) else repr(value)[:40]}.", "data/text"
+        )
     return value
 
 
@@ -180,7 +226,8 @@ def _caption(value: Any) -> str:
 
 
 def _fractions(box_xywh: Any, image: Image.Image) -> list[float]:
-    """(x, y, w, h) in pixels -> (cx, cy, w, h) as fractions. Raises `DataError` for a box that is no box of this picture."""
+    """(x, y, w, h) in pixels -> (cx, cy, w, h) as fractions. Raises `DataError` for a box that is
+    no box of this image."""
     shown = repr(box_xywh)[:60]
     if not isinstance(box_xywh, (list, tuple)) or len(box_xywh) != 4:
         raise DataError(f"The box {shown} is not four numbers x, y, width, height.", "data/box")
@@ -190,18 +237,36 @@ def _fractions(box_xywh: Any, image: Image.Image) -> list[float]:
     if w <= 0 or h <= 0:
         raise DataError(f"The box {shown} has no area.", "data/box")
     if x < 0 or y < 0 or x + w > image.width + 1 or y + h > image.height + 1:
-        raise DataError(f"The box {shown} leaves the picture of {image.width} x {image.height} pixels.", "data/box")
+        raise DataError(
+            f"The box {shown} leaves the picture of {image.width} x {image.height} pixels.",
+            "data/box",
+        )
     w, h = min(w, image.width - x), min(h, image.height - y)
     if w <= 0 or h <= 0:
-        raise DataError(f"The box {shown} lies outside the picture of {image.width} x {image.height} pixels.", "data/box")
-    return [(x + w / 2) / image.width, (y + h / 2) / image.height, w / image.width, h / image.height]
+        raise DataError(
+            f"The box {shown} lies outside the picture of {image.width} x {image.height} pixels.",
+            "data/box",
+        )
+    return [
+        (x + w / 2) / image.width,
+        (y + h / 2) / image.height,
+        w / image.width,
+        h / image.height,
+    ]
 
 
-def _join_clips(clips: list[list[str]], texts: list[str], continuous: bool) -> tuple[list[str], list[str]]:
-    """Parallel clips and texts without those that are only "[Music]"; continuous ones become one clip with one text."""
-    kept = [(clip, text) for clip, text in zip(clips, texts, strict=True) if text.strip() != "[Music]"]
+def _join_videos(
+    videos: list[list[str]], texts: list[str], continuous: bool
+) -> tuple[list[str], list[str]]:
+    """Parallel videos and texts without those that are only "[Music]"; continuous ones become one
+    video with one text."""
+    kept = [
+        (video, text)
+        for video, text in zip(videos, texts, strict=True)
+        if text.strip() != "[Music]"
+    ]
     if not kept:
-        raise DataError("Every clip is only music.", "data/entry")
+        raise DataError("Every video is only music.", "data/entry")
     if not continuous:
         return kept[0][0], [kept[0][1]]
-    return [frame for clip, _ in kept for frame in clip], [" ".join(text for _, text in kept)]
+    return [frame for video, _ in kept for frame in video], [" ".join(text for _, text in kept)]

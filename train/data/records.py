@@ -1,10 +1,11 @@
-"""Where records come from. A record is a dict with what is known of one sample; each task takes the keys that it needs:
+"""Where records come from. A record is a dict with what is known of one sample; each task takes the
+keys that it needs:
 
-image          PIL picture            captions    [text], all of them true of the whole picture
-frames         [PIL], one clip        regions     [{text, box}], box (cx, cy, w, h) as fractions of the sides
-images         [PIL, PIL], a pair     questions   [{question, answers: {text: weight}}]
+image          PIL image            captions    [text], all of them true of the whole image
+frames         [PIL], one video        regions     [{text, box}], box (cx, cy, w, h) as fractions of
+the sides images         [PIL, PIL], a pair     questions   [{question, answers: {text: weight}}]
 statement      text about a pair      label       whether the statement is true, or a class index
-image_id       equal for equal images absent      [text], phrases that are not true of the picture
+image_id       equal for equal images absent      [text], phrases that are not true of the image
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ class DataConfig:
 
     Attributes:
         stickers: scenes drawn on the fly.
-        files: annotation files (`.jsonl`, `.json`) or WebDataset shards (`.tar`); a pattern such as `shards/*.tar` names
-            several.
-        media: folder that relative picture paths start from; empty for the folder of the annotation file.
+        files: annotation files (`.jsonl`, `.json`) or WebDataset shards (`.tar`); a pattern such as
+            `shards/*.tar` names several.
+        media: folder that relative image paths start from; empty for the folder of the annotation
+            file.
         format: how an entry of the files is read, a key of `train.data.formats.FORMATS`.
         keys: our word -> the word of the files, for example {caption: desc, image: binary}.
     """
@@ -40,7 +42,10 @@ class DataConfig:
 
     def __post_init__(self):
         if (self.stickers is None) == (not self.files):
-            raise ConfigError("Data come either from `stickers` or from `files`; give exactly one of them.", "config/value")
+            raise ConfigError(
+                "Data come either from `stickers` or from `files`; give exactly one of them.",
+                "config/value",
+            )
 
 
 def open_records(config: DataConfig, image_size: int) -> Sequence[dict[str, Any]]:
@@ -56,7 +61,9 @@ def open_records(config: DataConfig, image_size: int) -> Sequence[dict[str, Any]
     return FileRecords(config.files, config.media, config.format, config.keys)
 
 
-def read_record(records: Sequence[dict[str, Any]], index: int, needs: Sequence[str]) -> dict[str, Any]:
+def read_record(
+    records: Sequence[dict[str, Any]], index: int, needs: Sequence[str]
+) -> dict[str, Any]:
     """The record at `index`, with every key of `needs` in it (`a|b`: one of the two).
 
     Raises:
@@ -66,8 +73,8 @@ def read_record(records: Sequence[dict[str, Any]], index: int, needs: Sequence[s
     for need in needs:
         if not any(key in record for key in need.split("|")):
             raise DataError(
-                f"{records.name(index)}: there is no {need.replace('|', ' or ')}, which the task needs, only "
-                f"{', '.join(record)}. See data.format.",
+                f"{records.name(index)}: there is no {need.replace('|', ' or ')}, which the task "
+                f"needs, only {', '.join(record)}. See data.format.",
                 "data/key",
             )
     return record
@@ -84,7 +91,11 @@ class TestRecords(Sequence):
     __test__ = False  # no test class, whatever pytest thinks of the name
 
     def __init__(
-        self, records: Sequence[dict[str, Any]], limit: int | None = None, workers: int = 0, needs: Sequence[str] = ()
+        self,
+        records: Sequence[dict[str, Any]],
+        limit: int | None = None,
+        workers: int = 0,
+        needs: Sequence[str] = (),
     ):
         self.records, self.workers, self.needs = records, workers, needs
         self.size = min(limit or len(records), len(records))
@@ -101,7 +112,8 @@ class TestRecords(Sequence):
         return self.records.name(index)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any] | X2VLMError]:
-        """What a DataLoader asks for; errors are values here, because its processes lose the type of an exception."""
+        """What a DataLoader asks for; errors are values here, because its processes lose the type
+        of an exception."""
         found = []
         for index in indices:
             try:
@@ -111,7 +123,8 @@ class TestRecords(Sequence):
         return found
 
     def batches(self, size: int) -> Iterator[list[dict[str, Any]]]:
-        """Consecutive lists of at most `size` records; those that cannot be read are left out and named.
+        """Consecutive lists of at most `size` records; those that cannot be read are left out and
+        named.
 
         Raises:
             DataError: no record can be read (`data/unreadable`).
@@ -124,7 +137,9 @@ class TestRecords(Sequence):
             if readable:
                 yield readable
         if len(self.unreadable) == self.size:
-            raise DataError(f"No record can be read; the first: {self.unreadable[0]}", "data/unreadable")
+            raise DataError(
+                f"No record can be read; the first: {self.unreadable[0]}", "data/unreadable"
+            )
 
     def leave_out(self, error: X2VLMError) -> None:
         """Notes and prints what is wrong with a record, once."""

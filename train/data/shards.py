@@ -1,4 +1,5 @@
-"""Draws the sticker world into WebDataset shards once, for machines where drawing would hold back the training step.
+"""Draws the sticker world into WebDataset shards once, for machines where drawing would hold back
+the training step.
 
     python -m train.data.shards --kind scene --count 20000 --out runs/shards/scenes --workers 2
 
@@ -19,11 +20,21 @@ from typing import Any
 
 from train.data.stickers import StickerData, StickerRecords
 
-TEXTS = ("captions", "false_captions", "objects", "regions", "questions", "absent", "statement", "label")
+TEXTS = (
+    "captions",
+    "false_captions",
+    "objects",
+    "regions",
+    "questions",
+    "absent",
+    "statement",
+    "label",
+)
 
 
 def write_shard(number: int, data: StickerData, size: int, per_shard: int, folder: Path) -> Path:
-    """Shard `number` of `data`: samples `number * per_shard` up to the next shard or the end. Never half a file."""
+    """Shard `number` of `data`: samples `number * per_shard` up to the next shard or the end. Never
+    half a file."""
     records = StickerRecords(data, size)
     path = folder / f"{data.kind}-{number:05d}.tar"
     draft = path.with_suffix(".partial")
@@ -34,8 +45,10 @@ def write_shard(number: int, data: StickerData, size: int, per_shard: int, folde
     return path
 
 
-def write_shards(data: StickerData, size: int, folder: Path, per_shard: int = 1000, workers: int = 1) -> list[Path]:
-    """All shards of `data` into a folder, pictures as PNG so that nothing is lost."""
+def write_shards(
+    data: StickerData, size: int, folder: Path, per_shard: int = 1000, workers: int = 1
+) -> list[Path]:
+    """All shards of `data` into a folder, images as PNG so that nothing is lost."""
     folder.mkdir(parents=True, exist_ok=True)
     numbers = range(-(-data.count // per_shard))
     job = partial(write_shard, data=data, size=size, per_shard=per_shard, folder=folder)
@@ -47,12 +60,12 @@ def write_shards(data: StickerData, size: int, folder: Path, per_shard: int = 10
 
 def _add(tar: tarfile.TarFile, key: str, record: dict[str, Any]) -> None:
     name = next(name for name in ("image", "frames", "images") if name in record)
-    pictures = [record[name]] if name == "image" else record[name]
-    texts = {field: record[field] for field in TEXTS if field in record} | {"pictures_as": name}
+    images = [record[name]] if name == "image" else record[name]
+    texts = {field: record[field] for field in TEXTS if field in record} | {"images_as": name}
     members = {"json": json.dumps(texts).encode()}
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG", compress_level=1)
+        image.save(buffer, "PNG", compress_level=1)
         members[f"{number:03d}.png"] = buffer.getvalue()
     for suffix, content in members.items():
         info = tarfile.TarInfo(f"{key}.{suffix}")
@@ -61,8 +74,10 @@ def _add(tar: tarfile.TarFile, key: str, record: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m train.data.shards", description=__doc__.splitlines()[0])
-    parser.add_argument("--kind", default="scene", choices=["scene", "clip", "order", "pair"])
+    parser = argparse.ArgumentParser(
+        prog="python -m train.data.shards", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--kind", default="scene", choices=["scene", "video", "order", "pair"])
     parser.add_argument("--split", default="train")
     parser.add_argument("--first", type=int, default=0, help="first seed of the split")
     parser.add_argument("--count", type=int, required=True, help="samples")

@@ -1,7 +1,7 @@
 """The sticker world as training data: scenes drawn on the fly, each a pure function of its seed.
 
-Drawing is remembered per process, so that tasks that look at the same scene in the same step, and echoes of a scene, draw it
-once.
+Drawing is remembered per process, so that tasks that look at the same scene in the same step, and
+echoes of a scene, draw it once.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from x2vlm import stickers
 from x2vlm.errors import ConfigError
 from x2vlm.stickers.scene import MAX_ITEMS
 
-REMEMBERED, REMEMBERED_CLIPS = 2048, 256
-"""Records kept in memory per worker process. A picture takes about 0.11 MB at 192 px, and a clip has up to 16."""
+REMEMBERED, REMEMBERED_VIDEOS = 2048, 256
+"""Records kept in memory per worker process. An image takes about 0.11 MB at 192 px, and a video
+has up to 16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +25,20 @@ class StickerData:
     """Which scenes.
 
     Attributes:
-        kind: `scene` (a picture with everything said about it), `clip`, `order` (two pictures, two captions with the same
-            words) or `pair` (two pictures and a statement).
+        kind: `scene` (an image with everything said about it), `clip`, `order` (two images, two
+            captions with the same words) or `pair` (two images and a statement).
         split: of the world; `train` never holds the held-out combinations.
         first, count: seeds `first .. first + count - 1` of the split.
-        curriculum: (sample, most items) pairs: from that sample on, scenes have at most so many items.
-        min_items: scenes have at least so many; a crowd shows the tower more objects a picture.
-        echo: how often a scene is used before it is forgotten, when drawing is slower than the step.
-        echo_window: samples between two uses of a scene; a multiple of workers x batch size lets each worker draw it once.
+        curriculum: (sample, most items) pairs: from that sample on, scenes have at most so many
+            items.
+        min_items: scenes have at least so many; a crowd shows the tower more objects an image.
+        echo: how often a scene is used before it is forgotten, when drawing is slower than the
+            step.
+        echo_window: samples between two uses of a scene; a multiple of workers x batch size lets
+            each worker draw it once.
     """
 
-    kind: Literal["scene", "clip", "order", "pair"] = "scene"
+    kind: Literal["scene", "video", "order", "pair"] = "scene"
     split: str = "train"
     first: int = 0
     count: int = 1_000_000
@@ -45,10 +49,16 @@ class StickerData:
 
     def __post_init__(self):
         if self.count < 1 or self.echo < 1 or self.echo_window < 1:
-            raise ConfigError("count, echo and echo_window of sticker data must be at least 1.", "config/value")
-        if not all(1 <= self.min_items <= most <= MAX_ITEMS for _, most in [*self.curriculum, (0, MAX_ITEMS)]):
             raise ConfigError(
-                f"Scenes have 1 to {MAX_ITEMS} items: choose min_items, and most items of the curriculum that are not fewer.",
+                "count, echo and echo_window of sticker data must be at least 1.", "config/value"
+            )
+        if not all(
+            1 <= self.min_items <= most <= MAX_ITEMS
+            for _, most in [*self.curriculum, (0, MAX_ITEMS)]
+        ):
+            raise ConfigError(
+                f"Scenes have 1 to {MAX_ITEMS} items: choose min_items, and most items of the "
+                f"curriculum that are not fewer.",
                 "config/value",
             )
 
@@ -75,18 +85,20 @@ class StickerRecords(Sequence):
         for start, limit in config.curriculum:
             if index >= start:
                 max_items = limit
-        draw = _draw_clip if config.kind == "clip" else _draw_picture
+        draw = _draw_video if config.kind == "video" else _draw_image
         return draw(config.kind, seed, config.split, self.image_size, config.min_items, max_items)
 
     def name(self, index: int) -> str:
         return f"sticker {self.config.kind} {index} of {self.config.split}"
 
 
-def _draw(kind: str, seed: int, split: str, size: int, min_items: int, max_items: int) -> dict[str, Any]:
+def _draw(
+    kind: str, seed: int, split: str, size: int, min_items: int, max_items: int
+) -> dict[str, Any]:
     """One record; `seed` counts from the start of the split."""
     make = {
         "scene": stickers.make_record,
-        "clip": stickers.make_clip_record,
+        "video": stickers.make_video_record,
         "order": stickers.make_order_record,
         "pair": stickers.make_pair_record,
     }[kind]
@@ -94,4 +106,7 @@ def _draw(kind: str, seed: int, split: str, size: int, min_items: int, max_items
     return make(stickers.split_seeds(split).start + seed, split=split, size=size, **options)
 
 
-_draw_picture, _draw_clip = lru_cache(maxsize=REMEMBERED)(_draw), lru_cache(maxsize=REMEMBERED_CLIPS)(_draw)
+_draw_image, _draw_video = (
+    lru_cache(maxsize=REMEMBERED)(_draw),
+    lru_cache(maxsize=REMEMBERED_VIDEOS)(_draw),
+)

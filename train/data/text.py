@@ -1,4 +1,5 @@
-"""Texts -> token ids in the data workers, padded tensors in the collate functions. A text always is `[CLS] tokens [SEP]`.
+"""Texts -> token ids in the data workers, padded tensors in the collate functions. A text always is
+`[CLS] tokens [SEP]`.
 
 Shape letters: N texts, T tokens, M masked positions.
 """
@@ -16,14 +17,15 @@ from torch import Tensor
 from train.data.masking import IGNORED_LABEL, MaskingConfig, TokenMasker
 
 LENGTH_STEP = 2
-"""Padded lengths are multiples of it. Kernels are prepared once for every shape that occurs, so shapes should be few; but
-padding is work for nothing, and at multiples of 8 more than half of the sticker world's tokens was padding."""
+"""Padded lengths are multiples of it. Kernels are prepared once for every shape that occurs, so
+shapes should be few; but padding is work for nothing, and at multiples of 8 more than half of the
+sticker world's tokens was padding."""
 
 
 @dataclass(frozen=True)
 class EncodedText:
-    """One text: `ids` with [CLS] and [SEP]; what masked LM reads, where it predicts and what. `key` is equal for equal
-    texts."""
+    """One text: `ids` with [CLS] and [SEP]; what masked LM reads, where it predicts and what. `key`
+    is equal for equal texts."""
 
     ids: list[int]
     key: int
@@ -33,7 +35,8 @@ class EncodedText:
 
 
 def text_key(text: str) -> int:
-    """The same 63-bit number for the same text in every process: equal texts are positives of each other."""
+    """The same 63-bit number for the same text in every process: equal texts are positives of each
+    other."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
@@ -47,7 +50,13 @@ class TextEncoder:
         first_position: of [CLS], where positions are given (`X2VLMConfig.text.first_position`).
     """
 
-    def __init__(self, tokenizer, max_tokens: int = 40, masking: MaskingConfig | None = None, first_position: int = 0):
+    def __init__(
+        self,
+        tokenizer,
+        max_tokens: int = 40,
+        masking: MaskingConfig | None = None,
+        first_position: int = 0,
+    ):
         self.tokenizer = tokenizer
         self.max_tokens, self.first_position = max_tokens, first_position
         self.masker = TokenMasker.from_tokenizer(masking, tokenizer) if masking else None
@@ -67,8 +76,8 @@ class TextEncoder:
         return EncodedText(ids, text_key(text), *self.masker(ids, rng))
 
     def collate(self, texts: Sequence[EncodedText], masked: bool = True) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask` (N, T) and, with masking, `masked_ids` (N, T), `masked_positions`, `masked_labels`
-        (N, M).
+        """`input_ids`, `attention_mask` (N, T) and, with masking, `masked_ids` (N, T),
+        `masked_positions`, `masked_labels` (N, M).
 
         All int64. Unused positions are 0 with label -100.
         """

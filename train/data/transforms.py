@@ -1,7 +1,8 @@
-"""Pictures for training: crop, flip, RandAugment, resize, with the boxes that must follow (spec of the official transforms).
+"""Images for training: crop, flip, RandAugment, resize, with the boxes that must follow (spec of
+the official transforms).
 
-Pictures stay uint8 until they are on the training device (`normalize`): a quarter of the bytes to move. All randomness comes
-from the generator of the sample.
+Images stay uint8 until they are on the training device (`normalize`): a quarter of the bytes to
+move. All randomness comes from the generator of the sample.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from torch import Tensor
 from x2vlm.processing import IMAGE_MEAN, IMAGE_STD
 
 Augmentation = Literal["none", "pretrain", "train", "train_no_flip"]
-"""`pretrain` and `train`: random crop of 20-100 % or 50-100 %, flip, RandAugment; `none`: resized as at inference."""
+"""`pretrain` and `train`: random crop of 20-100 % or 50-100 %, flip, RandAugment; `none`: resized
+as at inference."""
 
 GREY = (128, 128, 128)
 MAGNITUDE = 0.7
@@ -41,11 +43,18 @@ def to_pixels(image: Image.Image, size: int) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def augment(image: Image.Image, size: int, kind: Augmentation, rng: np.random.Generator, flip: bool | None = None) -> Tensor:
+def augment(
+    image: Image.Image,
+    size: int,
+    kind: Augmentation,
+    rng: np.random.Generator,
+    flip: bool | None = None,
+) -> Tensor:
     """uint8 (3, size, size).
 
     Args:
-        flip: True or False when the caller decides (see `may_flip`); None draws it where the augmentation flips.
+        flip: True or False when the caller decides (see `may_flip`); None draws it where the
+            augmentation flips.
     """
     image = image.convert("RGB")
     if kind == "none":
@@ -64,15 +73,23 @@ def may_flip(texts: Iterable[str], rng: np.random.Generator) -> bool:
 
 
 def sample_resized_crop(
-    width: int, height: int, min_scale: float, rng: np.random.Generator, ratios: tuple[float, float] = (3 / 4, 4 / 3)
+    width: int,
+    height: int,
+    min_scale: float,
+    rng: np.random.Generator,
+    ratios: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> tuple[int, int, int, int]:
-    """A window (x0, y0, x1, y1) of `min_scale` to 1 of the area; after ten misses the largest centred one within `ratios`."""
+    """A window (x0, y0, x1, y1) of `min_scale` to 1 of the area; after ten misses the largest
+    centred one within `ratios`."""
     for _ in range(10):
         area = width * height * rng.uniform(min_scale, 1)
         ratio = math.exp(rng.uniform(math.log(ratios[0]), math.log(ratios[1])))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            x, y = int(rng.integers(0, width - w, endpoint=True)), int(rng.integers(0, height - h, endpoint=True))
+            x, y = (
+                int(rng.integers(0, width - w, endpoint=True)),
+                int(rng.integers(0, height - h, endpoint=True)),
+            )
             return x, y, x + w, y + h
     w, h = min(width, round(height * ratios[1])), min(height, round(width / ratios[0]))
     x, y = (width - w) // 2, (height - h) // 2
@@ -80,11 +97,23 @@ def sample_resized_crop(
 
 
 def _shear(image: Image.Image, x: float, y: float) -> Image.Image:
-    return image.transform(image.size, Image.Transform.AFFINE, (1, x, 0, y, 1, 0), Image.Resampling.BILINEAR, fillcolor=GREY)
+    return image.transform(
+        image.size,
+        Image.Transform.AFFINE,
+        (1, x, 0, y, 1, 0),
+        Image.Resampling.BILINEAR,
+        fillcolor=GREY,
+    )
 
 
 def _shift(image: Image.Image, x: float, y: float) -> Image.Image:
-    return image.transform(image.size, Image.Transform.AFFINE, (1, 0, x, 0, 1, y), Image.Resampling.BILINEAR, fillcolor=GREY)
+    return image.transform(
+        image.size,
+        Image.Transform.AFFINE,
+        (1, 0, x, 0, 1, y),
+        Image.Resampling.BILINEAR,
+        fillcolor=GREY,
+    )
 
 
 PHOTOMETRIC = {
@@ -99,15 +128,26 @@ GEOMETRIC = {
     "shear_y": lambda image, sign: _shear(image, 0, sign * 0.3 * MAGNITUDE),
     "translate_x": lambda image, sign: _shift(image, sign * 10 * MAGNITUDE, 0),
     "translate_y": lambda image, sign: _shift(image, 0, sign * 10 * MAGNITUDE),
-    "rotate": lambda image, sign: image.rotate(sign * 30 * MAGNITUDE, Image.Resampling.BILINEAR, fillcolor=GREY),
+    "rotate": lambda image, sign: image.rotate(
+        sign * 30 * MAGNITUDE, Image.Resampling.BILINEAR, fillcolor=GREY
+    ),
 }
 
 
-def rand_augment(image: Image.Image, rng: np.random.Generator, photometric_only: bool = False, num_ops: int = 2) -> Image.Image:
-    """Two operations drawn with replacement, each applied with probability 0.5 at magnitude 7 of 10."""
-    operations: Sequence = list((PHOTOMETRIC if photometric_only else PHOTOMETRIC | GEOMETRIC).values())
+def rand_augment(
+    image: Image.Image, rng: np.random.Generator, photometric_only: bool = False, num_ops: int = 2
+) -> Image.Image:
+    """Two operations drawn with replacement, each applied with probability 0.5 at magnitude 7 of
+    10."""
+    operations: Sequence = list(
+        (PHOTOMETRIC if photometric_only else PHOTOMETRIC | GEOMETRIC).values()
+    )
     for _ in range(num_ops):
-        operation, apply, sign = operations[rng.integers(len(operations))], rng.random() < 0.5, rng.choice((-1, 1))
+        operation, apply, sign = (
+            operations[rng.integers(len(operations))],
+            rng.random() < 0.5,
+            rng.choice((-1, 1)),
+        )
         if apply:
             image = operation(image, int(sign))
     return image

@@ -1,10 +1,13 @@
-"""Learns a small uncased WordPiece vocabulary: the words of a corpus, then single characters of many scripts.
+"""Learns a small uncased WordPiece vocabulary: the words of a corpus, then single characters of
+many scripts.
 
     python -m train.data.vocabulary --out runs/mini/tokenizer --size 1600
-    python -m train.data.vocabulary --out runs/flickr8k/tokenizer --size 4000 --files '../shared/data/flickr8k/train-*.tar'
+    python -m train.data.vocabulary --out runs/flickr8k/tokenizer --size 4000 --files
+    '../shared/data/flickr8k/train-*.tar'
 
-Every printable ASCII character and, as far as the size allows, the letters of the scripts below become tokens of their own
-(and `##` continuations), so that everyday text of those scripts never turns into [UNK].
+Every printable ASCII character and, as far as the size allows, the letters of the scripts below
+become tokens of their own (and `##` continuations), so that everyday text of those scripts never
+turns into [UNK].
 """
 
 from __future__ import annotations
@@ -46,8 +49,8 @@ SCRIPTS = (
 
 
 def learn_vocabulary(corpus: Iterable[str], size: int, min_count: int = 2) -> list[str]:
-    """Exactly `size` tokens: specials, printable ASCII, the corpus' words by frequency, then letters of further scripts, then
-    unused ones, as a model's word table wants it.
+    """Exactly `size` tokens: specials, printable ASCII, the corpus' words by frequency, then
+    letters of further scripts, then unused ones, as a model's word table wants it.
 
     Words that come less than `min_count` times, or find no room, are spelt letter by letter.
     """
@@ -55,17 +58,31 @@ def learn_vocabulary(corpus: Iterable[str], size: int, min_count: int = 2) -> li
     counts: Counter[str] = Counter()
     for text in corpus:
         counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
-    words = sorted((word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word))
+    words = sorted(
+        (word for word, count in counts.items() if count >= min_count),
+        key=lambda word: (-counts[word], word),
+    )
     ascii_range, *further = SCRIPTS
     letters = [token for script in further for token in _letters(script, normalizer, splitter)]
     unused = [f"[unused{index}]" for index in range(size)]
-    return list(dict.fromkeys([*SPECIAL_TOKENS, *_letters(ascii_range, normalizer, splitter), *words, *letters, *unused]))[
-        :size
-    ]
+    return list(
+        dict.fromkeys(
+            [
+                *SPECIAL_TOKENS,
+                *_letters(ascii_range, normalizer, splitter),
+                *words,
+                *letters,
+                *unused,
+            ]
+        )
+    )[:size]
 
 
-def _letters(script: tuple[int, int], normalizer: BertNormalizer, splitter: BertPreTokenizer) -> list[str]:
-    """The normalised characters of a range; a continuation too for those that can stand inside a word."""
+def _letters(
+    script: tuple[int, int], normalizer: BertNormalizer, splitter: BertPreTokenizer
+) -> list[str]:
+    """The normalised characters of a range; a continuation too for those that can stand inside a
+    word."""
     tokens = []
     for code in range(script[0], script[1] + 1):
         if unicodedata.category(chr(code)) == "Cn":
@@ -79,7 +96,9 @@ def _letters(script: tuple[int, int], normalizer: BertNormalizer, splitter: Bert
 def build_tokenizer(vocabulary: list[str], max_length: int = 512) -> BertTokenizerFast:
     """An uncased BERT tokenizer over the tokens, ids in their order."""
     return BertTokenizerFast(
-        vocab={token: index for index, token in enumerate(vocabulary)}, do_lower_case=True, model_max_length=max_length
+        vocab={token: index for index, token in enumerate(vocabulary)},
+        do_lower_case=True,
+        model_max_length=max_length,
     )
 
 
@@ -88,7 +107,9 @@ def save_tokenizer(vocabulary: list[str], folder: str | Path, max_length: int = 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     build_tokenizer(vocabulary, max_length).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
+    (folder / "vocab.txt").write_text(
+        "".join(f"{token}\n" for token in vocabulary), encoding="utf-8"
+    )
 
 
 def _corpus(files: list[str], texts: int) -> Iterator[str]:
@@ -105,9 +126,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, help="folder for the tokenizer")
     parser.add_argument("--size", type=int, default=1600, help="tokens at most")
-    parser.add_argument("--files", nargs="*", default=[], help="annotation files or shards with captions; default: stickers")
+    parser.add_argument(
+        "--files",
+        nargs="*",
+        default=[],
+        help="annotation files or shards with captions; default: stickers",
+    )
     parser.add_argument("--texts", type=int, default=50_000, help="sticker texts to learn from")
-    parser.add_argument("--max-length", type=int, default=64, help="longest text of the model in tokens")
+    parser.add_argument(
+        "--max-length", type=int, default=64, help="longest text of the model in tokens"
+    )
     arguments = parser.parse_args()
 
     vocabulary = learn_vocabulary(_corpus(arguments.files, arguments.texts), arguments.size)

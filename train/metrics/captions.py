@@ -1,7 +1,8 @@
-"""BLEU, ROUGE-L and CIDEr-D of captions, with the arithmetic of the COCO caption evaluation but without Java.
+"""BLEU, ROUGE-L and CIDEr-D of captions, with the arithmetic of the COCO caption evaluation but
+without Java.
 
-Candidates are one caption a picture, references several. The tokeniser follows the Penn Treebank rules that matter here.
-METEOR and SPICE are left out: they need Java and downloads.
+Candidates are one caption an image, references several. The tokeniser follows the Penn Treebank
+rules that matter here. METEOR and SPICE are left out: they need Java and downloads.
 """
 
 from __future__ import annotations
@@ -17,18 +18,24 @@ _WORD = re.compile(r"\w")
 
 
 def tokenize(text: str) -> list[str]:
-    """Lower-case tokens: "don't" is `do n't`, "dog's" is `dog 's`, punctuation is dropped, hyphenated words stay whole."""
-    return [token for token in _TOKEN.findall(_CLITICS.sub(r" \1", text.lower())) if _WORD.search(token)]
+    """Lower-case tokens: "don't" is `do n't`, "dog's" is `dog 's`, punctuation is dropped,
+    hyphenated words stay whole."""
+    return [
+        token for token in _TOKEN.findall(_CLITICS.sub(r" \1", text.lower())) if _WORD.search(token)
+    ]
 
 
 def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """Corpus BLEU-1 to BLEU-4 in [0, 1]; the reference length of a picture is the one closest to its candidate."""
+    """Corpus BLEU-1 to BLEU-4 in [0, 1]; the reference length of an image is the one closest to its
+    candidate."""
     matches, guesses = [0] * 4, [0] * 4
     length = reference_length = 0
     for candidate, group in zip(candidates, references, strict=True):
         tokens, others = tokenize(candidate), [tokenize(reference) for reference in group]
         length += len(tokens)
-        reference_length += min((len(other) for other in others), key=lambda n: (abs(n - len(tokens)), n))
+        reference_length += min(
+            (len(other) for other in others), key=lambda n: (abs(n - len(tokens)), n)
+        )
         for n in range(1, 5):
             counts, most = _ngrams(tokens, n), Counter()
             for other in others:
@@ -36,15 +43,22 @@ def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list
             matches[n - 1] += sum((counts & most).values())
             guesses[n - 1] += max(0, len(tokens) - n + 1)
     scores, logarithm = [], 0.0
-    penalty = 1.0 if length >= reference_length or length == 0 else math.exp(1 - reference_length / length)
+    penalty = (
+        1.0
+        if length >= reference_length or length == 0
+        else math.exp(1 - reference_length / length)
+    )
     for n in range(4):
         logarithm += math.log((matches[n] + 1e-15) / (guesses[n] + 1e-9))
         scores.append(penalty * math.exp(logarithm / (n + 1)))
     return scores
 
 
-def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]], beta: float = 1.2) -> float:
-    """Mean F-measure of the longest common subsequence, best precision and best recall over the references."""
+def rouge_l(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], beta: float = 1.2
+) -> float:
+    """Mean F-measure of the longest common subsequence, best precision and best recall over the
+    references."""
     scores = []
     for candidate, group in zip(candidates, references, strict=True):
         tokens, others = tokenize(candidate), [tokenize(reference) for reference in group]
@@ -52,16 +66,23 @@ def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]], beta
         precision = max((n / len(tokens) for n, _ in common), default=0.0) if tokens else 0.0
         recall = max((n / len(other) for n, other in common if other), default=0.0)
         both = precision and recall
-        scores.append((1 + beta**2) * precision * recall / (recall + beta**2 * precision) if both else 0.0)
+        scores.append(
+            (1 + beta**2) * precision * recall / (recall + beta**2 * precision) if both else 0.0
+        )
     return sum(scores) / len(scores)
 
 
-def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]], sigma: float = 6.0) -> float:
-    """Mean CIDEr-D (Vedantam et al., arXiv 1411.5726): clipped tf-idf n-gram cosines with a length penalty, times 10.
+def cider_d(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], sigma: float = 6.0
+) -> float:
+    """Mean CIDEr-D (Vedantam et al., arXiv 1411.5726): clipped tf-idf n-gram cosines with a length
+    penalty, times 10.
 
     Document frequencies come from these references.
     """
-    reference_counts = [[_all_ngrams(tokenize(reference)) for reference in group] for group in references]
+    reference_counts = [
+        [_all_ngrams(tokenize(reference)) for reference in group] for group in references
+    ]
     frequency: Counter = Counter()
     for group in reference_counts:
         frequency.update(set().union(*group))
@@ -69,15 +90,23 @@ def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]], sigm
     scores = []
     for candidate, group in zip(candidates, reference_counts, strict=True):
         vector = _tf_idf(_all_ngrams(tokenize(candidate)), frequency, log_documents)
-        similarities = [_similarity(vector, _tf_idf(counts, frequency, log_documents), sigma) for counts in group]
+        similarities = [
+            _similarity(vector, _tf_idf(counts, frequency, log_documents), sigma)
+            for counts in group
+        ]
         scores.append(10 * sum(similarities) / len(similarities))
     return sum(scores) / len(scores)
 
 
-def caption_scores(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def caption_scores(
+    candidates: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, float]:
     """All of the above; BLEU and ROUGE-L in [0, 1]."""
     scores = {f"bleu_{n}": score for n, score in enumerate(bleu(candidates, references), start=1)}
-    return scores | {"rouge_l": rouge_l(candidates, references), "cider_d": cider_d(candidates, references)}
+    return scores | {
+        "rouge_l": rouge_l(candidates, references),
+        "cider_d": cider_d(candidates, references),
+    }
 
 
 def _ngrams(tokens: Sequence[str], n: int) -> Counter:
@@ -88,8 +117,11 @@ def _all_ngrams(tokens: Sequence[str]) -> Counter:
     return sum((_ngrams(tokens, n) for n in range(1, 5)), Counter())
 
 
-def _tf_idf(counts: Counter, frequency: Counter, log_documents: float) -> tuple[list[dict], list[float], int]:
-    """Weights by n-gram, for each n; their norms; the length in bigrams, as the reference implementation takes it."""
+def _tf_idf(
+    counts: Counter, frequency: Counter, log_documents: float
+) -> tuple[list[dict], list[float], int]:
+    """Weights by n-gram, for each n; their norms; the length in bigrams, as the reference
+    implementation takes it."""
     weights: list[dict] = [{} for _ in range(4)]
     for gram, count in counts.items():
         weights[len(gram) - 1][gram] = count * (log_documents - math.log(max(1, frequency[gram])))
@@ -102,7 +134,10 @@ def _similarity(candidate, reference, sigma: float) -> float:
     other_weights, other_norms, other_length = reference
     total = 0.0
     for n in range(4):
-        dot = sum(min(w, other_weights[n].get(gram, 0.0)) * other_weights[n].get(gram, 0.0) for gram, w in weights[n].items())
+        dot = sum(
+            min(w, other_weights[n].get(gram, 0.0)) * other_weights[n].get(gram, 0.0)
+            for gram, w in weights[n].items()
+        )
         if norms[n] and other_norms[n]:
             total += dot / (norms[n] * other_norms[n])
     return total / 4 * math.exp(-((length - other_length) ** 2) / (2 * sigma**2))

@@ -1,10 +1,13 @@
-"""COCO captions in Karpathy's split -> karpathy_{train,val,test}.jsonl (train: one line a caption, restval included).
+"""COCO captions in Karpathy's split -> karpathy_{train,val,test}.jsonl (train: one line a caption,
+restval included).
 
     python -m train.prepare.coco --out data/coco [--exclude data/refcoco+/val.jsonl ...]
 
-With `--exclude`, karpathy_pretrain.jsonl is the training part without pictures that other tasks are evaluated on.
+With `--exclude`, karpathy_pretrain.jsonl is the training part without images that other tasks are
+evaluated on.
 
-Pictures: unpack train2014.zip and val2014.zip into the same folder. `--dataset flickr30k` does the same for Flickr30K.
+Images: unpack train2014.zip and val2014.zip into the same folder. `--dataset flickr30k` does the
+same for Flickr30K.
 """
 
 from __future__ import annotations
@@ -18,12 +21,17 @@ URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zi
 
 
 def entries(images: list[dict[str, Any]], split: str) -> Iterator[dict[str, Any]]:
-    """Entries of one split; training gets one for each caption, evaluation one for each picture with all of them."""
+    """Entries of one split; training gets one for each caption, evaluation one for each image with
+    all of them."""
     for image in images:
         if (image["split"] if image["split"] != "restval" else "train") != split:
             continue
-        path = f"{image['filepath']}/{image['filename']}" if "filepath" in image else image["filename"]
-        captions = [sentence["raw"].strip() for sentence in image["sentences"] if sentence["raw"].strip()]
+        path = (
+            f"{image['filepath']}/{image['filename']}" if "filepath" in image else image["filename"]
+        )
+        captions = [
+            sentence["raw"].strip() for sentence in image["sentences"] if sentence["raw"].strip()
+        ]
         common = {"image": path, "image_id": image.get("cocoid", image.get("imgid"))}
         if split == "train":
             yield from ({**common, "caption": caption} for caption in captions)
@@ -33,14 +41,22 @@ def entries(images: list[dict[str, Any]], split: str) -> Iterator[dict[str, Any]
 
 def main(dataset: str = "coco") -> None:
     options = arguments(
-        __doc__.splitlines()[0], dataset={"default": dataset, "choices": ["coco", "flickr30k"]}, exclude=EXCLUDE
+        __doc__.splitlines()[0],
+        dataset={"default": dataset, "choices": ["coco", "flickr30k"]},
+        exclude=EXCLUDE,
     )
-    content = read_json(fetch("caption_datasets.zip", URL, options.raw), f"dataset_{options.dataset}.json")
+    content = read_json(
+        fetch("caption_datasets.zip", URL, options.raw), f"dataset_{options.dataset}.json"
+    )
     for split in ("train", "val", "test"):
         write_json_lines(options.out / f"karpathy_{split}.jsonl", entries(content["images"], split))
     if options.exclude:
         left_out = excluded(options.exclude)
-        kept = (entry for entry in entries(content["images"], "train") if entry["image_id"] not in left_out)
+        kept = (
+            entry
+            for entry in entries(content["images"], "train")
+            if entry["image_id"] not in left_out
+        )
         write_json_lines(options.out / "karpathy_pretrain.jsonl", kept)
 
 

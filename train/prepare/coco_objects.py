@@ -1,9 +1,10 @@
 """COCO's object boxes -> regions/coco_objects.jsonl (a region-text file).
 
-    python -m train.prepare.coco_objects --out data --exclude data/coco/karpathy_val.jsonl data/coco/karpathy_test.jsonl
+    python -m train.prepare.coco_objects --out data --exclude data/coco/karpathy_val.jsonl
+    data/coco/karpathy_test.jsonl
 
-Pictures: those of `train.prepare.coco`, in OUT/coco/train2014 and OUT/coco/val2014. Evaluation pictures are left out
-(`--exclude`), crowds too: their box is of no single thing.
+Images: those of `train.prepare.coco`, in OUT/coco/train2014 and OUT/coco/val2014. Evaluation images
+are left out (`--exclude`), crowds too: their box is of no single thing.
 """
 
 from __future__ import annotations
@@ -12,35 +13,55 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from train.prepare.common import EXCLUDE, arguments, excluded, fetch, inside, read_json, say_of_boxes, write_json_lines
+from train.prepare.common import (
+    EXCLUDE,
+    arguments,
+    excluded,
+    fetch,
+    inside,
+    read_json,
+    say_of_boxes,
+    write_json_lines,
+)
 
 ARCHIVE = "annotations_trainval2014.zip"
 URL = f"http://images.cocodataset.org/annotations/{ARCHIVE}"
 
 
-def objects(content: dict[str, Any], part: str, left_out: Collection[int], problems: Counter) -> Iterator[dict[str, Any]]:
+def objects(
+    content: dict[str, Any], part: str, left_out: Collection[int], problems: Counter
+) -> Iterator[dict[str, Any]]:
     """Objects with the names of their categories: `{"image", "elems": [{"bb", "caption"}]}`."""
     names = {category["id"]: category["name"] for category in content["categories"]}
-    of_picture = defaultdict(list)
+    of_image = defaultdict(list)
     for annotation in content["annotations"]:
         if not annotation["iscrowd"]:
-            of_picture[annotation["image_id"]].append(annotation)
-    for picture in content["images"]:
-        if picture["id"] in left_out:
+            of_image[annotation["image_id"]].append(annotation)
+    for image in content["images"]:
+        if image["id"] in left_out:
             continue
-        found = [(inside(a["bbox"], picture["width"], picture["height"], problems), a) for a in of_picture[picture["id"]]]
+        found = [
+            (inside(a["bbox"], image["width"], image["height"], problems), a)
+            for a in of_image[image["id"]]
+        ]
         elements = [{"bb": box, "caption": names[a["category_id"]]} for box, a in found if box]
         if elements:
-            yield {"image": f"coco/{part}/{picture['file_name']}", "elems": elements}
+            yield {"image": f"coco/{part}/{image['file_name']}", "elems": elements}
 
 
 def main() -> None:
     options = arguments(__doc__.splitlines()[0], exclude=EXCLUDE)
-    left_out, archive, problems = excluded(options.exclude), fetch(ARCHIVE, URL, options.raw), Counter()
+    left_out, archive, problems = (
+        excluded(options.exclude),
+        fetch(ARCHIVE, URL, options.raw),
+        Counter(),
+    )
     entries = (
         entry
         for part in ("train2014", "val2014")
-        for entry in objects(read_json(archive, f"annotations/instances_{part}.json"), part, left_out, problems)
+        for entry in objects(
+            read_json(archive, f"annotations/instances_{part}.json"), part, left_out, problems
+        )
     )
     write_json_lines(options.out / "regions/coco_objects.jsonl", entries)
     say_of_boxes(problems)

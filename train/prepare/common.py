@@ -1,4 +1,5 @@
-"""What the converters share: downloading to a final name only when complete, reading JSON, writing JSON lines."""
+"""What the converters share: downloading to a final name only when complete, reading JSON, writing
+JSON lines."""
 
 from __future__ import annotations
 
@@ -21,7 +22,12 @@ from tqdm import tqdm
 from x2vlm.errors import DataError
 
 CHUNK = 1 << 20
-EXCLUDE = {"nargs": "*", "type": Path, "default": [], "help": "files whose image_id are COCO pictures to leave out"}
+EXCLUDE = {
+    "nargs": "*",
+    "type": Path,
+    "default": [],
+    "help": "files whose image_id are COCO pictures to leave out",
+}
 """An option of `arguments`, see `excluded`."""
 
 
@@ -29,7 +35,11 @@ def arguments(description: str, **options: dict[str, Any]) -> argparse.Namespace
     """`--out` and `--raw`, and further options by name."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, required=True, help="folder for our files")
-    parser.add_argument("--raw", type=Path, help="folder with the original files; default: OUT/raw, downloaded where possible")
+    parser.add_argument(
+        "--raw",
+        type=Path,
+        help="folder with the original files; default: OUT/raw, downloaded where possible",
+    )
     for name, settings in options.items():
         parser.add_argument(f"--{name}", **settings)
     found = parser.parse_args()
@@ -39,7 +49,8 @@ def arguments(description: str, **options: dict[str, Any]) -> argparse.Namespace
 
 
 def fetch(name: str, url: str, raw: Path) -> Path:
-    """The file `raw/name`, downloaded from `url` unless it is there; an interrupted download goes on where it stopped.
+    """The file `raw/name`, downloaded from `url` unless it is there; an interrupted download goes
+    on where it stopped.
 
     Raises:
         DataError: it is not there and cannot be downloaded; the message says where to put it.
@@ -62,16 +73,21 @@ def fetch(name: str, url: str, raw: Path) -> Path:
                     bar.update(len(block))
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise DataError(
-            f"{name} cannot be downloaded ({error}). Get it from {url} and put it into {raw.name}/.", "data/missing"
+            f"{name} cannot be downloaded ({error}). Get it from {url} and put it into "
+            f"{raw.name}/.",
+            "data/missing",
         ) from None
     if total and partial.stat().st_size != total:
-        raise DataError(f"{name} came down incomplete. Run the command again; it goes on.", "data/missing")
+        raise DataError(
+            f"{name} came down incomplete. Run the command again; it goes on.", "data/missing"
+        )
     os.replace(partial, path)
     return path
 
 
 def need(name: str, raw: Path, where: str) -> Path:
-    """`raw/name`, which nobody may download for the user. Raises `DataError` that says where it comes from."""
+    """`raw/name`, which nobody may download for the user. Raises `DataError` that says where it
+    comes from."""
     if not (raw / name).exists():
         raise DataError(f"{name} is not in {raw.name}/. It comes from {where}.", "data/missing")
     return raw / name
@@ -86,7 +102,8 @@ def read_json(path: Path, member: str | None = None) -> Any:
             return json.loads(archive.read(member))
     except (json.JSONDecodeError, UnicodeDecodeError, zipfile.BadZipFile, KeyError) as error:
         raise DataError(
-            f"{path.name} is damaged or not what it should be ({error}). Delete it and run again.", "data/json"
+            f"{path.name} is damaged or not what it should be ({error}). Delete it and run again.",
+            "data/json",
         ) from None
 
 
@@ -98,11 +115,14 @@ def read_json_lines(path: Path) -> Iterator[Any]:
                 try:
                     yield json.loads(line)
                 except json.JSONDecodeError:
-                    raise DataError(f"{path.name}, line {number}: the text is not JSON.", "data/json") from None
+                    raise DataError(
+                        f"{path.name}, line {number}: the text is not JSON.", "data/json"
+                    ) from None
 
 
 def write_json_lines(path: Path, entries: Iterable[dict[str, Any]]) -> int:
-    """Writes entries under the final name only when all are written; returns and prints their number."""
+    """Writes entries under the final name only when all are written; returns and prints their
+    number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     count = 0
@@ -122,12 +142,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def excluded(paths: Iterable[Path]) -> set[int]:
-    """The pictures of some files of ours, by `image_id`."""
+    """The images of some files of ours, by `image_id`."""
     return {entry["image_id"] for path in paths for entry in read_json_lines(path)}
 
 
 def inside(box_xywh: list[float], width: int, height: int, problems: Counter) -> list[float] | None:
-    """The part of the box within the picture; None when there is none."""
+    """The part of the box within the image; None when there is none."""
     x, y, w, h = box_xywh
     left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
     if right - left < 1 or bottom - top < 1:
@@ -139,7 +159,10 @@ def inside(box_xywh: list[float], width: int, height: int, problems: Counter) ->
 
 def say_of_boxes(problems: Counter) -> None:
     """Prints what `inside` changed."""
-    print(", ".join(f"{count} boxes {problem}" for problem, count in problems.items()) or "no box needed a change")
+    print(
+        ", ".join(f"{count} boxes {problem}" for problem, count in problems.items())
+        or "no box needed a change"
+    )
 
 
 def stable_share(key: str) -> float:
@@ -151,12 +174,25 @@ class _PlainUnpickler(pickle.Unpickler):
     """Numbers, texts, lists and dicts; whatever would import code is refused by name."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise DataError(f"The file wants to import {module}.{name}; it should hold plain values only.", "data/pickle")
+        raise DataError(
+            f"The file wants to import {module}.{name}; it should hold plain values only.",
+            "data/pickle",
+        )
 
 
 def read_plain_pickle(path: Path) -> Any:
     """A pickle of plain values (RefCOCO's `refs(unc).p`). Raises `DataError` for anything else."""
     try:
         return _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="utf-8").load()
-    except (pickle.UnpicklingError, EOFError, UnicodeDecodeError, IndexError, ValueError, KeyError, AttributeError):
-        raise DataError(f"{path.name} is no whole pickle file. Download it again.", "data/pickle") from None
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        UnicodeDecodeError,
+        IndexError,
+        ValueError,
+        KeyError,
+        AttributeError,
+    ):
+        raise DataError(
+            f"{path.name} is no whole pickle file. Download it again.", "data/pickle"
+        ) from None

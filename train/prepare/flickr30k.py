@@ -1,4 +1,5 @@
-"""Flickr30K captions in Karpathy's split, as `train.prepare.coco`. Pictures come from the authors on request.
+"""Flickr30K captions in Karpathy's split, as `train.prepare.coco`. Images come from the authors on
+request.
 
 python -m train.prepare.flickr30k --out data/flickr30k
 """

@@ -1,8 +1,9 @@
-"""MaRVL -> test_{id,sw,ta,tr,zh}.jsonl of picture pairs with statements; it is trained on NLVR2 (`train.prepare.nlvr2`).
+"""MaRVL -> test_{id,sw,ta,tr,zh}.jsonl of image pairs with statements; it is trained on NLVR2
+(`train.prepare.nlvr2`).
 
     python -m train.prepare.marvl --out data/marvl
 
-Pictures come from the authors (https://marvl-challenge.github.io/); unpack marvl-images into OUT.
+Images come from the authors (https://marvl-challenge.github.io/); unpack marvl-images into OUT.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Multi30K -> {train,val,test}_{en,de,fr,cs}.jsonl: photos of Flickr30K with captions in four languages.
+"""Multi30K -> {train,val,test}_{en,de,fr,cs}.jsonl: photos of Flickr30K with captions in four
+languages.
 
     python -m train.prepare.multi30k --out data/multi30k
 
-English and German have five captions a photo (task 2 of the authors), French and Czech one translated caption (task 1). `test`
-is that of 2016. Pictures: Flickr30K, in the same folder.
+English and German have five captions a photo (task 2 of the authors), French and Czech one
+translated caption (task 1). `test` is that of 2016. Images: Flickr30K, in the same folder.
 """
 
 from __future__ import annotations
@@ -21,18 +22,26 @@ TASK_2 = {"train": "train", "val": "val", "test": "test_2016"}
 
 
 def sources(split: str, language: str) -> tuple[str, list[str]]:
-    """The authors' list of pictures and the files with a caption for each of them."""
+    """The authors' list of images and the files with a caption for each of them."""
     if language in ("en", "de"):
         name = TASK_2[split]
-        return f"task2/image_splits/{name}_images.txt", [f"task2/raw/{name}.{number}.{language}.gz" for number in range(1, 6)]
+        return f"task2/image_splits/{name}_images.txt", [
+            f"task2/raw/{name}.{number}.{language}.gz" for number in range(1, 6)
+        ]
     name = TASK_1[split]
     return f"task1/image_splits/{name}.txt", [f"task1/raw/{name}.{language}.gz"]
 
 
-def entries(images: Sequence[str], texts: Sequence[Sequence[str]], split: str) -> Iterator[dict[str, Any]]:
-    """Training gets an entry for each caption, evaluation one for each picture; every text list is parallel to the pictures."""
+def entries(
+    images: Sequence[str], texts: Sequence[Sequence[str]], split: str
+) -> Iterator[dict[str, Any]]:
+    """Training gets an entry for each caption, evaluation one for each image; every text list is
+    parallel to the images."""
     for image, *captions in zip(images, *texts, strict=True):
-        common, captions = {"image": image, "image_id": image}, [caption for caption in captions if caption]
+        common, captions = (
+            {"image": image, "image_id": image},
+            [caption for caption in captions if caption],
+        )
         if split == "train":
             yield from ({**common, "caption": caption} for caption in captions)
         else:
@@ -51,9 +60,12 @@ def main() -> None:
         for language in ("en", "de", "fr", "cs"):
             images, texts = sources(split, language)
             first, *others = [
-                read_lines(fetch(PurePosixPath(path).name, f"{URL}/{path}", options.raw)) for path in (images, *texts)
+                read_lines(fetch(PurePosixPath(path).name, f"{URL}/{path}", options.raw))
+                for path in (images, *texts)
             ]
-            write_json_lines(options.out / f"{split}_{language}.jsonl", entries(first, others, split))
+            write_json_lines(
+                options.out / f"{split}_{language}.jsonl", entries(first, others, split)
+            )
 
 
 if __name__ == "__main__":

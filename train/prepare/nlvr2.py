@@ -1,8 +1,9 @@
-"""NLVR2 -> {train,dev,test}.jsonl of picture pairs with statements.
+"""NLVR2 -> {train,dev,test}.jsonl of image pairs with statements.
 
     python -m train.prepare.nlvr2 --out data/nlvr2
 
-Pictures come from the authors on request (https://lil.nlp.cornell.edu/nlvr/); unpack them as images/{train,dev,test1}.
+Images come from the authors on request (https://lil.nlp.cornell.edu/nlvr/); unpack them as
+images/{train,dev,test1}.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ URL = "https://raw.githubusercontent.com/lil-lab/nlvr/master/nlvr2/data"
 
 
 def entries(lines: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[str, Any]]:
-    """Left and right picture of `train-10171-0-0` are `train-10171-0-img0.png` and `-img1.png`."""
+    """Left and right image of `train-10171-0-0` are `train-10171-0-img0.png` and `-img1.png`."""
     for line in lines:
         stem = "-".join(line["identifier"].split("-")[:3])
-        parent = f"images/{folder}/{line['directory']}" if "directory" in line else f"images/{folder}"
+        parent = (
+            f"images/{folder}/{line['directory']}" if "directory" in line else f"images/{folder}"
+        )
         yield {
             "images": [f"{parent}/{stem}-img{side}.png" for side in (0, 1)],
             "sentence": line["sentence"],

@@ -2,7 +2,8 @@
 
     python -m train.prepare.refcoco --out data/refcoco+
 
-Pictures are COCO's train2014. The official `refs(unc).p` is a pickle; it is read by an unpickler that refuses all code.
+Images are COCO's train2014. The official `refs(unc).p` is a pickle; it is read by an unpickler that
+refuses all code.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from train.prepare.common import arguments, fetch, read_json, read_plain_pickle,
 URL = "https://web.archive.org/web/20220413011656/https://bvisionweb1.cs.unc.edu/licheng/referit/data/refcoco+.zip"
 
 
-def entries(refs: list[dict[str, Any]], instances: dict[str, Any], split: str) -> Iterator[dict[str, Any]]:
+def entries(
+    refs: list[dict[str, Any]], instances: dict[str, Any], split: str
+) -> Iterator[dict[str, Any]]:
     """One entry for each sentence of each reference of a split; box (x, y, w, h) in pixels."""
     boxes = {annotation["id"]: annotation["bbox"] for annotation in instances["annotations"]}
     names = {image["id"]: image["file_name"] for image in instances["images"]}

@@ -1,9 +1,11 @@
-"""MSRVTT-QA and MSVD-QA -> {train,val,test}.jsonl of clips with a question and the index of the answer; labels.json.
+"""MSRVTT-QA and MSVD-QA -> {train,val,test}.jsonl of videos with a question and the index of the
+answer; labels.json.
 
     python -m train.prepare.video_qa --dataset msrvtt --out data/msrvtt_qa
 
-Put the authors' {train,val,test}_qa.json (https://github.com/xudejing/video-question-answering) into OUT/raw and the clips into
-OUT/videos. The most frequent training answers are the classes; others get -100: not learnt, and always wrong when measured.
+Put the authors' {train,val,test}_qa.json (https://github.com/xudejing/video-question-answering)
+into OUT/raw and the videos into OUT/videos. The most frequent training answers are the classes;
+others get -100: not learnt, and always wrong when measured.
 """
 
 from __future__ import annotations
@@ -24,17 +26,28 @@ def labels(questions: Iterable[dict[str, Any]], count: int) -> dict[str, int]:
     return {answer: index for index, answer in enumerate(chosen)}
 
 
-def entries(questions: Iterable[dict[str, Any]], known: dict[str, int], names: dict[int, str]) -> Iterator[dict[str, Any]]:
+def entries(
+    questions: Iterable[dict[str, Any]], known: dict[str, int], names: dict[int, str]
+) -> Iterator[dict[str, Any]]:
     for question in questions:
-        clip = question.get("video_id", question.get("video"))
-        name = names.get(clip, f"video{clip}" if isinstance(clip, int) else str(clip))
-        yield {"video": f"videos/{name}.mp4", "question": question["question"], "label": known.get(question["answer"], -100)}
+        video = question.get("video_id", question.get("video"))
+        name = names.get(video, f"video{video}" if isinstance(video, int) else str(video))
+        yield {
+            "video": f"videos/{name}.mp4",
+            "question": question["question"],
+            "label": known.get(question["answer"], -100),
+        }
 
 
 def main() -> None:
-    options = arguments(__doc__.splitlines()[0], dataset={"required": True, "choices": list(CLASSES)})
+    options = arguments(
+        __doc__.splitlines()[0], dataset={"required": True, "choices": list(CLASSES)}
+    )
     source = "https://github.com/xudejing/video-question-answering"
-    parts = {name: read_json(need(f"{name}_qa.json", options.raw, source)) for name in ("train", "val", "test")}
+    parts = {
+        name: read_json(need(f"{name}_qa.json", options.raw, source))
+        for name in ("train", "val", "test")
+    }
     known = labels(parts["train"], CLASSES[options.dataset])
     names: dict[int, str] = {}
     if options.dataset == "msvd":  # numbers stand for YouTube names: "name vid1" a line

@@ -1,9 +1,12 @@
-"""Visual Genome -> regions/vg_regions.jsonl, regions/vg_objects.jsonl (region-text files) and vg/captions.jsonl.
+"""Visual Genome -> regions/vg_regions.jsonl, regions/vg_objects.jsonl (region-text files) and
+vg/captions.jsonl.
 
-    python -m train.prepare.visual_genome --out data --exclude data/coco/karpathy_val.jsonl data/coco/karpathy_test.jsonl
+    python -m train.prepare.visual_genome --out data --exclude data/coco/karpathy_val.jsonl
+    data/coco/karpathy_test.jsonl
 
-Pictures: VG_100K and VG_100K_2 in one folder OUT/vg/VG_100K. Pictures that COCO's evaluation splits show are left out
-(`--exclude`). Boxes that leave their picture are cut to it, boxes without area are dropped; both are counted.
+Images: VG_100K and VG_100K_2 in one folder OUT/vg/VG_100K. Images that COCO's evaluation splits
+show are left out (`--exclude`). Boxes that leave their image are cut to it, boxes without area are
+dropped; both are counted.
 """
 
 from __future__ import annotations
@@ -12,38 +15,58 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from train.prepare.common import EXCLUDE, arguments, excluded, fetch, inside, read_json, say_of_boxes, write_json_lines
+from train.prepare.common import (
+    EXCLUDE,
+    arguments,
+    excluded,
+    fetch,
+    inside,
+    read_json,
+    say_of_boxes,
+    write_json_lines,
+)
 
 URL = "https://homes.cs.washington.edu/~ranjay/visualgenome/data/dataset"
 
 
 def regions(
-    pictures: Iterable[dict[str, Any]], sizes: dict[int, tuple[int, int]], problems: Counter
+    images: Iterable[dict[str, Any]], sizes: dict[int, tuple[int, int]], problems: Counter
 ) -> Iterator[dict[str, Any]]:
     """Region descriptions: `{"image", "elems": [{"bb", "caption"}]}`."""
-    for picture in pictures:
-        if picture["id"] in sizes:
-            found = [((r["x"], r["y"], r["width"], r["height"]), {"caption": r["phrase"].strip()}) for r in picture["regions"]]
-            yield from _entry(picture["id"], found, sizes, problems)
+    for image in images:
+        if image["id"] in sizes:
+            found = [
+                ((r["x"], r["y"], r["width"], r["height"]), {"caption": r["phrase"].strip()})
+                for r in image["regions"]
+            ]
+            yield from _entry(image["id"], found, sizes, problems)
 
 
 def objects(
-    pictures: Iterable[dict[str, Any]], sizes: dict[int, tuple[int, int]], problems: Counter
+    images: Iterable[dict[str, Any]], sizes: dict[int, tuple[int, int]], problems: Counter
 ) -> Iterator[dict[str, Any]]:
     """Objects with their attributes: `{"image", "elems": [{"bb", "caption", "attributes"}]}`."""
-    for picture in pictures:
-        if picture["image_id"] in sizes:
+    for image in images:
+        if image["image_id"] in sizes:
             found = []
-            for item in picture["attributes"]:
+            for item in image["attributes"]:
                 said = {"caption": item["names"][0].strip()}
-                attributes = [attribute.strip() for attribute in item.get("attributes") or [] if attribute.strip()]
+                attributes = [
+                    attribute.strip()
+                    for attribute in item.get("attributes") or []
+                    if attribute.strip()
+                ]
                 said |= {"attributes": [" ".join(attributes)]} if attributes else {}
                 found.append(((item["x"], item["y"], item["w"], item["h"]), said))
-            yield from _entry(picture["image_id"], found, sizes, problems)
+            yield from _entry(image["image_id"], found, sizes, problems)
 
 
 def _entry(image_id: int, found, sizes, problems: Counter) -> Iterator[dict[str, Any]]:
-    boxes = [(inside(list(box), *sizes[image_id], problems), said) for box, said in found if said["caption"]]
+    boxes = [
+        (inside(list(box), *sizes[image_id], problems), said)
+        for box, said in found
+        if said["caption"]
+    ]
     elements = [{"bb": box, **said} for box, said in boxes if box]
     if elements:
         yield {"image": f"vg/VG_100K/{image_id}.jpg", "elems": elements}
@@ -53,18 +76,29 @@ def main() -> None:
     options = arguments(__doc__.splitlines()[0], exclude=EXCLUDE)
     left_out = excluded(options.exclude)
     load = {
-        name: read_json(fetch(f"{name}.json.zip", f"{URL}/{name}.json.zip", options.raw), f"{name}.json")
+        name: read_json(
+            fetch(f"{name}.json.zip", f"{URL}/{name}.json.zip", options.raw), f"{name}.json"
+        )
         for name in ("image_data", "region_descriptions", "attributes")
     }
-    sizes = {p["image_id"]: (p["width"], p["height"]) for p in load["image_data"] if p.get("coco_id") not in left_out}
+    sizes = {
+        p["image_id"]: (p["width"], p["height"])
+        for p in load["image_data"]
+        if p.get("coco_id") not in left_out
+    }
     problems: Counter = Counter()
-    write_json_lines(options.out / "regions/vg_regions.jsonl", regions(load["region_descriptions"], sizes, problems))
-    write_json_lines(options.out / "regions/vg_objects.jsonl", objects(load["attributes"], sizes, problems))
+    write_json_lines(
+        options.out / "regions/vg_regions.jsonl",
+        regions(load["region_descriptions"], sizes, problems),
+    )
+    write_json_lines(
+        options.out / "regions/vg_objects.jsonl", objects(load["attributes"], sizes, problems)
+    )
     captions = (
-        {"image": f"VG_100K/{picture['id']}.jpg", "caption": region["phrase"].strip()}
-        for picture in load["region_descriptions"]
-        for region in picture["regions"]
-        if picture["id"] in sizes and region["phrase"].strip()
+        {"image": f"VG_100K/{image['id']}.jpg", "caption": region["phrase"].strip()}
+        for image in load["region_descriptions"]
+        for region in image["regions"]
+        if image["id"] in sizes and region["phrase"].strip()
     )
     write_json_lines(options.out / "vg/captions.jsonl", captions)
     say_of_boxes(problems)

@@ -1,9 +1,11 @@
-"""SBU, CC3M and CC12M: lists of addresses and captions -> JSON lines of the pictures that can still be had.
+"""SBU, CC3M and CC12M: lists of addresses and captions -> JSON lines of the images that can still
+be had.
 
     python -m train.prepare.web_pairs --dataset sbu --out data/sbu --workers 32
 
-Addresses die: expect 70-90 %. Pictures are shrunk to 512 px at the shorter side and stored as JPEG below OUT/images; the run
-can be repeated and goes on. CC3M and CC12M: put Google's list (Train_GCC-training.tsv, cc12m.tsv) into OUT/raw.
+Addresses die: expect 70-90 %. Images are shrunk to 512 px at the shorter side and stored as JPEG
+below OUT/images; the run can be repeated and goes on. CC3M and CC12M: put Google's list
+(Train_GCC-training.tsv, cc12m.tsv) into OUT/raw.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ def pairs_of_sbu(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def store(address: str, folder: Path) -> str | None:
-    """The name of the stored picture, None when it cannot be had or is no picture."""
+    """The name of the stored image, None when it cannot be had or is no image."""
     name = hashlib.sha256(address.encode()).hexdigest()[:20]
     path = folder / name[:2] / f"{name}.jpg"
     if path.exists():
@@ -66,14 +68,17 @@ def store(address: str, folder: Path) -> str | None:
 
 
 def shrink(content: bytes, path: Path) -> bool:
-    """Stores a picture as JPEG with at most `SHORTER_SIDE` pixels at its shorter side; False when it is none or tiny."""
+    """Stores an image as JPEG with at most `SHORTER_SIDE` pixels at its shorter side; False when it
+    is none or tiny."""
     with Image.open(io.BytesIO(content)) as image:
         image = ImageOps.exif_transpose(image).convert("RGB")
     if min(image.size) < 32:
         return False
     scale = min(1.0, SHORTER_SIDE / min(image.size))
     if scale < 1:
-        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+        image = image.resize(
+            (round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     image.save(partial, "JPEG", quality=90)
@@ -92,7 +97,9 @@ def main() -> None:
         pairs = pairs_of_sbu(fetch("sbu-captions-all.tar.gz", SBU, options.raw))
     else:
         name, first = LISTS[options.dataset]
-        pairs = pairs_of_table(need(name, options.raw, "https://ai.google.com/research/ConceptualCaptions"), first)
+        pairs = pairs_of_table(
+            need(name, options.raw, "https://ai.google.com/research/ConceptualCaptions"), first
+        )
     pairs, images = islice(pairs, options.limit), options.out / "images"
     with ThreadPoolExecutor(options.workers) as pool, tqdm(unit=" pictures") as bar:
         number = 0

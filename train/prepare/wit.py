@@ -1,10 +1,12 @@
-"""WIT (IGLUE) -> train.jsonl, val.jsonl and test_<language>.jsonl, each line with its picture in base64.
+"""WIT (IGLUE) -> train.jsonl, val.jsonl and test_<language>.jsonl, each line with its image in
+base64.
 
     python -m train.prepare.wit --out data/wit
 
-Put IGLUE's train_en.jsonl, val_en.jsonl and test_<language>.jsonl (https://github.com/e-bug/iglue) into OUT/raw, and the files
-with the pictures (*.csv: address, tab, base64; linked from there) into OUT/raw/images. Captions of one address belong together;
-those without any letter or digit are dropped (officially kept).
+Put IGLUE's train_en.jsonl, val_en.jsonl and test_<language>.jsonl (https://github.com/e-bug/iglue)
+into OUT/raw, and the files with the images (*.csv: address, tab, base64; linked from there) into
+OUT/raw/images. Captions of one address belong together; those without any letter or digit are
+dropped (officially kept).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ Places = dict[str, tuple[Path, int]]
 
 
 def places(files: Iterable[Path]) -> Places:
-    """Where the picture of an address stands: file and byte of its line."""
+    """Where the image of an address stands: file and byte of its line."""
     found: Places = {}
     for path in files:
         with path.open("rb") as file:
@@ -34,15 +36,18 @@ def places(files: Iterable[Path]) -> Places:
     return found
 
 
-def entries(lines: Iterable[dict[str, Any]], pictures: Places, split: str) -> Iterator[dict[str, Any]]:
-    """Training gets an entry for each caption, evaluation one for each picture; pictures that are missing are passed over."""
+def entries(
+    lines: Iterable[dict[str, Any]], images: Places, split: str
+) -> Iterator[dict[str, Any]]:
+    """Training gets an entry for each caption, evaluation one for each image; images that are
+    missing are passed over."""
     captions: dict[str, list[str]] = defaultdict(list)
     for line in lines:
         text = (line["caption_reference_description"] or "").strip()
-        if any(character.isalnum() for character in text) and line["image_url"] in pictures:
+        if any(character.isalnum() for character in text) and line["image_url"] in images:
             captions[line["image_url"]].append(text)
     for address, texts in captions.items():
-        path, start = pictures[address]
+        path, start = images[address]
         with path.open("rb") as file:
             file.seek(start)
             content = file.readline().partition(b"\t")[2].strip().decode()
@@ -55,15 +60,19 @@ def entries(lines: Iterable[dict[str, Any]], pictures: Places, split: str) -> It
 
 def main() -> None:
     options = arguments(__doc__.splitlines()[0])
-    pictures = places(sorted((options.raw / "images").glob("*.csv")))
-    if not pictures:
+    images = places(sorted((options.raw / "images").glob("*.csv")))
+    if not images:
         raise DataError(
-            f"There are no picture files (*.csv) in {options.raw.name}/images. They come from {SOURCE}.", "data/missing"
+            f"There are no picture files (*.csv) in {options.raw.name}/images. They come from "
+            f"{SOURCE}.",
+            "data/missing",
         )
-    names = {"train": "train_en", "val": "val_en"} | {f"test_{language}": f"test_{language}" for language in LANGUAGES}
+    names = {"train": "train_en", "val": "val_en"} | {
+        f"test_{language}": f"test_{language}" for language in LANGUAGES
+    }
     for ours, theirs in names.items():
         lines = read_json_lines(need(f"{theirs}.jsonl", options.raw, SOURCE))
-        write_json_lines(options.out / f"{ours}.jsonl", entries(lines, pictures, ours))
+        write_json_lines(options.out / f"{ours}.jsonl", entries(lines, images, ours))
 
 
 if __name__ == "__main__":

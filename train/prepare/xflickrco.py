@@ -1,8 +1,9 @@
-"""xFlickr&CO -> test_{en,de,es,id,ja,ru,tr,zh}.jsonl; it is trained on English Flickr30K (`train.prepare.flickr30k`).
+"""xFlickr&CO -> test_{en,de,es,id,ja,ru,tr,zh}.jsonl; it is trained on English Flickr30K
+(`train.prepare.flickr30k`).
 
     python -m train.prepare.xflickrco --out data/xflickrco
 
-Pictures: Flickr30K in OUT/flickr30k-images and COCO's val2014 in OUT/val2014.
+Images: Flickr30K in OUT/flickr30k-images and COCO's val2014 in OUT/val2014.
 """
 
 from __future__ import annotations
@@ -21,13 +22,19 @@ def entries(lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         captions = [sentence.strip() for sentence in line["sentences"] if sentence.strip()]
         if captions:
             folder = "val2014" if "COCO" in line["img_path"] else "flickr30k-images"
-            yield {"image": f"{folder}/{line['img_path']}", "image_id": line["id"], "captions": captions}
+            yield {
+                "image": f"{folder}/{line['img_path']}",
+                "image_id": line["id"],
+                "captions": captions,
+            }
 
 
 def main() -> None:
     options = arguments(__doc__.splitlines()[0])
     for language in ("en", "de", "es", "id", "ja", "ru", "tr", "zh"):
-        lines = read_json_lines(fetch(f"{language}.jsonl", f"{URL}/{language}/test.jsonl", options.raw))
+        lines = read_json_lines(
+            fetch(f"{language}.jsonl", f"{URL}/{language}/test.jsonl", options.raw)
+        )
         write_json_lines(options.out / f"test_{language}.jsonl", entries(lines))
 
 

@@ -1,8 +1,10 @@
-"""XVNLI (IGLUE) -> train.jsonl, dev.jsonl and test_{en,ar,es,fr,ru}.jsonl: a picture replaces the premise.
+"""XVNLI (IGLUE) -> train.jsonl, dev.jsonl and test_{en,ar,es,fr,ru}.jsonl: an image replaces the
+premise.
 
     python -m train.prepare.xvnli --out data/xvnli
 
-Put IGLUE's train.jsonl, dev.jsonl and test_<language>.jsonl (https://github.com/e-bug/iglue) into OUT/raw. Pictures: Flickr30K.
+Put IGLUE's train.jsonl, dev.jsonl and test_<language>.jsonl (https://github.com/e-bug/iglue) into
+OUT/raw. Images: Flickr30K.
 """
 
 from __future__ import annotations
@@ -21,12 +23,18 @@ def entries(lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for line in lines:
         if line["gold_label"] in LABELS:
             image = f"{str(line['Flikr30kID']).removesuffix('.jpg')}.jpg"
-            yield {"image": image, "sentence": line["sentence2"], "label": LABELS[line["gold_label"]]}
+            yield {
+                "image": image,
+                "sentence": line["sentence2"],
+                "label": LABELS[line["gold_label"]],
+            }
 
 
 def main() -> None:
     options = arguments(__doc__.splitlines()[0])
-    files = {"train": "train.jsonl", "dev": "dev.jsonl"} | {f"test_{code}": f"test_{code}.jsonl" for code in LANGUAGES}
+    files = {"train": "train.jsonl", "dev": "dev.jsonl"} | {
+        f"test_{code}": f"test_{code}.jsonl" for code in LANGUAGES
+    }
     for ours, theirs in files.items():
         path = need(theirs, options.raw, "https://github.com/e-bug/iglue")
         write_json_lines(options.out / f"{ours}.jsonl", entries(read_json_lines(path)))

@@ -1,4 +1,5 @@
-"""The training tasks by the word that `type` takes in a run's YAML; each is imported only when a run names it."""
+"""The training tasks by the word that `type` takes in a run's YAML; each is imported only when a
+run names it."""
 
 from __future__ import annotations
 
@@ -32,6 +33,8 @@ def task_class(kind: str) -> type[Task]:
         ConfigError: no such type (`config/value`).
     """
     if kind not in TASKS:
-        raise ConfigError(f"Unknown task type {kind!r}. Known types: {', '.join(sorted(TASKS))}.", "config/value")
+        raise ConfigError(
+            f"Unknown task type {kind!r}. Known types: {', '.join(sorted(TASKS))}.", "config/value"
+        )
     module, name = TASKS[kind].split(":")
     return getattr(import_module(module), name)

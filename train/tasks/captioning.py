@@ -1,4 +1,5 @@
-"""Captioning as left-to-right masked LM (spec: "FG-free" layout), several captions of a picture at a time."""
+"""Captioning as left-to-right masked LM (spec: "FG-free" layout), several captions of an image at a
+time."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from train.data.records import TestRecords
 from train.data.transforms import normalize
 from train.metrics.captions import caption_scores
 from train.tasks.records import RecordTask, choose_exactly, device_of
-from x2vlm.captions import caption_score
-from x2vlm.generation import beam_search
+from x2vlm.inference.captions import caption_score
+from x2vlm.inference.generation import beam_search
 from x2vlm.modeling.captioning import CaptionDecoder, X2VLMForCaptioning
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.stickers import check_caption
@@ -24,16 +25,18 @@ from x2vlm.stickers import check_caption
 
 @dataclass(kw_only=True)
 class Captioning(RecordTask):
-    """Captions of pictures or clips.
+    """Captions of images or videos.
 
     Attributes:
-        batch_size: pictures.
-        captions_per_image: texts learnt from one encoding of the picture.
-        first_share: how often the first caption of a record is taken, the fullest one in the sticker world, and not any.
+        batch_size: images.
+        captions_per_image: texts learnt from one encoding of the image.
+        first_share: how often the first caption of a record is taken, the fullest one in the
+            sticker world, and not any.
         prompt: stands before every caption and is not learnt.
         label_smoothing: of the predicted token.
         num_beams, min_length, max_new_tokens: of the captions written in evaluation.
-        ranked: of what the beams find, the caption is taken that a Predictor takes: by its match too.
+        ranked: of what the beams find, the caption is taken that a Predictor takes: by its match
+            too.
     """
 
     all_losses: ClassVar[tuple[str, ...]] = ("caption_loss",)
@@ -55,8 +58,14 @@ class Captioning(RecordTask):
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.record(index)
         captions = choose_exactly(record["captions"], self.captions_per_image, rng)
-        captions = [record["captions"][0] if rng.random() < self.first_share else caption for caption in captions]
-        layouts = [caption_layout(caption, self.texts, self.masker, rng, self.prompt) for caption in captions]
+        captions = [
+            record["captions"][0] if rng.random() < self.first_share else caption
+            for caption in captions
+        ]
+        layouts = [
+            caption_layout(caption, self.texts, self.masker, rng, self.prompt)
+            for caption in captions
+        ]
         return {"visual": self.pixels(record, rng), "layouts": layouts}
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -67,24 +76,39 @@ class Captioning(RecordTask):
     def training_step(self, model, batch):
         batch = batch | {"visual": normalize(batch["visual"])}
         task = X2VLMForCaptioning(model)
-        return task(**batch, label_smoothing=self.label_smoothing, excluded_id=self.processor.cls_id).losses
+        return task(
+            **batch, label_smoothing=self.label_smoothing, excluded_id=self.processor.cls_id
+        ).losses
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
-        """BLEU, ROUGE-L and CIDEr-D; for sticker scenes also `true`: the share whose every claim parses and holds."""
+        """BLEU, ROUGE-L and CIDEr-D; for sticker scenes also `true`: the share whose every claim
+        parses and holds."""
         candidates, references, true = [], [], []
         for group in records.batches(32):
             captions = self.write(model, group)
             candidates += captions
             references += [record["captions"] for record in group]
-            scenes = [record.get("scene") or getattr(record.get("clip"), "summary", None) for record in group]
-            true += [check_caption(scene, text).true for scene, text in zip(scenes, captions, strict=True) if scene]
-        return caption_scores(candidates, references) | ({"true": sum(true) / len(true)} if true else {})
+            scenes = [
+                record.get("scene") or getattr(record.get("video"), "summary", None)
+                for record in group
+            ]
+            true += [
+                check_caption(scene, text).true
+                for scene, text in zip(scenes, captions, strict=True)
+                if scene
+            ]
+        return caption_scores(candidates, references) | (
+            {"true": sum(true) / len(true)} if true else {}
+        )
 
     def write(self, model, records) -> list[str]:
         """The best caption of each record by beam search, without the prompt."""
         processor, embeds = self.processor, self.see(model, records)
         decoder = CaptionDecoder(model, embeds, processor.mask_id)
-        prompt = torch.tensor([[processor.cls_id, *self.texts.pieces(self.prompt)]] * len(records), device=device_of(model))
+        prompt = torch.tensor(
+            [[processor.cls_id, *self.texts.pieces(self.prompt)]] * len(records),
+            device=device_of(model),
+        )
         found = beam_search(
             decoder,
             prompt,
@@ -96,7 +120,11 @@ class Captioning(RecordTask):
         )
         if not self.ranked:
             return [processor.decode(hypotheses[0].token_ids) for hypotheses in found]
-        written = [(i, h.log_probability, processor.decode(h.token_ids)) for i, group in enumerate(found) for h in group]
+        written = [
+            (i, h.log_probability, processor.decode(h.token_ids))
+            for i, group in enumerate(found)
+            for h in group
+        ]
         written = [(i, likely, text) for i, likely, text in written if any(map(str.isalnum, text))]
         _, mask, text_embeds = self.read(model, [text for _, _, text in written])
         fused = model.fuse(text_embeds, mask, embeds[[i for i, _, _ in written]])

@@ -1,4 +1,5 @@
-"""One label of a closed list for a picture or clip and a text: video question answering, visual entailment."""
+"""One label of a closed list for an image or video and a text: video question answering, visual
+entailment."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from x2vlm.modeling.x2vlm import X2VLM
 
 @dataclass(kw_only=True)
 class Classification(RecordTask):
-    """`statement` (question or hypothesis) and `label`, the index in the closed list; -100 is left out of the loss."""
+    """`statement` (question or hypothesis) and `label`, the index in the closed list; -100 is left
+    out of the loss."""
 
     all_losses: ClassVar[tuple[str, ...]] = ("classification_loss",)
     needs = ("image|frames", "statement", "label")
@@ -28,11 +30,15 @@ class Classification(RecordTask):
         record, labels = self.record(index), self.processor.config.num_labels
         if record["label"] != -100 and not 0 <= record["label"] < labels:
             raise DataError(
-                f"{self.records.name(index)}: the label {record['label']} is none of 0 to {labels - 1} (model.overrides: "
-                "num_labels), nor -100.",
+                f"{self.records.name(index)}: the label {record['label']} is none of 0 to "
+                f"{labels - 1} (model.overrides: num_labels), nor -100.",
                 "data/entry",
             )
-        return {"visual": self.pixels(record, rng), "text": self.encode(record["statement"]), "label": int(record["label"])}
+        return {
+            "visual": self.pixels(record, rng),
+            "text": self.encode(record["statement"]),
+            "label": int(record["label"]),
+        }
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -42,13 +48,17 @@ class Classification(RecordTask):
         }
 
     def training_step(self, model, batch):
-        return X2VLMForClassification(model)(**batch | {"visual": normalize(batch["visual"])}).losses
+        return X2VLMForClassification(model)(
+            **batch | {"visual": normalize(batch["visual"])}
+        ).losses
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """`accuracy`; answers outside the list (-100) are wrong."""
         task, predictions, labels = X2VLMForClassification(model), [], []
         for group in records.batches(32):
             input_ids, mask, _ = self.read(model, [record["statement"] for record in group])
-            predictions += task.predict(self.see(model, group), input_ids, mask).argmax(dim=1).tolist()
+            predictions += (
+                task.predict(self.see(model, group), input_ids, mask).argmax(dim=1).tolist()
+            )
             labels += [int(record["label"]) for record in group]
         return {"accuracy": accuracy(predictions, labels)}

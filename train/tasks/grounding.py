@@ -1,4 +1,4 @@
-"""Grounding: the box of a phrase; several phrases of a picture at a time."""
+"""Grounding: the box of a phrase; several phrases of an image at a time."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from train.data.transforms import may_flip, normalize, rand_augment, to_pixels
 from train.metrics.scores import grounding_accuracy, pointing_hits
 from train.tasks.records import RecordTask, choose_exactly, owned
 from x2vlm.boxes import cxcywh_to_xyxy
-from x2vlm.explain import relevance, trace_attention
+from x2vlm.inference.explain import relevance, trace_attention
 from x2vlm.modeling.grounding import X2VLMForGrounding
 from x2vlm.modeling.x2vlm import X2VLM
 
 
 @dataclass(kw_only=True)
 class Grounding(RecordTask):
-    """Referring phrases; the picture is not cropped, and mirrored only if no phrase names a side.
+    """Referring phrases; the image is not cropped, and mirrored only if no phrase names a side.
 
     Attributes:
-        batch_size: pictures.
-        phrases_per_image: texts learnt from one encoding of the picture.
+        batch_size: images.
+        phrases_per_image: texts learnt from one encoding of the image.
         explain_layer: fusion layer of the heat maps in evaluation; None for the mean of all.
     """
 
@@ -42,8 +42,12 @@ class Grounding(RecordTask):
         image, flip = record["image"], False
         if self.augmentation != "none":
             flip = may_flip([region["text"] for region in regions], rng)
-            image = image.convert("RGB").resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
-            image = rand_augment(ImageOps.mirror(image) if flip else image, rng, photometric_only=True)
+            image = image.convert("RGB").resize(
+                (self.image_size, self.image_size), Image.Resampling.BICUBIC
+            )
+            image = rand_augment(
+                ImageOps.mirror(image) if flip else image, rng, photometric_only=True
+            )
         boxes = [region["box"] for region in regions]
         return {
             "image": to_pixels(image, self.image_size),
@@ -62,31 +66,42 @@ class Grounding(RecordTask):
         return X2VLMForGrounding(model)(**batch | {"image": normalize(batch["image"])}).losses
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
-        """Over all phrases of all records: `accuracy`, boxes with IoU of at least 0.5 (spec of RefCOCO), and `pointing`,
-        Grad-CAM maps of the match whose peak lies in the true box."""
+        """Over all phrases of all records: `accuracy`, boxes with IoU of at least 0.5 (spec of
+        RefCOCO), and `pointing`, Grad-CAM maps of the match whose peak lies in the true box."""
         predicted, targets, hits = [], [], []
         for group in records.batches(32):
             embeds = self.see(model, group)
             owners, phrases = owned(group, lambda record: record["regions"])
-            sizes = np.array([(*group[owner]["image"].size, *group[owner]["image"].size) for owner in owners])
+            sizes = np.array(
+                [(*group[owner]["image"].size, *group[owner]["image"].size) for owner in owners]
+            )
             boxes = np.array([phrase["box"] for phrase in phrases])
             for start in range(0, len(phrases), 256):
                 part = slice(start, start + 256)
-                _, mask, text_embeds = self.read(model, [phrase["text"] for phrase in phrases[part]])
+                _, mask, text_embeds = self.read(
+                    model, [phrase["text"] for phrase in phrases[part]]
+                )
                 fused, maps = self._fuse(model, text_embeds, mask, embeds[owners[part]])
                 predicted.append(model.predict_boxes(fused).float().cpu().numpy() * sizes[part])
                 if maps is not None:
                     corners = cxcywh_to_xyxy(torch.from_numpy(boxes[part])).numpy()
                     hits.append(pointing_hits(maps.cpu().numpy(), corners))
             targets.append(boxes * sizes)
-        accuracy = grounding_accuracy(_corners(np.concatenate(predicted)), _corners(np.concatenate(targets)))
-        return {"accuracy": accuracy} | ({"pointing": float(np.concatenate(hits).mean())} if hits else {})
+        accuracy = grounding_accuracy(
+            _corners(np.concatenate(predicted)), _corners(np.concatenate(targets))
+        )
+        return {"accuracy": accuracy} | (
+            {"pointing": float(np.concatenate(hits).mean())} if hits else {}
+        )
 
     def _fuse(self, model, text_embeds, mask, embeds) -> tuple[Tensor, Tensor | None]:
-        """Fused phrases and their maps float (N, G, G), `Explanation.overall`; None without a matching head."""
+        """Fused phrases and their maps float (N, G, G), `Explanation.overall`; None without a
+        matching head."""
         if "matching" not in model.config.heads:
             return model.fuse(text_embeds, mask, embeds), None
-        trace = trace_attention(model, text_embeds, mask, embeds, lambda fused: model.match_logits(fused)[:, 1])
+        trace = trace_attention(
+            model, text_embeds, mask, embeds, lambda fused: model.match_logits(fused)[:, 1]
+        )
         heat = (relevance(trace, layer=self.explain_layer) * mask[..., None]).sum(dim=1)
         side = model.config.vision.grid_size
         return trace.fused_embeds, heat.unflatten(1, (side, side))
@@ -94,4 +109,6 @@ class Grounding(RecordTask):
 
 def _corners(boxes_cxcywh: np.ndarray) -> np.ndarray:
     """(cx, cy, w, h) to (x, y, w, h)."""
-    return np.concatenate([boxes_cxcywh[:, :2] - boxes_cxcywh[:, 2:] / 2, boxes_cxcywh[:, 2:]], axis=1)
+    return np.concatenate(
+        [boxes_cxcywh[:, :2] - boxes_cxcywh[:, 2:] / 2, boxes_cxcywh[:, 2:]], axis=1
+    )

@@ -1,4 +1,5 @@
-"""Pre-training on whole pictures or clips and their texts: contrastive, matching and masked-LM losses (X²-VLM, section 3)."""
+"""Pre-training on whole images or videos and their texts: contrastive, matching and masked-LM
+losses (X²-VLM, section 3)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from x2vlm.modeling.pretraining import X2VLMForPretraining
 
 @dataclass(kw_only=True)
 class ImageText(RecordTask):
-    """One random caption of each picture or clip.
+    """One random caption of each image or video.
 
     Attributes:
         masking: how captions are masked.
@@ -37,7 +38,10 @@ class ImageText(RecordTask):
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         texts = [sample["text"] for sample in samples]
-        batch = {"visual": torch.stack([sample["visual"] for sample in samples]), **self.texts.collate(texts)}
+        batch = {
+            "visual": torch.stack([sample["visual"] for sample in samples]),
+            **self.texts.collate(texts),
+        }
         return batch | ({"positives": text_keys(texts)} if self.equal_texts else {})
 
     def training_step(self, model, batch):

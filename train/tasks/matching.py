@@ -1,5 +1,6 @@
-"""Matching with given negatives: is this phrase or caption true of the picture? What in-batch negatives never teach: phrases
-for things that are nearly there, and two captions with the same words for two pictures."""
+"""Matching with given negatives: is this phrase or caption true of the image? What in-batch
+negatives never teach: phrases for things that are nearly there, and two captions with the same
+words for two images."""
 
 from __future__ import annotations
 
@@ -20,12 +21,12 @@ from x2vlm.modeling.x2vlm import X2VLM
 
 @dataclass(kw_only=True)
 class Matching(RecordTask):
-    """For a picture or clip: true captions and region phrases against its `absent` ones. For a pair of pictures: both
-    captions with each picture.
+    """For an image or video: true captions and region phrases against its `absent` ones. For a pair
+    of images: both captions with each image.
 
     Attributes:
-        batch_size: pictures, or pairs of them.
-        true_texts, absent_texts: how many of each a picture is asked about at once.
+        batch_size: images, or pairs of them.
+        true_texts, absent_texts: how many of each an image is asked about at once.
     """
 
     all_losses: ClassVar[tuple[str, ...]] = ("matching_loss",)
@@ -63,19 +64,25 @@ class Matching(RecordTask):
         return {"matching_loss": classification_loss(model.match_logits(fused), batch["labels"])}
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
-        """`auc` of true against absent phrases; for pairs of pictures the Winoground scores `text`, `image`, `group`."""
+        """`auc` of true against absent phrases; for pairs of images the Winoground scores `text`,
+        `image`, `group`."""
         odds, labels = self.scores(model, records)
         if len(labels) == 0:
-            # rows: picture 0 with captions 0 and 1, then picture 1; the metric wants caption first
+            # rows: image 0 with captions 0 and 1, then image 1; the metric wants caption first
             return winoground(odds.reshape(-1, 2, 2).transpose(0, 2, 1))
         return {"auc": auc(odds[labels == 1], odds[labels == 0])}
 
     def scores(self, model: X2VLM, records: TestRecords) -> tuple[np.ndarray, np.ndarray]:
-        """Log-odds of a match float (N,) of every text with its picture, and int (N,) labels, none for pairs of pictures."""
+        """Log-odds of a match float (N,) of every text with its image, and int (N,) labels, none
+        for pairs of images."""
         odds, labels = [], []
         for group in records.batches(32):
             if "images" in group[0]:
-                group = [{"image": image, "captions": record["captions"]} for record in group for image in record["images"]]
+                group = [
+                    {"image": image, "captions": record["captions"]}
+                    for record in group
+                    for image in record["images"]
+                ]
                 owners, texts = owned(group, lambda record: record["captions"])
             else:
                 owners, pairs = owned(group, _labelled)
@@ -85,7 +92,9 @@ class Matching(RecordTask):
             for start in range(0, len(texts), 256):
                 part = slice(start, start + 256)
                 _, mask, text_embeds = self.read(model, texts[part])
-                odds += _odds(model.match_logits(model.fuse(text_embeds, mask, embeds[owners[part]])))
+                odds += _odds(
+                    model.match_logits(model.fuse(text_embeds, mask, embeds[owners[part]]))
+                )
         return np.array(odds), np.array(labels)
 
 

@@ -1,4 +1,4 @@
-"""Reasoning over two pictures: is the statement true of them (NLVR2)?"""
+"""Reasoning over two images: is the statement true of them (NLVR2)?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from x2vlm.modeling.x2vlm import X2VLM
 
 @dataclass(kw_only=True)
 class PairReasoning(RecordTask):
-    """Pairs of pictures with a statement and its truth."""
+    """Pairs of images with a statement and its truth."""
 
     all_losses: ClassVar[tuple[str, ...]] = ("pair_loss",)
     needs = ("images", "statement", "label")
@@ -33,7 +33,9 @@ class PairReasoning(RecordTask):
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         return {
-            "images": torch.stack([sample["images"][side] for side in (0, 1) for sample in samples]),
+            "images": torch.stack(
+                [sample["images"][side] for side in (0, 1) for sample in samples]
+            ),
             "labels": torch.tensor([sample["label"] for sample in samples]),
             **self.texts.collate([sample["text"] for sample in samples]),
         }
@@ -45,8 +47,10 @@ class PairReasoning(RecordTask):
         """`accuracy`."""
         task, predictions, labels = X2VLMForPairReasoning(model), [], []
         for group in records.batches(32):
-            pictures = [{"image": record["images"][side]} for side in (0, 1) for record in group]
+            images = [{"image": record["images"][side]} for side in (0, 1) for record in group]
             input_ids, mask, _ = self.read(model, [record["statement"] for record in group])
-            predictions += task.predict(self.see(model, pictures), input_ids, mask).argmax(dim=1).tolist()
+            predictions += (
+                task.predict(self.see(model, images), input_ids, mask).argmax(dim=1).tolist()
+            )
             labels += [int(record["label"]) for record in group]
         return {"accuracy": accuracy(predictions, labels)}

@@ -1,4 +1,5 @@
-"""Visual question answering with the answer decoder; several questions of a picture or clip at a time."""
+"""Visual question answering with the answer decoder; several questions of an image or video at a
+time."""
 
 from __future__ import annotations
 
@@ -22,12 +23,14 @@ from x2vlm.processing import clean_question
 
 @dataclass(kw_only=True)
 class QuestionAnswering(RecordTask):
-    """Questions with weighted answers; a picture is mirrored only if no question or answer names a side.
+    """Questions with weighted answers; an image is mirrored only if no question or answer names a
+    side.
 
     Attributes:
-        batch_size: pictures.
-        questions_per_image: texts learnt from one encoding of the picture.
-        answer_list: JSON file with the list of answers to rank in evaluation; empty for the answers of the sticker world.
+        batch_size: images.
+        questions_per_image: texts learnt from one encoding of the image.
+        answer_list: JSON file with the list of answers to rank in evaluation; empty for the answers
+            of the sticker world.
         ranked: K, how many answers are scored in full.
     """
 
@@ -46,22 +49,33 @@ class QuestionAnswering(RecordTask):
         questions = choose_exactly(record["questions"], self.questions_per_image, rng)
         answers = [question.get("answers") or {question["answer"]: 1.0} for question in questions]
         mirrors = self.augmentation != "none"
-        texts = [question["question"] for question in questions] + [text for choices in answers for text in choices]
+        texts = [question["question"] for question in questions] + [
+            text for choices in answers for text in choices
+        ]
         return {
             "visual": self.pixels(record, rng, flip=mirrors and may_flip(texts, rng)),
             "questions": [self.encode(question["question"]) for question in questions],
-            "answers": [[(self.encode_answer(text), weight) for text, weight in choices.items()] for choices in answers],
+            "answers": [
+                [(self.encode_answer(text), weight) for text, weight in choices.items()]
+                for choices in answers
+            ],
         }
 
     def encode_answer(self, text: str) -> EncodedText:
         """Raises `DataError` when the answer has more tokens than the decoder has positions."""
         answer, most = self.texts.encode(text), self.processor.config.decoder.max_positions
         if len(answer.ids) > most:
-            raise DataError(f"The answer {text[:40]!r} is longer than the {most} tokens that the decoder reads.", "data/text")
+            raise DataError(
+                f"The answer {text[:40]!r} is longer than the {most} tokens that the decoder "
+                f"reads.",
+                "data/text",
+            )
         return answer
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        questions = self.texts.collate([question for sample in samples for question in sample["questions"]])
+        questions = self.texts.collate(
+            [question for sample in samples for question in sample["questions"]]
+        )
         per_question = [choices for sample in samples for choices in sample["answers"]]
         answers = self.texts.collate([text for choices in per_question for text, _ in choices])
         return {
@@ -70,7 +84,9 @@ class QuestionAnswering(RecordTask):
             "question_mask": questions["attention_mask"],
             "answer_ids": answers["input_ids"],
             "answer_mask": answers["attention_mask"],
-            "answer_weights": torch.tensor([weight for choices in per_question for _, weight in choices]),
+            "answer_weights": torch.tensor(
+                [weight for choices in per_question for _, weight in choices]
+            ),
             "answers_per_question": torch.tensor([len(choices) for choices in per_question]),
         }
 
@@ -79,23 +95,34 @@ class QuestionAnswering(RecordTask):
         return X2VLMForQuestionAnswering(model)(**batch).losses
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
-        """`accuracy`: exact match, or the soft accuracy of VQA where a question has the `annotations` of several people."""
+        """`accuracy`: exact match, or the soft accuracy of VQA where a question has the
+        `annotations` of several people."""
         task, candidates = X2VLMForQuestionAnswering(model), self.candidates()
         fields = self.texts.collate([self.encode_answer(answer) for answer in candidates])
-        answer_ids, answer_mask = (fields[key].to(device_of(model)) for key in ("input_ids", "attention_mask"))
+        answer_ids, answer_mask = (
+            fields[key].to(device_of(model)) for key in ("input_ids", "attention_mask")
+        )
         scores = []
         for group in records.batches(16):
             embeds = self.see(model, group)
             owners, questions = owned(group, lambda record: record["questions"])
             for start in range(0, len(questions), 64):
                 part = slice(start, start + 64)
-                _, mask, text_embeds = self.read(model, [question["question"] for question in questions[part]])
+                _, mask, text_embeds = self.read(
+                    model, [question["question"] for question in questions[part]]
+                )
                 states = model.fuse(text_embeds, mask, embeds[owners[part]])
-                best = task.rank_answers(states, mask, answer_ids, answer_mask, self.ranked)[0][:, 0].tolist()
+                best = task.rank_answers(states, mask, answer_ids, answer_mask, self.ranked)[0][
+                    :, 0
+                ].tolist()
                 for question, index in zip(questions[part], best, strict=True):
                     given = question.get("annotations")
                     answer = candidates[index]
-                    scores.append(soft_accuracy(answer, given) if given else float(answer == _answer(question)))
+                    scores.append(
+                        soft_accuracy(answer, given)
+                        if given
+                        else float(answer == _answer(question))
+                    )
         return {"accuracy": sum(scores) / len(scores)}
 
     def candidates(self) -> list[str]:

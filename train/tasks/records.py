@@ -1,4 +1,4 @@
-"""What all our tasks share: records in, texts encoded, pictures augmented."""
+"""What all our tasks share: records in, texts encoded, images augmented."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class RecordTask(Task):
         max_tokens: longest text, [CLS] and [SEP] included.
         max_words: words kept by the cleaning, which is the same as at inference.
         augmentation: see `train.data.transforms.Augmentation`.
-        validation: data by a name of one's own, measured while training; choose checkpoints by them.
+        validation: data by a name of one's own, measured while training; choose checkpoints by
+            them.
         test: the same for `python -m train.evaluate`; look at them once.
     """
 
@@ -52,9 +53,13 @@ class RecordTask(Task):
     def prepare(self, processor: Any) -> None:
         self.prepare_texts(processor)
         self.records = open_records(self.data, self.image_size)
-        self.validation_records = {name: self.open_test(data) for name, data in self.validation.items()}
+        self.validation_records = {
+            name: self.open_test(data) for name, data in self.validation.items()
+        }
 
-    def open_test(self, data: DataConfig, limit: int | None = None, workers: int = 0) -> TestRecords:
+    def open_test(
+        self, data: DataConfig, limit: int | None = None, workers: int = 0
+    ) -> TestRecords:
         """Data to measure on. Raises `DataError` for any file that cannot be used."""
         records = open_records(data, self.image_size)
         for problem in records.left_out:
@@ -70,12 +75,16 @@ class RecordTask(Task):
         text = processor.config.text
         if self.max_tokens > text.max_tokens:
             raise ConfigError(
-                f"max_tokens is {self.max_tokens}; this text encoder reads {text.max_tokens} at most.", "config/value"
+                f"max_tokens is {self.max_tokens}; this text encoder reads {text.max_tokens} at "
+                f"most.",
+                "config/value",
             )
         self.processor = processor
         self.image_size = processor.config.vision.image_size
         self.num_frames = processor.config.num_frames
-        self.texts = TextEncoder(processor.tokenizer, self.max_tokens, self.text_masking(), text.first_position)
+        self.texts = TextEncoder(
+            processor.tokenizer, self.max_tokens, self.text_masking(), text.first_position
+        )
 
     def text_masking(self) -> MaskingConfig | None:
         """How texts are masked for masked LM; None for not at all."""
@@ -96,35 +105,49 @@ class RecordTask(Task):
         return np.arange(len(self)) if self.data.stickers else super().order(rng)
 
     def fingerprint(self) -> str:
-        return f"{self.data!r}, world {WORLD_VERSION}" if self.data.stickers else self.records.fingerprint()
+        return (
+            f"{self.data!r}, world {WORLD_VERSION}"
+            if self.data.stickers
+            else self.records.fingerprint()
+        )
 
     def clean(self, text: str) -> str:
-        """The official rules for texts that are read, not written. Raises `TextError` when no word is left."""
+        """The official rules for texts that are read, not written. Raises `TextError` when no word
+        is left."""
         return clean_caption(text, self.max_words)
 
     def encode(self, text: str, rng: np.random.Generator | None = None) -> EncodedText:
         """A cleaned text as tokens, masked with `rng` if the task masks."""
         return self.texts.encode(self.clean(text), rng)
 
-    def pixels(self, record: dict[str, Any], rng: np.random.Generator, flip: bool | None = None) -> Tensor:
-        """uint8 (3, S, S) of a picture, (F, 3, S, S) of a clip; `flip` None leaves the coin to the augmentation."""
+    def pixels(
+        self, record: dict[str, Any], rng: np.random.Generator, flip: bool | None = None
+    ) -> Tensor:
+        """uint8 (3, S, S) of an image, (F, 3, S, S) of a video; `flip` None leaves the coin to the
+        augmentation."""
         if "frames" not in record:
             return augment(record["image"], self.image_size, self.augmentation, rng, flip)
         if flip is None:
             flip = self.augmentation in ("pretrain", "train") and bool(rng.random() < 0.5)
         chosen = sample_frame_indices(len(record["frames"]), self.num_frames, rng)
-        frames = [augment(record["frames"][i], self.image_size, self.augmentation, rng, flip) for i in chosen]
+        frames = [
+            augment(record["frames"][i], self.image_size, self.augmentation, rng, flip)
+            for i in chosen
+        ]
         return torch.stack(frames)
 
     def evaluate(self, model: X2VLM) -> dict[str, float]:
         return {
             f"{name}_{key}": value
             for name, records in self.validation_records.items()
-            for key, value in (self.measure(model, records) | self.validation_losses(model, records)).items()
+            for key, value in (
+                self.measure(model, records) | self.validation_losses(model, records)
+            ).items()
         }
 
     def validation_losses(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
-        """Means of the training losses over whole batches of other records, not augmented; equal draws in every evaluation.
+        """Means of the training losses over whole batches of other records, not augmented; equal
+        draws in every evaluation.
 
         A contrastive loss depends on the size of its batch, here at most `VALIDATION_BATCH`.
         """
@@ -133,16 +156,22 @@ class RecordTask(Task):
         size = min(self.batch_size, VALIDATION_BATCH, len(records))
         found: dict[str, list[float]] = {}
         with torch.random.fork_rng(devices=()):
-            torch.manual_seed(0)  # hard negatives are drawn; a training step seeds all generators anew
+            torch.manual_seed(
+                0
+            )  # hard negatives are drawn; a training step seeds all generators anew
             samples = []
             for index in range(len(records)) if self.loss_weights else ():
                 try:
                     samples.append(reader.sample(index, np.random.default_rng(index)))
                 except X2VLMError as error:
                     records.leave_out(error)
-                last = index == len(records) - 1 and samples and not found  # too few could be read for one whole batch
+                last = (
+                    index == len(records) - 1 and samples and not found
+                )  # too few could be read for one whole batch
                 if len(samples) == size or last:
-                    losses = self.training_step(model, send_to_device(self.collate(samples), device_of(model)))
+                    losses = self.training_step(
+                        model, send_to_device(self.collate(samples), device_of(model))
+                    )
                     for name in self.loss_weights:
                         found.setdefault(name, []).append(losses[name].item())
                     samples = []
@@ -153,12 +182,12 @@ class RecordTask(Task):
         return {}
 
     def see(self, model: X2VLM, records: Sequence[dict[str, Any]]) -> Tensor:
-        """image_embeds float (N, P, D) of pictures, or of clips of equal length, as at inference."""
+        """image_embeds float (N, P, D) of images, or of videos of equal length, as at inference."""
         visual = [self.views(record) for record in records]
         return model.encode_visual(normalize(torch.stack(visual).to(device_of(model))))
 
     def views(self, record: dict[str, Any]) -> Tensor:
-        """What inference sees of a record: uint8 (3, S, S), or (F, 3, S, S) for a clip."""
+        """What inference sees of a record: uint8 (3, S, S), or (F, 3, S, S) for a video."""
         if "frames" not in record:
             return to_pixels(record["image"], self.image_size)
         chosen = sample_frame_indices(len(record["frames"]), self.num_frames)
@@ -166,8 +195,12 @@ class RecordTask(Task):
 
     def read(self, model: X2VLM, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         """`input_ids`, `attention_mask` and text_embeds of some texts on the model's device."""
-        fields = self.texts.collate([self.texts.encode(self.clean(text)) for text in texts], masked=False)
-        input_ids, attention_mask = (fields[key].to(device_of(model)) for key in ("input_ids", "attention_mask"))
+        fields = self.texts.collate(
+            [self.texts.encode(self.clean(text)) for text in texts], masked=False
+        )
+        input_ids, attention_mask = (
+            fields[key].to(device_of(model)) for key in ("input_ids", "attention_mask")
+        )
         return input_ids, attention_mask, model.encode_text(input_ids, attention_mask)
 
 
@@ -181,7 +214,8 @@ def choose(items: Sequence, count: int, rng: np.random.Generator) -> list:
 
 
 def choose_exactly(items: Sequence, count: int, rng: np.random.Generator) -> list:
-    """`count` of the items in random order; some come again if there are fewer. `items` must not be empty."""
+    """`count` of the items in random order; some come again if there are fewer. `items` must not be
+    empty."""
     chosen = choose(items, count, rng)
     return [chosen[i % len(chosen)] for i in range(count)]
 
@@ -191,7 +225,9 @@ def text_keys(texts: Sequence[EncodedText]) -> Tensor:
     return torch.tensor([text.key for text in texts], dtype=torch.long)
 
 
-def owned(records: Sequence[dict[str, Any]], texts_of: Callable[[dict[str, Any]], Sequence]) -> tuple[list[int], list]:
+def owned(
+    records: Sequence[dict[str, Any]], texts_of: Callable[[dict[str, Any]], Sequence]
+) -> tuple[list[int], list]:
     """All texts of some records in one list, and for each the index of its record."""
     pairs = [(owner, text) for owner, record in enumerate(records) for text in texts_of(record)]
     return [owner for owner, _ in pairs], [text for _, text in pairs]

@@ -1,4 +1,5 @@
-"""Multi-grained pre-training: the regions of a picture and the picture itself, each with its text (X²-VLM, section 3.1)."""
+"""Multi-grained pre-training: the regions of an image and the image itself, each with its text
+(X²-VLM, section 3.1)."""
 
 from __future__ import annotations
 
@@ -20,12 +21,14 @@ from x2vlm.processing import patch_mask
 
 @dataclass(kw_only=True)
 class RegionTextTask(RecordTask):
-    """Up to `max_regions` texts of each picture; its caption takes one of the places.
+    """Up to `max_regions` texts of each image; its caption takes one of the places.
 
     Attributes:
-        batch_size: pictures.
-        max_texts: texts of a batch on one process; a random subset is kept when there are more (0: all are kept).
-        careful_flip: pictures whose texts name a side are not mirrored (with an augmentation that mirrors).
+        batch_size: images.
+        max_texts: texts of a batch on one process; a random subset is kept when there are more (0:
+            all are kept).
+        careful_flip: images whose texts name a side are not mirrored (with an augmentation that
+            mirrors).
         min_share: a region counts when more than this part of it lies in the crop.
     """
 
@@ -55,22 +58,31 @@ class RegionTextTask(RecordTask):
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.record(index)
         image = record["image"]
-        regions = [region | {"text": choose(region.get("texts", [region["text"]]), 1, rng)[0]} for region in record["regions"]]
+        regions = [
+            region | {"text": choose(region.get("texts", [region["text"]]), 1, rng)[0]}
+            for region in record["regions"]
+        ]
         caption = choose(record.get("captions", ()), 1, rng)
         crop, flip = (0, 0, *image.size), False
         if self.augmentation != "none":
             texts = [*caption, *(region["text"] for region in regions)]
             flip = may_flip(texts if self.careful_flip else (), rng)
             if regions:
-                crop = sample_crop(_pixel_box(choose(regions, 1, rng)[0]["box"], image.size), *image.size, rng)
+                crop = sample_crop(
+                    _pixel_box(choose(regions, 1, rng)[0]["box"], image.size), *image.size, rng
+                )
             size = (self.image_size, self.image_size)
             image = image.convert("RGB").resize(size, Image.Resampling.BICUBIC, box=crop)
-            image = rand_augment(ImageOps.mirror(image) if flip else image, rng, photometric_only=True)
+            image = rand_augment(
+                ImageOps.mirror(image) if flip else image, rng, photometric_only=True
+            )
         items = [RegionText(text, WHOLE_IMAGE, is_image=True) for text in caption]
         for region in choose(regions, len(regions), rng):
             if len(items) == self.max_regions:
                 break
-            box = box_in_crop(_scaled(region["box"], record["image"].size), crop, flip, self.min_share)
+            box = box_in_crop(
+                _scaled(region["box"], record["image"].size), crop, flip, self.min_share
+            )
             if box is not None:
                 items.append(RegionText(region["text"], box))
         return {
@@ -92,7 +104,9 @@ class RegionTextTask(RecordTask):
         batch = {
             "image": torch.stack([sample["image"] for sample in samples]),
             "image_index": torch.tensor([index for _, index, _, _ in rows]),
-            "patch_mask": torch.stack([patch_mask(box, self.grid_size) for box in cxcywh_to_xyxy(boxes).tolist()]),
+            "patch_mask": torch.stack(
+                [patch_mask(box, self.grid_size) for box in cxcywh_to_xyxy(boxes).tolist()]
+            ),
             "target_boxes": boxes,
             "is_image": torch.tensor([item.is_image for _, _, item, _ in rows]),
             **self.texts.collate(texts),

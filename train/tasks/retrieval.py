@@ -1,4 +1,5 @@
-"""Retrieval: contrastive features and, unless its loss is switched off, the matching head on in-batch hard negatives."""
+"""Retrieval: contrastive features and, unless its loss is switched off, the matching head on
+in-batch hard negatives."""
 
 from __future__ import annotations
 
@@ -20,10 +21,12 @@ from x2vlm.modeling.x2vlm import X2VLM
 
 @dataclass(kw_only=True)
 class Retrieval(RecordTask):
-    """One random caption of each picture or clip; pairs of one `image_id` (or, without ids, of equal words) are all positives.
+    """One random caption of each image or video; pairs of one `image_id` (or, without ids, of equal
+    words) are all positives.
 
     Attributes:
-        reranked: candidates by features that the matching head scores, in each direction; 0 leaves their order to the features.
+        reranked: candidates by features that the matching head scores, in each direction; 0 leaves
+            their order to the features.
         first_caption: evaluation looks for the first caption of each record only.
     """
 
@@ -51,22 +54,40 @@ class Retrieval(RecordTask):
             return X2VLMForRetrieval(model)(**batch).losses
         images = model.image_features(model.encode_visual(batch["visual"]))
         texts = model.text_features(model.encode_text(batch["input_ids"], batch["attention_mask"]))
-        return {"contrastive_loss": contrastive_loss(images, texts, model.temperature, batch["positives"])}
+        return {
+            "contrastive_loss": contrastive_loss(
+                images, texts, model.temperature, batch["positives"]
+            )
+        }
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """Recall at 1, 5, 10 in both directions, the records being the gallery."""
         embeds, texts, owners = [], [], []
         for group in records.batches(32):
-            owners += [len(embeds) + i for i, record in enumerate(group) for _ in self._captions(record)]
+            owners += [
+                len(embeds) + i for i, record in enumerate(group) for _ in self._captions(record)
+            ]
             texts += [text for record in group for text in self._captions(record)]
-            embeds += self.see(model, group).to(dtype=torch.float16 if len(records) > 2000 else torch.float32).unbind()
+            embeds += (
+                self.see(model, group)
+                .to(dtype=torch.float16 if len(records) > 2000 else torch.float32)
+                .unbind()
+            )
         read = [self.read(model, texts[start : start + 256]) for start in range(0, len(texts), 256)]
-        text_features = torch.cat([model.text_features(text_embeds).float() for *_, text_embeds in read])
-        image_features = torch.cat([model.image_features(e[None].to(text_features)).float() for e in embeds])
-        with torch.autocast(image_features.device.type, enabled=False):  # bf16 would call near neighbours equal
+        text_features = torch.cat(
+            [model.text_features(text_embeds).float() for *_, text_embeds in read]
+        )
+        image_features = torch.cat(
+            [model.image_features(e[None].to(text_features)).float() for e in embeds]
+        )
+        with torch.autocast(
+            image_features.device.type, enabled=False
+        ):  # bf16 would call near neighbours equal
             similarity = image_features @ text_features.T
         if not self.reranked:
-            return retrieval_recall(similarity.cpu().numpy(), similarity.T.cpu().numpy(), np.array(owners))
+            return retrieval_recall(
+                similarity.cpu().numpy(), similarity.T.cpu().numpy(), np.array(owners)
+            )
         to_text = self._rerank(model, similarity, embeds, texts, by_image=True)
         to_image = self._rerank(model, similarity, embeds, texts, by_image=False)
         return retrieval_recall(to_text, to_image, np.array(owners))
@@ -75,7 +96,8 @@ class Retrieval(RecordTask):
         return record["captions"][:1] if self.first_caption else record["captions"]
 
     def _rerank(self, model, similarity, embeds, texts, by_image: bool) -> np.ndarray:
-        """Matching logits of the best candidates of each query, -inf elsewhere; (images, texts) or (texts, images)."""
+        """Matching logits of the best candidates of each query, -inf elsewhere; (images, texts) or
+        (texts, images)."""
         queries = similarity if by_image else similarity.T
         scores = np.full(queries.shape, -np.inf, dtype=np.float32)
         candidates = queries.topk(min(self.reranked, queries.shape[1]), dim=1).indices
@@ -86,6 +108,10 @@ class Retrieval(RecordTask):
                 fused = model.fuse(text_embeds, mask, embeds[query][None].to(text_embeds))
             else:
                 context = torch.stack([embeds[i] for i in found.tolist()]).to(text_embeds)
-                fused = model.fuse(text_embeds.expand(len(found), -1, -1), mask.expand(len(found), -1), context)
-            scores[query, found.cpu().numpy()] = model.match_logits(fused)[:, 1].float().cpu().numpy()
+                fused = model.fuse(
+                    text_embeds.expand(len(found), -1, -1), mask.expand(len(found), -1), context
+                )
+            scores[query, found.cpu().numpy()] = (
+                model.match_logits(fused)[:, 1].float().cpu().numpy()
+            )
         return scores

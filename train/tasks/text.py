@@ -1,4 +1,5 @@
-"""Pre-training on text alone, and on the same sentence in two languages (CCLM, arXiv 2206.00621, section 3)."""
+"""Pre-training on text alone, and on the same sentence in two languages (CCLM, arXiv 2206.00621,
+section 3)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from x2vlm.modeling.pretraining import X2VLMForPretraining
 
 @dataclass(kw_only=True)
 class MaskedText(RecordTask):
-    """Masked LM without a picture, on the `captions` of the records."""
+    """Masked LM without an image, on the `captions` of the records."""
 
     all_losses: ClassVar[tuple[str, ...]] = ("masked_lm_loss",)
     needs = ("captions",)
@@ -39,7 +40,8 @@ class MaskedText(RecordTask):
 
 @dataclass(kw_only=True)
 class ParallelText(RecordTask):
-    """The first two `captions` of a record say the same in two languages; which one is the source is a coin's choice."""
+    """The first two `captions` of a record say the same in two languages; which one is the source
+    is a coin's choice."""
 
     all_losses: ClassVar[tuple[str, ...]] = ("contrastive_loss", "matching_loss", "masked_lm_loss")
     needs = ("captions",)
@@ -53,7 +55,9 @@ class ParallelText(RecordTask):
     def sample(self, index: int, rng: np.random.Generator) -> Any:
         texts = self.record(index)["captions"][:2]
         if len(texts) < 2:
-            raise DataError(f"{self.records.name(index)}: there is one text instead of two.", "data/entry")
+            raise DataError(
+                f"{self.records.name(index)}: there is one text instead of two.", "data/entry"
+            )
         source, target = choose(texts, 2, rng)
         return self.encode(source, rng), self.encode(target, rng)
 
@@ -70,4 +74,8 @@ class ParallelText(RecordTask):
         }
 
     def training_step(self, model, batch):
-        return X2VLMForPretraining(model).forward_parallel_text(**batch, wanted=self.loss_weights).losses
+        return (
+            X2VLMForPretraining(model)
+            .forward_parallel_text(**batch, wanted=self.loss_weights)
+            .losses
+        )

@@ -1,4 +1,5 @@
-"""Checkpoints: safe reading, conversion of official files, loading, saving, and starting weights for training."""
+"""Checkpoints: safe reading, conversion of official files, loading, saving, and starting weights
+for training."""
 
 from x2vlm.checkpoint.initialize import initialize, initialize_answer_decoder
 from x2vlm.checkpoint.loading import LoadedCheckpoint, load_model

@@ -1,4 +1,5 @@
-"""What a checkpoint is, told from the names and shapes in it: tower, sizes, layers, image size, frames and heads."""
+"""What a checkpoint is, told from the names and shapes in it: tower, sizes, layers, image size,
+frames and heads."""
 
 from __future__ import annotations
 
@@ -36,44 +37,63 @@ def head_of(name: str) -> str | None:
 
 
 def merge_overrides(config: X2VLMConfig, overrides: Overrides) -> X2VLMConfig:
-    """`config` with some values replaced; sections nest, as in `{"text": {"num_heads": 6}, "num_frames": 3}`.
+    """`config` with some values replaced; sections nest, as in `{"text": {"num_heads": 6},
+    "num_frames": 3}`.
 
     Raises:
         ConfigError: an unknown key or a bad value.
     """
     values = config.to_dict()
     for key, value in overrides.items():
-        values[key] = {**values[key], **value} if isinstance(value, Mapping) and isinstance(values.get(key), dict) else value
+        values[key] = (
+            {**values[key], **value}
+            if isinstance(value, Mapping) and isinstance(values.get(key), dict)
+            else value
+        )
     return X2VLMConfig.from_dict(values)
 
 
 def detect_config(
-    state: Mapping[str, Tensor], multilingual: bool, swin_windows: tuple[int, int] | None, overrides: Overrides
+    state: Mapping[str, Tensor],
+    multilingual: bool,
+    swin_windows: tuple[int, int] | None,
+    overrides: Overrides,
 ) -> X2VLMConfig:
     """The configuration of a state dict under our names.
 
-    Numbers of text heads leave no trace in shapes: 64 dimensions a head are taken, as in every BERT and XLM-R, unless
-    `overrides` say otherwise.
+    Numbers of text heads leave no trace in shapes: 64 dimensions a head are taken, as in every BERT
+    and XLM-R, unless `overrides` say otherwise.
 
     Args:
         multilingual: the file has CCLM's separate cross encoder, so its text encoder is XLM-R.
-        swin_windows: a Swin stage that shifts its windows and their number, from the shape of an `attn_mask`.
+        swin_windows: a Swin stage that shifts its windows and their number, from the shape of an
+            `attn_mask`.
         overrides: see `merge_overrides`.
 
     Raises:
-        CheckpointError: no X2-VLM, X-VLM or CCLM model (`ckpt/keys`), or a width that 64 does not divide (`ckpt/shape`).
+        CheckpointError: no X2-VLM, X-VLM or CCLM model (`ckpt/keys`), or a width that 64 does not
+            divide (`ckpt/shape`).
     """
-    for part, name in (("an image tower", "vision.tower.patch_embed.proj.weight"), ("word embeddings", _WORDS)):
+    for part, name in (
+        ("an image tower", "vision.tower.patch_embed.proj.weight"),
+        ("word embeddings", _WORDS),
+    ):
         if name not in state:
             raise CheckpointError(
-                f"The file has no {part[3:] if part.startswith('an ') else part} of X2-VLM, X-VLM or CCLM: it is a checkpoint "
-                "of another model. Give one of theirs, or a folder that this package saved.",
+                f"The file has no {part[3:] if part.startswith('an ') else part} of X2-VLM, X-VLM "
+                "or CCLM: it is a checkpoint of another model. Give one of theirs, or a folder "
+                "that this package saved.",
                 "ckpt/keys",
             )
     width = state[_WORDS].shape[1]
     heads = overrides.get("text", {}).get("num_heads") or _default_heads(width)
-    layers = {"num_heads": heads, "intermediate_size": _size(state, "text_encoder.layers.0.fc1.weight", 0, 4 * width)}
-    family = {"family": "xlm-roberta", "pad_token_id": 1, "layer_norm_eps": 1e-5} if multilingual else {}
+    layers = {
+        "num_heads": heads,
+        "intermediate_size": _size(state, "text_encoder.layers.0.fc1.weight", 0, 4 * width),
+    }
+    family = (
+        {"family": "xlm-roberta", "pad_token_id": 1, "layer_norm_eps": 1e-5} if multilingual else {}
+    )
     text = TextConfig(
         vocab_size=state[_WORDS].shape[0],
         hidden_size=width,
@@ -105,12 +125,13 @@ def detect_config(
 
 def check_grid(vision: VisionConfig) -> None:
     """Raises:
-    CheckpointError: a picture so large that the tables of a tower would fill the memory (`ckpt/shape`).
+    CheckpointError: an image so large that the tables of a tower would fill the memory
+    (`ckpt/shape`).
     """
     if vision.grid_size > MAX_GRID or vision.swin_window_size > MAX_GRID:
         raise CheckpointError(
-            f"The image tower would read {vision.image_size} x {vision.image_size} pixels; the limit is "
-            f"{MAX_GRID * vision.patch_size}. Give a smaller image_size.",
+            f"The image tower would read {vision.image_size} x {vision.image_size} pixels; the "
+            f"limit is {MAX_GRID * vision.patch_size}. Give a smaller image_size.",
             "ckpt/shape",
         )
 
@@ -139,23 +160,37 @@ def _vision(state: Mapping[str, Tensor], swin_windows: tuple[int, int] | None) -
     table = state.get("vision.tower.blocks.0.attn.relative_position_bias_table")
     if table is not None:
         grid = (math.isqrt(table.shape[0] - 3) + 1) // 2
-        return VisionConfig(tower="beit2", image_size=grid * patch_size, num_heads=table.shape[1], **shared)
+        return VisionConfig(
+            tower="beit2", image_size=grid * patch_size, num_heads=table.shape[1], **shared
+        )
     grid = math.isqrt(_size(state, "vision.tower.pos_embed", 1, 1) - 1)
     if "vision.tower.norm_pre.weight" in state:
-        return VisionConfig(tower="clip", image_size=grid * patch_size, num_heads=_default_heads(width), **shared)
+        return VisionConfig(
+            tower="clip", image_size=grid * patch_size, num_heads=_default_heads(width), **shared
+        )
     return VisionConfig(
-        tower="beit2", image_size=grid * patch_size, num_heads=_default_heads(width), position="sincos", **shared
+        tower="beit2",
+        image_size=grid * patch_size,
+        num_heads=_default_heads(width),
+        position="sincos",
+        **shared,
     )
 
 
-def _swin(state: Mapping[str, Tensor], patch: Tensor, windows: tuple[int, int] | None) -> VisionConfig:
-    """Sizes of Swin. A stage smaller than the window has a table of its own size, which gives the picture's; otherwise the
-    number of shifted windows does, and without any the last stage is one window."""
+def _swin(
+    state: Mapping[str, Tensor], patch: Tensor, windows: tuple[int, int] | None
+) -> VisionConfig:
+    """Sizes of Swin. A stage smaller than the window has a table of its own size, which gives the
+    picture's; otherwise the number of shifted windows does, and without any the last stage is one
+    window."""
     prefix, depths, tables = "vision.tower.layers", [], []
     for stage in range(_count(state, prefix)):
         depths.append(_count(state, f"{prefix}.{stage}.blocks"))
         tables.append(state[f"{prefix}.{stage}.blocks.0.attn.relative_position_bias_table"].shape)
-    heads, sides = [shape[1] for shape in tables], [(math.isqrt(shape[0]) + 1) // 2 for shape in tables]
+    heads, sides = (
+        [shape[1] for shape in tables],
+        [(math.isqrt(shape[0]) + 1) // 2 for shape in tables],
+    )
     window, stride = sides[0], patch.shape[2] * 2 ** (len(depths) - 1)
     if sides[-1] == window and windows:
         stage, count = windows
@@ -187,8 +222,8 @@ def _count(state: Mapping[str, Tensor], prefix: str) -> int:
     numbers = {int(match[1]) for name in state if (match := pattern.match(name))}
     if numbers != set(range(len(numbers))):
         raise CheckpointError(
-            f"The layers {prefix} of the file are not numbered without a gap, so it is damaged or of another model. "
-            "Get it again from its source.",
+            f"The layers {prefix} of the file are not numbered without a gap, so it is damaged or "
+            "of another model. Get it again from its source.",
             "ckpt/keys",
         )
     return len(numbers)
@@ -197,7 +232,8 @@ def _count(state: Mapping[str, Tensor], prefix: str) -> int:
 def _default_heads(width: int) -> int:
     if width % 64:
         raise CheckpointError(
-            f"The number of attention heads cannot be told from a width of {width}: 64 does not divide it. "
+            f"The number of attention heads cannot be told from a width of {width}: 64 does not "
+            f"divide it. "
             'Give it, for example config={"text": {"num_heads": 4}, "fusion": {"num_heads": 4}}.',
             "ckpt/shape",
         )

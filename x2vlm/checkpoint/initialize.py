@@ -1,6 +1,8 @@
-"""Starting weights for training from published parts: BEiT-2, Swin or CLIP towers, BERT, XLM-R, and X2-VLM for CCLM.
+"""Starting weights for training from published parts: BEiT-2, Swin or CLIP towers, BERT, XLM-R, and
+X2-VLM for CCLM.
 
-Every function copies in place and returns the names of the parameters that stay fresh; training gives those a higher rate.
+Every function copies in place and returns the names of the parameters that stay fresh; training
+gives those a higher rate.
 """
 
 from __future__ import annotations
@@ -30,24 +32,30 @@ def initialize(
     """Fills a freshly built model from published parts, in the order of the arguments.
 
     Args:
-        x2vlm: an X2-VLM checkpoint to make a CCLM model of: everything but the text encoder and the vocabulary layer.
-        vision: tower weights, a timm name (`beitv2_base_patch16_224.in1k_ft_in22k`) or a local file.
-        text: BERT or XLM-R, a transformers name or a local file or folder. Layers go to the text encoder: one to one, or
-            evenly chosen with the last of each group (BERT large: 1, 3, .., 23). With BERT, the fusion layers become copies
-            of the last of them, or get the file's remaining layers where it has just as many (X-VLM).
+        x2vlm: an X2-VLM checkpoint to make a CCLM model of: everything but the text encoder and the
+            vocabulary layer.
+        vision: tower weights, a timm name (`beitv2_base_patch16_224.in1k_ft_in22k`) or a local
+            file.
+        text: BERT or XLM-R, a transformers name or a local file or folder. Layers go to the text
+            encoder: one to one, or evenly chosen with the last of each group (BERT large: 1, 3, ..,
+                23). With BERT, the fusion layers become copies
+            of the last of them, or get the file's remaining layers where it has just as many
+            (X-VLM).
         fusion: BERT for the fusion layers alone, as CCLM wants: its last layers.
 
     Returns:
         Names of parameters that no source has set.
 
     Raises:
-        CheckpointError: see `x2vlm.checkpoint.safe_load`, also a source of another width (`ckpt/shape`) or one that cannot be
-            fetched (`ckpt/source`).
+        CheckpointError: see `x2vlm.checkpoint.safe_load`, also a source of another width
+            (`ckpt/shape`) or one that cannot be fetched (`ckpt/source`).
     """
     fresh = {slot.name for slot in parameter_slots(model) if slot.parameter.requires_grad}
     if x2vlm is not None:
         state = translated_tensors(x2vlm)
-        kept = {name: tensor for name, tensor in state.items() if not name.startswith(_REPLACED_BY_CCLM)}
+        kept = {
+            name: tensor for name, tensor in state.items() if not name.startswith(_REPLACED_BY_CCLM)
+        }
         fresh -= _copy(model, kept, str(x2vlm))
     if vision is not None:
         fresh -= _copy(model, _vision_tensors(vision), str(vision))
@@ -57,7 +65,9 @@ def initialize(
         if not model.config.multilingual:
             fresh -= _copy(model, _fusion_part(source, model, shared=True), str(text))
     if fusion is not None:
-        fresh -= _copy(model, _fusion_part(_transformer_tensors(fusion), model, shared=False), str(fusion))
+        fresh -= _copy(
+            model, _fusion_part(_transformer_tensors(fusion), model, shared=False), str(fusion)
+        )
     return sorted(fresh)
 
 
@@ -68,8 +78,9 @@ _REPLACED_BY_CCLM = ("text_encoder.", "masked_lm_head.decoder.", "answer_decoder
 def initialize_answer_decoder(model: X2VLM) -> list[str]:
     """Answer decoder from the pre-trained model (its `masked_lm` head included, if it has one).
 
-    Layers copy the fusion layers one to one, or evenly chosen with the last of each group (3 of 6: 1, 3, 5). Where picture
-    and text differ in width (Swin), keys and values of cross-attention stay fresh. CCLM keeps fresh embeddings and head.
+    Layers copy the fusion layers one to one, or evenly chosen with the last of each group (3 of 6:
+    1, 3, 5). Where image and text differ in width (Swin), keys and values of cross-attention stay
+    fresh. CCLM keeps fresh embeddings and head.
 
     Returns:
         Names of parameters of the decoder that stay fresh.
@@ -80,9 +91,15 @@ def initialize_answer_decoder(model: X2VLM) -> list[str]:
     chosen = _evenly(available, count)
     fresh = []
     for slot in parameter_slots(model.answer_decoder):
-        name = re.sub(r"^layers\.(\d+)", lambda match: f"fusion_encoder.layers.{chosen[int(match[1])]}", slot.name)
+        name = re.sub(
+            r"^layers\.(\d+)",
+            lambda match: f"fusion_encoder.layers.{chosen[int(match[1])]}",
+            slot.name,
+        )
         if not name.startswith("fusion_encoder.") and not model.config.multilingual:
-            name = re.sub("^embeddings", "text_encoder.embeddings", re.sub("^head", "masked_lm_head", name))
+            name = re.sub(
+                "^embeddings", "text_encoder.embeddings", re.sub("^head", "masked_lm_head", name)
+            )
         rows = min(len(slot.parameter), len(source[name])) if name in source else 0
         if rows and source[name].shape[1:] == slot.parameter.shape[1:]:
             slot.parameter[:rows] = source[name][:rows]
@@ -107,12 +124,15 @@ def _copy(model: X2VLM, tensors: Mapping[str, Tensor], source: str) -> set[str]:
                 slot.parameter.copy_(value)
                 done.add(slot.name)
     if not done:
-        raise CheckpointError(f"{shown(file)} holds no weights that this model could start from.", "ckpt/keys")
+        raise CheckpointError(
+            f"{shown(file)} holds no weights that this model could start from.", "ckpt/keys"
+        )
     return done
 
 
 def _vision_tensors(source: str | Path) -> dict[str, Tensor]:
-    """A local file follows the official names (Swin's `downsample` differs from timm's), a timm model those of our tower."""
+    """A local file follows the official names (Swin's `downsample` differs from timm's), a timm
+    model those of our tower."""
     if Path(source).is_file():
         tensors = read_tensors(Path(source))
         shared = tensors.pop("rel_pos_bias.relative_position_bias_table", None)
@@ -134,10 +154,16 @@ def _transformer_tensors(source: str | Path) -> dict[str, Tensor]:
     """BERT or XLM-R tensors under `embeddings.`, `encoder.layer.N.` and `cls.`."""
     path = Path(source)
     if path.is_dir():
-        found = [path / name for name in ("model.safetensors", "pytorch_model.bin") if (path / name).is_file()]
+        found = [
+            path / name
+            for name in ("model.safetensors", "pytorch_model.bin")
+            if (path / name).is_file()
+        ]
         if not found:
             raise CheckpointError(
-                f"The folder {shown(path.name)} holds neither model.safetensors nor pytorch_model.bin.", "ckpt/source"
+                f"The folder {shown(path.name)} holds neither model.safetensors nor "
+                f"pytorch_model.bin.",
+                "ckpt/source",
             )
         path = found[0]
     if path.is_file():
@@ -154,24 +180,30 @@ def _transformer_tensors(source: str | Path) -> dict[str, Tensor]:
 
 def _unreachable(source: str | Path, library: str) -> CheckpointError:
     return CheckpointError(
-        f"{shown(Path(source).name)} is neither a local file nor a model that {library} can fetch. Check its name.",
+        f"{shown(Path(source).name)} is neither a local file nor a model that {library} can fetch. "
+        f"Check its name.",
         "ckpt/source",
     )
 
 
 def _renamed(source: Mapping[str, Tensor], prefix: str, chosen: Sequence[int]) -> dict[str, Tensor]:
-    """Layers of `source` under our names; layer i of `prefix` becomes layer `chosen[i]` of the source."""
+    """Layers of `source` under our names; layer i of `prefix` becomes layer `chosen[i]` of the
+    source."""
     renamed = {}
     for key, tensor in source.items():
         if match := re.match(r"encoder\.layer\.(\d+)\.", key):
             for target in (target for target, layer in enumerate(chosen) if layer == int(match[1])):
-                spelled = canonical(f"{prefix}.encoder.layer.{target}.{key[match.end() :]}", 10**6, pair=False)
+                spelled = canonical(
+                    f"{prefix}.encoder.layer.{target}.{key[match.end() :]}", 10**6, pair=False
+                )
                 renamed[our_name(spelled)] = tensor
     return renamed
 
 
 def _layers_of(source: Mapping[str, Tensor]) -> int:
-    numbers = [int(match[1]) for key in source if (match := re.match(r"encoder\.layer\.(\d+)\.", key))]
+    numbers = [
+        int(match[1]) for key in source if (match := re.match(r"encoder\.layer\.(\d+)\.", key))
+    ]
     return max(numbers, default=-1) + 1
 
 
@@ -190,7 +222,8 @@ def _text_part(source: Mapping[str, Tensor], model: X2VLM) -> dict[str, Tensor]:
 
 
 def _fusion_part(source: Mapping[str, Tensor], model: X2VLM, shared: bool) -> dict[str, Tensor]:
-    """Self-attention and MLP of the fusion layers: copies of the upper text layers, or layers of their own."""
+    """Self-attention and MLP of the fusion layers: copies of the upper text layers, or layers of
+    their own."""
     config, available = model.config, _layers_of(source)
     count, text_layers = config.fusion.num_layers, config.text.num_layers
     if not shared or available == text_layers + count:

@@ -1,8 +1,10 @@
-"""The one table of parameter names: official key on the left, our name on the right, read in both directions.
+"""The one table of parameter names: official key on the left, our name on the right, read in both
+directions.
 
-Official files differ in spelling only: `bert.` or `roberta.` may follow the text prefixes, the fusion layers are either the
-upper layers of `text_encoder` (BERT) or a `cross_encoder` (CCLM), and the masked-LM head is `text_encoder.cls` or `mlm_head`.
-`canonical` brings them to the CCLM spelling, which the table then translates key by key.
+Official files differ in spelling only: `bert.` or `roberta.` may follow the text prefixes, the
+fusion layers are either the upper layers of `text_encoder` (BERT) or a `cross_encoder` (CCLM), and
+the masked-LM head is `text_encoder.cls` or `mlm_head`. `canonical` brings them to the CCLM
+spelling, which the table then translates key by key.
 """
 
 from __future__ import annotations
@@ -37,9 +39,14 @@ LM_HEAD = (
 )
 SAME = (("*", "*"),)
 
-# Official prefix, our prefix, table for the rest. `#` is a layer number; `#+1` is the number after it.
+# Official prefix, our prefix, table for the rest. `#` is a layer number; `#+1` is the number after
+# it.
 TABLE = (
-    ("vision_encoder.layers.#.downsample.", "vision.tower.layers.#+1.downsample.", SAME),  # Swin: end of a stage; timm: start
+    (
+        "vision_encoder.layers.#.downsample.",
+        "vision.tower.layers.#+1.downsample.",
+        SAME,
+    ),  # Swin: end of a stage; timm: start
     ("vision_encoder.", "vision.tower.", SAME),
     ("text_encoder.embeddings.", "text_encoder.embeddings.", EMBEDDINGS),
     ("text_encoder.encoder.layer.#.", "text_encoder.layers.#.", LAYER),
@@ -52,7 +59,11 @@ TABLE = (
     ("text_proj.", "text_projection.", SAME),
     ("itm_head.", "matching_head.", SAME),
     ("bbox_head.", "box_head.", SAME),
-    ("cls_head.pair.", "pair_head.", SAME),  # NLVR2: the input is two fused vectors (`canonical` tells them apart)
+    (
+        "cls_head.pair.",
+        "pair_head.",
+        SAME,
+    ),  # NLVR2: the input is two fused vectors (`canonical` tells them apart)
     ("cls_head.", "classification_head.", SAME),
     ("absolute_frame_pos_embed", "frame_positions", (("", ""),)),
     ("temp", "temperature", (("", ""),)),
@@ -79,13 +90,18 @@ NEVER_USED = (
     "vision_encoder.lm_head.weight",
     "vision_encoder.lm_head.bias",
 )
-"""Ends of keys of parts that X2-VLM drops: poolers, next-sentence and classifier layers, masked-patch prediction."""
+"""Ends of keys of parts that X2-VLM drops: poolers, next-sentence and classifier layers,
+masked-patch prediction."""
 
 
 def _compile(left: str, right: str) -> tuple[re.Pattern[str], str, int]:
     """A template pair to (pattern, template of the result, number to add to the layer)."""
     shift = ("#+1" in right) - ("#+1" in left)
-    pattern = re.escape(left.replace("#+1", "#")).replace(r"\#", r"(?P<n>\d+)").replace(r"\*", r"(?P<rest>.+)")
+    pattern = (
+        re.escape(left.replace("#+1", "#"))
+        .replace(r"\#", r"(?P<n>\d+)")
+        .replace(r"\*", r"(?P<rest>.+)")
+    )
     return re.compile(pattern), right.replace("#+1", "#"), shift
 
 
@@ -131,14 +147,16 @@ def num_text_layers(keys: Iterable[str]) -> int:
     """
     layers, fusion = set(), set()
     for key in keys:
-        if match := re.match(r"text_encoder\.(?:bert\.|roberta\.)?encoder\.layer\.(\d+)\.(crossattention\.)?", key):
+        if match := re.match(
+            r"text_encoder\.(?:bert\.|roberta\.)?encoder\.layer\.(\d+)\.(crossattention\.)?", key
+        ):
             layers.add(int(match[1]))
             if match[2]:
                 fusion.add(int(match[1]))
     if layers != set(range(len(layers))):
         raise CheckpointError(
-            "The text layers of the file are not numbered without a gap, so it is damaged or of another model. Get it again "
-            "from its source.",
+            "The text layers of the file are not numbered without a gap, so it is damaged or of "
+            "another model. Get it again from its source.",
             "ckpt/keys",
         )
     return min(fusion) if fusion else len(layers)
@@ -152,7 +170,9 @@ def canonical(key: str, text_layers: int, pair: bool) -> str:
         pair: the `cls_head` reads two fused vectors (NLVR2).
     """
     key = re.sub(r"^(text_encoder|text_decoder|cross_encoder)\.(bert|roberta)\.", r"\1.", key)
-    key = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    key = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
+        "LayerNorm.beta", "LayerNorm.bias"
+    )
     key = re.sub(r"^text_encoder\.cls\.", "mlm_head.", key)
     if pair:
         key = re.sub(r"^cls_head\.", "cls_head.pair.", key)
@@ -169,7 +189,8 @@ def official_spelling(key: str, text_layers: int, multilingual: bool, masked_lm:
     Args:
         text_layers: layers of the text encoder.
         multilingual: CCLM, whose spelling is the canonical one but for the answer decoder.
-        masked_lm: the model has a masked-LM head; official BERT classes then wrap the encoder in `bert.`.
+        masked_lm: the model has a masked-LM head; official BERT classes then wrap the encoder in
+            `bert.`.
     """
     key = key.replace("cls_head.pair.", "cls_head.")
     key = re.sub(r"^text_decoder\.(?!cls\.)", "text_decoder.bert.", key)

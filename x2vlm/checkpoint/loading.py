@@ -1,7 +1,9 @@
-"""Loads a model from any checkpoint of the family: official X2-VLM, X-VLM and CCLM files, and folders that `save_model` wrote.
+"""Loads a model from any checkpoint of the family: official X2-VLM, X-VLM and CCLM files, and
+folders that `save_model` wrote.
 
-Strict: every tensor of the file is matched, renamed by the table, resized by rule, or named in the report, and a model is never
-left half loaded. Weights stay memory-mapped where the file allows it, so loading needs little memory beyond the model's own.
+Strict: every tensor of the file is matched, renamed by the table, resized by rule, or named in the
+report, and a model is never left half loaded. Weights stay memory-mapped where the file allows it,
+so loading needs little memory beyond the model's own.
 """
 
 from __future__ import annotations
@@ -20,20 +22,32 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from x2vlm import hub
-from x2vlm.build import build_model
-from x2vlm.checkpoint.detect import Overrides, check_grid, detect_config, head_of, heads_in, merge_overrides
+from x2vlm.checkpoint.detect import (
+    Overrides,
+    check_grid,
+    detect_config,
+    head_of,
+    heads_in,
+    merge_overrides,
+)
 from x2vlm.checkpoint.keys import canonical, ignored_reason, num_text_layers, our_name
 from x2vlm.checkpoint.report import LoadReport
-from x2vlm.checkpoint.resize import resize_absolute_positions, resize_frame_positions, resize_relative_table
+from x2vlm.checkpoint.resize import (
+    resize_absolute_positions,
+    resize_frame_positions,
+    resize_relative_table,
+)
 from x2vlm.checkpoint.safe_load import read_tensors, shown
 from x2vlm.checkpoint.tokenizer import has_tokenizer
 from x2vlm.config import X2VLMConfig
 from x2vlm.errors import CheckpointError
+from x2vlm.modeling.build import build_model
 from x2vlm.modeling.x2vlm import X2VLM
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 OPTIONAL = ("temperature", "frame_positions")
-"""Parameters that a complete file may lack: a fixed temperature is not stored, and pictures need no frame positions."""
+"""Parameters that a complete file may lack: a fixed temperature is not stored, and images need no
+frame positions."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +92,18 @@ def load_model(
         path_or_name: see `x2vlm.hub.resolve`.
         image_size: pixels per side to run at; position tables are resized. None: as trained.
         num_frames: frame positions to have; None: as trained.
-        config: what shapes cannot tell, nested as in config.json (`{"text": {"num_heads": 6}}`), or a whole configuration.
-        heads: heads to build, None for those in the file. A head that the file lacks starts fresh and is listed.
+        config: what shapes cannot tell, nested as in config.json (`{"text": {"num_heads": 6}}`), or
+            a whole configuration.
+        heads: heads to build, None for those in the file. A head that the file lacks starts fresh
+            and is listed.
         dtype: of all parameters.
         strict: False lists keys that no rule knows in the report; True refuses the file.
         progress: called while a known file is downloaded.
 
     Raises:
-        CheckpointError: see `x2vlm.hub.resolve` and `x2vlm.checkpoint.safe_load`; missing or unknown weights (`ckpt/keys`),
-            sizes that do not fit (`ckpt/shape`), numbers that are not finite (`ckpt/values`).
+        CheckpointError: see `x2vlm.hub.resolve` and `x2vlm.checkpoint.safe_load`; missing or
+            unknown weights (`ckpt/keys`), sizes that do not fit (`ckpt/shape`), numbers that are
+            not finite (`ckpt/values`).
         ConfigError: a bad override.
     """
     weights, translated = _open(path_or_name, progress)
@@ -97,12 +114,16 @@ def load_model(
     elif translated.ours and stored.is_file():
         final = merge_overrides(read_config(stored), overrides)
     else:
-        final = detect_config(translated.state, translated.multilingual, translated.swin_windows, overrides)
+        final = detect_config(
+            translated.state, translated.multilingual, translated.swin_windows, overrides
+        )
     final = _adjust(final, image_size, num_frames, heads)
     check_grid(final.vision)
     model, report = _assemble(final, translated, weights.name, strict)
     model.to(device=device, dtype=dtype).eval()
-    return LoadedCheckpoint(model, report, weights, weights.parent if has_tokenizer(weights.parent) else None)
+    return LoadedCheckpoint(
+        model, report, weights, weights.parent if has_tokenizer(weights.parent) else None
+    )
 
 
 def read_config(path: Path) -> X2VLMConfig:
@@ -117,12 +138,15 @@ def read_config(path: Path) -> X2VLMConfig:
             raise ValueError
     except (OSError, ValueError, RecursionError):
         raise CheckpointError(
-            f"{CONFIG} is not a readable JSON object. Save or convert the model again.", "ckpt/damaged"
+            f"{CONFIG} is not a readable JSON object. Save or convert the model again.",
+            "ckpt/damaged",
         ) from None
     return X2VLMConfig.from_dict(values)
 
 
-def _open(path_or_name: str | Path, progress: hub.Progress | None = None) -> tuple[Path, _Translated]:
+def _open(
+    path_or_name: str | Path, progress: hub.Progress | None = None
+) -> tuple[Path, _Translated]:
     """The weights file of a checkpoint and its tensors under our names."""
     weights = _weights_of(hub.resolve(path_or_name, progress))
     try:
@@ -130,7 +154,9 @@ def _open(path_or_name: str | Path, progress: hub.Progress | None = None) -> tup
     except CheckpointError as error:
         if weights.parent == hub.cache_dir() and error.code in ("ckpt/damaged", "ckpt/format"):
             # It would be found here again and again.
-            raise CheckpointError(f"{error.message} First delete {hub.shown_place(weights.name)}.", error.code) from None
+            raise CheckpointError(
+                f"{error.message} First delete {hub.shown_place(weights.name)}.", error.code
+            ) from None
         raise
 
 
@@ -140,12 +166,16 @@ def _weights_of(source: Path) -> Path:
         return source
     if (source / WEIGHTS).is_file():
         return source / WEIGHTS
-    found = [path for path in sorted(source.iterdir()) if path.suffix in (".th", ".pt", ".pth", ".tar", ".safetensors")]
+    found = [
+        path
+        for path in sorted(source.iterdir())
+        if path.suffix in (".th", ".pt", ".pth", ".tar", ".safetensors")
+    ]
     if len(found) != 1:
         listed = ", ".join(shown(path.name, 40) for path in found[:5]) or "none"
         raise CheckpointError(
-            f"The folder {shown(source.name)} should hold {WEIGHTS} or one other weights file; it holds: {listed}. "
-            "Give the file itself.",
+            f"The folder {shown(source.name)} should hold {WEIGHTS} or one other weights file; it "
+            f"holds: {listed}. Give the file itself.",
             "ckpt/source",
         )
     return found[0]
@@ -171,7 +201,12 @@ def _translate(tensors: Mapping[str, Tensor], file: str) -> _Translated:
     text_layers = num_text_layers(tensors)
     words = tensors.get("text_encoder.embeddings.word_embeddings.weight")
     classes = tensors.get("cls_head.0.weight")
-    pair = words is not None and classes is not None and classes.ndim == 2 and classes.shape[1] == 2 * words.shape[1]
+    pair = (
+        words is not None
+        and classes is not None
+        and classes.ndim == 2
+        and classes.shape[1] == 2 * words.shape[1]
+    )
     state, renamed, ignored, unexpected = {}, {}, {}, []
     for key, tensor in tensors.items():
         name = our_name(canonical(key, text_layers, pair))
@@ -185,34 +220,48 @@ def _translate(tensors: Mapping[str, Tensor], file: str) -> _Translated:
             ignored[key] = "second copy of a tied weight"
         else:
             raise CheckpointError(
-                f"{shown(file)}: {shown(key)} and its tied copy differ. The file is not one that the official code wrote.",
+                f"{shown(file)}: {shown(key)} and its tied copy differ. The file is not one that "
+                f"the official code wrote.",
                 "ckpt/keys",
             )
-    masks = {key: re.match(r"vision_encoder\.layers\.(\d)\.blocks\.\d+\.attn_mask$", key) for key in ignored}
-    windows = next(((int(match[1]), len(tensors[key])) for key, match in masks.items() if match), None)
+    masks = {
+        key: re.match(r"vision_encoder\.layers\.(\d)\.blocks\.\d+\.attn_mask$", key)
+        for key in ignored
+    }
+    windows = next(
+        ((int(match[1]), len(tensors[key])) for key, match in masks.items() if match), None
+    )
     multilingual = any(key.startswith("cross_encoder.") for key in tensors)
     return _Translated(state, renamed, ignored, tuple(unexpected), False, multilingual, windows)
 
 
 def translated_tensors(path_or_name: str | Path) -> dict[str, Tensor]:
-    """A checkpoint's tensors under our names, whatever their sizes; constants left out. Raises as `load_model` does."""
+    """A checkpoint's tensors under our names, whatever their sizes; constants left out. Raises as
+    `load_model` does."""
     return _open(path_or_name)[1].state
 
 
-def _adjust(config: X2VLMConfig, image_size: int | None, num_frames: int | None, heads: Sequence[str] | None) -> X2VLMConfig:
-    """The caller's image size, frames and heads. Swin's window grows with the picture where it was a fixed share of it."""
+def _adjust(
+    config: X2VLMConfig, image_size: int | None, num_frames: int | None, heads: Sequence[str] | None
+) -> X2VLMConfig:
+    """The caller's image size, frames and heads. Swin's window grows with the image where it was a
+    fixed share of it."""
     vision = config.vision
     if image_size is not None and image_size != vision.image_size:
         window = vision.swin_window_size
         if vision.tower == "swin" and window * vision.patch_size == vision.image_size:
             window = image_size // vision.patch_size
-        config = config.replace(vision=replace(vision, image_size=image_size, swin_window_size=window))
+        config = config.replace(
+            vision=replace(vision, image_size=image_size, swin_window_size=window)
+        )
     if num_frames is not None:
         config = config.replace(num_frames=num_frames)
     return config if heads is None else config.replace(heads=tuple(heads))
 
 
-def _assemble(config: X2VLMConfig, translated: _Translated, file: str, strict: bool) -> tuple[X2VLM, LoadReport]:
+def _assemble(
+    config: X2VLMConfig, translated: _Translated, file: str, strict: bool
+) -> tuple[X2VLM, LoadReport]:
     """Builds the model around the file's tensors."""
     state, present = translated.state, heads_in(translated.state)
     keys = {name: key for key, name in translated.renamed.items()}
@@ -229,7 +278,9 @@ def _assemble(config: X2VLMConfig, translated: _Translated, file: str, strict: b
     if unexpected and strict:
         raise _keys_error(file, "holds weights that no X2-VLM, X-VLM or CCLM model has", unexpected)
     missing = [slot.name for slot in slots if not slot.names & state.keys()]
-    essential = [name for name in missing if name not in OPTIONAL and head_of(name) in (None, *present)]
+    essential = [
+        name for name in missing if name not in OPTIONAL and head_of(name) in (None, *present)
+    ]
     if essential:
         raise _keys_error(file, "lacks weights that the model needs", essential)
 
@@ -240,8 +291,11 @@ def _assemble(config: X2VLMConfig, translated: _Translated, file: str, strict: b
             shapes = tuple(_first(slot, state).shape), tuple(slot.parameter.shape)
             if shapes[0] != shapes[1]:
                 resized[slot.name] = shapes
-    # New heads and frames start random, sine positions of another size are computed: that takes a model with memory.
-    if missing or any(slot.name in tensors and tensors[slot.name].shape != slot.parameter.shape for slot in slots):
+    # New heads and frames start random, sine positions of another size are computed: that takes a
+    # model with memory.
+    if missing or any(
+        slot.name in tensors and tensors[slot.name].shape != slot.parameter.shape for slot in slots
+    ):
         model = build_model(config)
         slots = parameter_slots(model)
     for slot in slots:
@@ -270,9 +324,13 @@ def _unwanted(name: str, config: X2VLMConfig, present: Sequence[str]) -> str | N
 
 
 def _keys_error(file: str, what: str, keys: Sequence[str]) -> CheckpointError:
-    listed = ", ".join(shown(key) for key in keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+    listed = ", ".join(shown(key) for key in keys[:3]) + (
+        f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    )
     return CheckpointError(
-        f"{shown(file)} {what}: {listed}. Check that it is a checkpoint of this family and complete.", "ckpt/keys"
+        f"{shown(file)} {what}: {listed}. Check that it is a checkpoint of this family and "
+        f"complete.",
+        "ckpt/keys",
     )
 
 
@@ -300,9 +358,16 @@ def parameter_slots(model: nn.Module) -> list[_Slot]:
     found: dict[nn.Parameter, list[tuple[str, nn.Module, str]]] = {}
     for prefix, module in model.named_modules():
         for attribute, parameter in module.named_parameters(recurse=False):
-            found.setdefault(parameter, []).append((f"{prefix}.{attribute}".lstrip("."), module, attribute))
+            found.setdefault(parameter, []).append(
+                (f"{prefix}.{attribute}".lstrip("."), module, attribute)
+            )
     return [
-        _Slot(uses[0][0], frozenset(name for name, _, _ in uses), tuple(use[1:] for use in uses), parameter)
+        _Slot(
+            uses[0][0],
+            frozenset(name for name, _, _ in uses),
+            tuple(use[1:] for use in uses),
+            parameter,
+        )
         for parameter, uses in found.items()
     ]
 
@@ -319,22 +384,35 @@ def fit_tensor(slot: _Slot, state: Mapping[str, Tensor], file: str) -> Tensor:
     """
     tensor, shape, name = _first(slot, state), slot.parameter.shape, slot.name
     if not tensor.is_floating_point():
-        raise CheckpointError(f"{shown(file)}: {name} holds whole numbers where weights belong.", "ckpt/content")
+        raise CheckpointError(
+            f"{shown(file)}: {name} holds whole numbers where weights belong.", "ckpt/content"
+        )
     if tensor.numel() and not all(bound.isfinite() for bound in tensor.aminmax()):
         raise CheckpointError(
-            f"{shown(file)}: {name} holds values that are not finite; the training it comes from had failed.", "ckpt/values"
+            f"{shown(file)}: {name} holds values that are not finite; the training it comes from "
+            f"had failed.",
+            "ckpt/values",
         )
     if any(not torch.equal(state[other], tensor) for other in slot.names & state.keys()):
         raise CheckpointError(
-            f"{shown(file)}: {name} and its tied copy differ. The model shares them, so one would be lost.", "ckpt/keys"
+            f"{shown(file)}: {name} and its tied copy differ. The model shares them, so one would "
+            f"be lost.",
+            "ckpt/keys",
         )
-    table, positions = name.endswith("relative_position_bias_table"), name.endswith(("frame_positions", "pos_embed"))
-    free = 0 if table else 1 if positions else None  # the dimension that follows the picture's or clip's size
+    table, positions = (
+        name.endswith("relative_position_bias_table"),
+        name.endswith(("frame_positions", "pos_embed")),
+    )
+    free = (
+        0 if table else 1 if positions else None
+    )  # the dimension that follows the picture's or clip's size
     sizes = list(zip(tensor.shape, shape))
-    if tensor.ndim != len(shape) or any(old != new for dim, (old, new) in enumerate(sizes) if dim != free):
+    if tensor.ndim != len(shape) or any(
+        old != new for dim, (old, new) in enumerate(sizes) if dim != free
+    ):
         raise CheckpointError(
-            f"{shown(file)}: {name} is {_sizes(tensor.shape)} in the file and {_sizes(shape)} in the model. "
-            "Load it with the sizes it was trained with.",
+            f"{shown(file)}: {name} is {_sizes(tensor.shape)} in the file and {_sizes(shape)} in "
+            "the model. Load it with the sizes it was trained with.",
             "ckpt/shape",
         )
     if table:
@@ -351,20 +429,28 @@ def _sizes(shape: Sequence[int]) -> str:
 _building = threading.local()
 
 
-def _drop_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-    if not getattr(_building, "on_meta", False) or parameter is None or parameter.ndim < 2 or parameter.is_meta:
+def _drop_memory(
+    module: nn.Module, name: str, parameter: nn.Parameter | None
+) -> nn.Parameter | None:
+    if (
+        not getattr(_building, "on_meta", False)
+        or parameter is None
+        or parameter.ndim < 2
+        or parameter.is_meta
+    ):
         return None
     return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
 
 
-# Once and for good: torch walks its table of hooks whenever a thread builds a module, so the table must not change then.
+# Once and for good: torch walks its table of hooks whenever a thread builds a module, so the table
+# must not change then.
 register_module_parameter_registration_hook(_drop_memory)
 
 
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
-    """Modules that this thread builds get matrices without memory. Vectors and buffers stay real: some towers compute
-    their constants on the device of a LayerNorm's weight."""
+    """Modules that this thread builds get matrices without memory. Vectors and buffers stay real:
+    some towers compute their constants on the device of a LayerNorm's weight."""
     _building.on_meta = True
     try:
         yield

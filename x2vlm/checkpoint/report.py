@@ -8,7 +8,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Every key of the file is in one of `matched`, `renamed`, `ignored`, `unexpected`; every fresh parameter in `missing`.
+    """Every key of the file is in one of `matched`, `renamed`, `ignored`, `unexpected`; every fresh
+    parameter in `missing`.
 
     Attributes:
         matched: names that file and model share.
@@ -38,14 +39,18 @@ class LoadReport:
     def __str__(self) -> str:
         """A few lines to read: counts first, then every case that deserves a look."""
         lines = [
-            f"{len(self.matched)} matched, {len(self.renamed)} renamed, {len(self.resized)} resized, "
-            f"{len(self.ignored)} ignored, {len(self.missing)} missing, {len(self.unexpected)} unexpected",
+            f"{len(self.matched)} matched, {len(self.renamed)} renamed, {len(self.resized)} "
+            f"resized, {len(self.ignored)} ignored, {len(self.missing)} missing, "
+            f"{len(self.unexpected)} unexpected",
             f"heads: {', '.join(self.heads) or 'none'}",
         ]
         if self.missing_heads:
             lines.append(f"heads without weights (fresh): {', '.join(self.missing_heads)}")
         sizes = sorted({(old, new) for old, new in self.resized.values()})
-        lines += [f"resized {_shape(old)} to {_shape(new)}: {self._count(old, new)} tensors" for old, new in sizes]
+        lines += [
+            f"resized {_shape(old)} to {_shape(new)}: {self._count(old, new)} tensors"
+            for old, new in sizes
+        ]
         for reason in sorted(set(self.ignored.values())):
             keys = [key for key, why in self.ignored.items() if why == reason]
             lines.append(f"ignored ({reason}): {_listed(keys)}")

@@ -1,4 +1,5 @@
-"""Writes a model as a folder in the Hugging Face form: config.json, model.safetensors, tokenizer files, README.md.
+"""Writes a model as a folder in the Hugging Face form: config.json, model.safetensors, tokenizer
+files, README.md.
 
 A folder appears complete or not at all; in a folder that exists, each file is replaced in one step.
 """
@@ -30,7 +31,7 @@ from x2vlm.errors import CheckpointError
 from x2vlm.modeling.x2vlm import X2VLM
 
 if TYPE_CHECKING:
-    from x2vlm.suite import Settings  # it loads checkpoints
+    from x2vlm.settings import Settings
 
 CARD = """---
 library_name: x2vlm
@@ -38,7 +39,8 @@ pipeline_tag: image-text-to-text
 ---
 # {title}
 
-An X²-VLM model ([arXiv 2211.12402](https://arxiv.org/abs/2211.12402)) with {millions:.0f} million parameters:
+An X²-VLM model ([arXiv 2211.12402](https://arxiv.org/abs/2211.12402))
+with {millions:.0f} million parameters:
 {tower} image tower at {size} px, {text} text layers, {fusion} fusion layers; heads: {heads}.
 
 ```python
@@ -63,21 +65,24 @@ def save_model(
         tokenizer: a tokenizer of transformers, saved beside the weights.
         card: text of README.md; None writes a short one.
         dtype: of the stored weights, for example torch.float16; None keeps the model's.
-        settings: what a Predictor must know beside the weights (`predictor.json`); None writes none.
+        settings: what a Predictor must know beside the weights (`predictor.json`); None writes
+            none.
 
     Returns:
         The folder.
 
     Raises:
-        CheckpointError: weights that are not finite, also in `dtype` (`ckpt/values`), or no room or right to write
-            (`ckpt/disk`). Nothing new is left behind then.
+        CheckpointError: weights that are not finite, also in `dtype` (`ckpt/values`), or no room or
+            right to write (`ckpt/disk`). Nothing new is left behind then.
     """
     directory = Path(directory)
     draft = directory.parent / f".{directory.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
         draft.mkdir(parents=True)
         save_file(_stored(model, dtype), draft / WEIGHTS, metadata={"format": "pt"})
-        (draft / CONFIG).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        (draft / CONFIG).write_text(
+            json.dumps(model.config.to_dict(), indent=2) + "\n", encoding="utf-8"
+        )
         (draft / "README.md").write_text(card or _card(model, directory.name), encoding="utf-8")
         if tokenizer is not None:
             tokenizer.save_pretrained(str(draft))
@@ -91,7 +96,8 @@ def save_model(
                 os.replace(path, directory / path.name)
     except (OSError, SafetensorError):  # safetensors hides the system's errors in its own
         raise CheckpointError(
-            f"The model cannot be written to {shown(directory.name)}. Check the folder, its permissions and the room left.",
+            f"The model cannot be written to {shown(directory.name)}. Check the folder, its "
+            f"permissions and the room left.",
             "ckpt/disk",
         ) from None
     finally:
@@ -111,36 +117,51 @@ def convert(
     dtype: torch.dtype | None = None,
     strict: bool = True,
 ) -> LoadReport:
-    """Turns an official file into a folder that `from_pretrained` takes. A `predictor.json` beside the file comes along.
+    """Turns an official file into a folder that `from_pretrained` takes. A `predictor.json` beside
+    the file comes along.
 
     Args:
         source: see `x2vlm.hub.resolve`.
-        tokenizer: folder or vocabulary file; None looks beside the file, then for the public tokenizer of its family. Where
-            none can be had, the report's notes say what to add.
+        tokenizer: folder or vocabulary file; None looks beside the file, then for the public
+            tokenizer of its family. Where none can be had, the report's notes say what to add.
         image_size, num_frames, config, heads, strict: see `load_model`.
         dtype: of the stored weights, see `save_model`.
 
     Raises:
-        CheckpointError: see `load_model`, `find_tokenizer` and `save_model`. ConfigError: see `x2vlm.suite.Settings.read`.
+        CheckpointError: see `load_model`, `find_tokenizer` and `save_model`. ConfigError: see
+            `x2vlm.inference.models.Settings.read`.
     """
-    from x2vlm.suite import SETTINGS_FILE, Settings  # it loads checkpoints, so it cannot be imported before this
+    from x2vlm.settings import SETTINGS_FILE, Settings
 
     loaded = load_model(
-        source, image_size=image_size, num_frames=num_frames, config=config, heads=heads, strict=strict, device="cpu"
+        source,
+        image_size=image_size,
+        num_frames=num_frames,
+        config=config,
+        heads=heads,
+        strict=strict,
+        device="cpu",
     )
     found = find_tokenizer(loaded.config, loaded.tokenizer_dir, tokenizer)
     beside = loaded.path.parent
     settings = Settings.read(beside) if (beside / SETTINGS_FILE).is_file() else None
     save_model(loaded.model, directory, found, dtype=dtype, settings=settings)
-    return loaded.report if found is not None else replace(loaded.report, notes=(missing_note(loaded.config),))
+    return (
+        loaded.report
+        if found is not None
+        else replace(loaded.report, notes=(missing_note(loaded.config),))
+    )
 
 
 def official_state_dict(model: X2VLM) -> dict[str, Tensor]:
-    """The model's weights under the official names, for use with the official code (its constants are left out)."""
+    """The model's weights under the official names, for use with the official code (its constants
+    are left out)."""
     config = model.config
     names = {name: official_name(name) for name in model.state_dict()}
     return {
-        official_spelling(key, config.text.num_layers, config.multilingual, "masked_lm" in config.heads): tensor
+        official_spelling(
+            key, config.text.num_layers, config.multilingual, "masked_lm" in config.heads
+        ): tensor
         for (name, tensor) in model.state_dict().items()
         if (key := names[name]) is not None
     }
@@ -153,8 +174,8 @@ def _stored(model: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
         tensor = parameter.detach().to("cpu", dtype or parameter.dtype).contiguous()
         if not all(bound.isfinite() for bound in tensor.aminmax()):
             raise CheckpointError(
-                f"{name} is not finite{f' as {str(dtype)[6:]}' if dtype else ''}, so the model is not saved. "
-                "Go back to an earlier state of the training, or store it as float32.",
+                f"{name} is not finite{f' as {str(dtype)[6:]}' if dtype else ''}, so the model is "
+                "not saved. Go back to an earlier state of the training, or store it as float32.",
                 "ckpt/values",
             )
         tensors[name] = tensor

@@ -1,4 +1,5 @@
-"""The tokenizer that belongs to a checkpoint: beside it, named by the caller, or the public one its family uses."""
+"""The tokenizer that belongs to a checkpoint: beside it, named by the caller, or the public one its
+family uses."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from x2vlm.processing import load_tokenizer, unreadable_tokenizer
 
 FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model")
 PUBLIC = {("bert", 30522): "bert-base-uncased", ("xlm-roberta", 250002): "xlm-roberta-base"}
-"""Which public tokenizer a (text family, vocabulary size) means; base and large models share theirs."""
+"""Which public tokenizer a (text family, vocabulary size) means; base and large models share
+theirs."""
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -24,18 +26,23 @@ def find_tokenizer(config: X2VLMConfig, beside: Path | None, given: str | Path |
     """The tokenizer of a checkpoint that is being converted.
 
     Args:
-        beside: folder of the checkpoint if tokenizer files are there. A lone WordPiece vocabulary is passed by for XLM-R.
-        given: a folder with tokenizer files or a WordPiece vocabulary file; wins over everything else.
+        beside: folder of the checkpoint if tokenizer files are there. A lone WordPiece vocabulary
+            is passed by for XLM-R.
+        given: a folder with tokenizer files or a WordPiece vocabulary file; wins over everything
+            else.
 
     Returns:
-        A fast tokenizer of transformers with exactly the model's number of entries, or None: nothing was given, nothing fitting
-        is beside the checkpoint, and the public one of its family is not reachable.
+        A fast tokenizer of transformers with exactly the model's number of entries, or None:
+        nothing was given, nothing fitting is beside the checkpoint, and the public one of its
+        family is not reachable.
 
     Raises:
-        CheckpointError: see `load_tokenizer`; also no tokenizer where one was named (`ckpt/source`), or one for another
-            vocabulary (`ckpt/shape`).
+        CheckpointError: see `load_tokenizer`; also no tokenizer where one was named
+            (`ckpt/source`), or one for another vocabulary (`ckpt/shape`).
     """
-    wordpiece_only = beside is not None and not any((beside / name).is_file() for name in FILES if name != "vocab.txt")
+    wordpiece_only = beside is not None and not any(
+        (beside / name).is_file() for name in FILES if name != "vocab.txt"
+    )
     if given is not None:
         tokenizer = _read(Path(given))
     elif beside is not None and not (config.multilingual and wordpiece_only):
@@ -44,8 +51,8 @@ def find_tokenizer(config: X2VLMConfig, beside: Path | None, given: str | Path |
         tokenizer = _public(config)
     if tokenizer is not None and len(tokenizer) != config.text.vocab_size:
         raise CheckpointError(
-            f"The tokenizer has {len(tokenizer):,} entries, the model's word table {config.text.vocab_size:,}. "
-            "Give the tokenizer that belongs to this checkpoint.",
+            f"The tokenizer has {len(tokenizer):,} entries, the model's word table "
+            f"{config.text.vocab_size:,}. Give the tokenizer that belongs to this checkpoint.",
             "ckpt/shape",
         )
     return tokenizer
@@ -54,8 +61,15 @@ def find_tokenizer(config: X2VLMConfig, beside: Path | None, given: str | Path |
 def missing_note(config: X2VLMConfig) -> str:
     """What to do about a converted folder without a tokenizer."""
     name = PUBLIC.get((config.text.family, config.text.vocab_size), "its training")
-    files = "sentencepiece.bpe.model or tokenizer.json" if config.multilingual else "vocab.txt or tokenizer.json"
-    return f"no tokenizer was found, so the model cannot read text yet: put {files} of {name} into the folder"
+    files = (
+        "sentencepiece.bpe.model or tokenizer.json"
+        if config.multilingual
+        else "vocab.txt or tokenizer.json"
+    )
+    return (
+        f"no tokenizer was found, so the model cannot read text yet: put {files} of {name} into "
+        "the folder"
+    )
 
 
 def _read(given: Path):
@@ -63,7 +77,8 @@ def _read(given: Path):
         return load_tokenizer(given)
     if not given.is_file() or given.suffix != ".txt":
         raise CheckpointError(
-            f"There is no tokenizer at {given.name!r}. Give a folder with one of {', '.join(FILES)}, or a .txt file.",
+            f"There is no tokenizer at {given.name!r}. Give a folder with one of "
+            f"{', '.join(FILES)}, or a .txt file.",
             "ckpt/source",
         )
     from transformers import BertTokenizerFast
@@ -72,7 +87,9 @@ def _read(given: Path):
         lines = given.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, ValueError):
         raise unreadable_tokenizer(given.name) from None
-    return BertTokenizerFast(vocab={line: index for index, line in enumerate(lines)}, do_lower_case=True)
+    return BertTokenizerFast(
+        vocab={line: index for index, line in enumerate(lines)}, do_lower_case=True
+    )
 
 
 def _public(config: X2VLMConfig):

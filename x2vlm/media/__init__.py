@@ -1,8 +1,9 @@
-"""Open a picture or a clip safely, and write a clip that browsers play.
+"""Open an image or a video safely, and write a video that browsers play.
 
-Files, bytes and file objects are decoded in a child process with limits (`worker.py`); pictures already in memory
-(PIL, NumPy) are only put upright and into RGB. Whatever is wrong with a file becomes a `MediaError` that says what,
-why and what to do, and the next call works. Web addresses are never fetched.
+Files, bytes and file objects are decoded in a child process with limits (`worker.py`); images
+already in memory (PIL, NumPy) are only put upright and into RGB. Whatever is wrong with a file
+becomes a `MediaError` that says what, why and what to do, and the next call works. Web addresses
+are never fetched.
 """
 
 from .limits import MediaLimits

@@ -1,14 +1,23 @@
-"""What the child process runs: bytes in, pixels out. The first bytes decide the kind of file, never its name.
+"""What the child process runs: bytes in, pixels out. The first bytes decide the kind of file, never
+its name.
 
 Messages name no file; the parent adds the name.
 """
 
 from ..errors import MediaError, X2VLMError
 from .images import read_image
-from .limits import ANOTHER_COPY, RESAVE, SEND_AGAIN, MediaLimits, out_of_memory, timed_out, too_many_bytes
+from .limits import (
+    ANOTHER_COPY,
+    RESAVE,
+    SEND_AGAIN,
+    MediaLimits,
+    out_of_memory,
+    timed_out,
+    too_many_bytes,
+)
 from .videos import read_video
 
-SPARE_BYTES = 8 * 2**20  # what a small picture needs
+SPARE_BYTES = 8 * 2**20  # what a small image needs
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", "image", "JPEG"),
@@ -37,10 +46,16 @@ def sniff(data: bytes) -> tuple[str | None, str]:
     """What the first bytes say: ("image", "video" or None) and the kind's name."""
     head = bytes(data[:512])
     if head[:4] == b"RIFF":
-        riff = {b"WEBP": ("image", "WebP"), b"AVI ": ("video", "AVI"), b"WAVE": (None, "a sound file")}
+        riff = {
+            b"WEBP": ("image", "WebP"),
+            b"AVI ": ("video", "AVI"),
+            b"WAVE": (None, "a sound file"),
+        }
         return riff.get(head[8:12], (None, "a file of no known kind"))
     if head[4:8] == b"ftyp":
-        brands = {head[8:12]} | {head[i : i + 4] for i in range(16, min(int.from_bytes(head[:4]), 64), 4)}
+        brands = {head[8:12]} | {
+            head[i : i + 4] for i in range(16, min(int.from_bytes(head[:4]), 64), 4)
+        }
         if brands & {b"avif", b"avis"}:
             return "image", "AVIF"
         if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}:
@@ -61,7 +76,8 @@ def read(data: bytes, want: str, choice: dict, limits: MediaLimits):
     """Decode `data` as `want`: "image", "video" or "media" (the bytes decide).
 
     Returns:
-        ("image", PIL RGB image, notes) or ("video", dict for `OpenedVideo`, frames as uint8 arrays).
+        ("image", PIL RGB image, notes) or ("video", dict for `OpenedVideo`, frames as uint8
+        arrays).
     Raises:
         MediaError, ParameterError.
     """
@@ -71,14 +87,21 @@ def read(data: bytes, want: str, choice: dict, limits: MediaLimits):
     if not data:
         raise MediaError(f"the file is empty (0 bytes). Choose another {noun}.", f"{area}/empty")
     if label == "HEIC":
-        raise MediaError("HEIC pictures are not supported. Export it as JPEG or PNG and send it again.", f"{area}/format")
+        raise MediaError(
+            "HEIC pictures are not supported. Export it as JPEG or PNG and send it again.",
+            f"{area}/format",
+        )
     if kind is None:
         wanted = "picture or video" if want == "media" else noun
         way = SEND_AGAIN if area == "image" else RESAVE
-        raise MediaError(f"this is {label}, not a {wanted} that can be read. {way}", f"{area}/format")
+        raise MediaError(
+            f"this is {label}, not a {wanted} that can be read. {way}", f"{area}/format"
+        )
     if kind != area:
         other = f"a picture ({label})" if kind == "image" else f"a video ({label})"
-        raise MediaError(f"there is no {noun} in this file, it is {other}. Choose a {noun}.", f"{area}/format")
+        raise MediaError(
+            f"there is no {noun} in this file, it is {other}. Choose a {noun}.", f"{area}/format"
+        )
     most = limits.image_bytes if kind == "image" else limits.video_bytes
     if len(data) > most:
         raise MediaError(*too_many_bytes(len(data), most, kind))
@@ -98,7 +121,8 @@ def read(data: bytes, want: str, choice: dict, limits: MediaLimits):
 
 
 def _room_left() -> bool:
-    """False if this process cannot get a little more memory: libraries say it in many ways, or call the file broken."""
+    """False if this process cannot get a little more memory: libraries say it in many ways, or call
+    the file broken."""
     try:
         return bool(bytearray(SPARE_BYTES))
     except MemoryError:

@@ -1,4 +1,4 @@
-"""Pictures: bytes to upright 8-bit RGB with the right colours."""
+"""Images: bytes to upright 8-bit RGB with the right colours."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 
 
 def read_image(data: bytes, limits: MediaLimits) -> tuple[str, Image.Image, list[str]]:
-    """Decode a picture; see `read`."""
+    """Decode an image; see `read`."""
     Image.MAX_IMAGE_PIXELS = None  # our own limit below is stricter and has its own message
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     check_image_size(image.size, limits)
@@ -23,34 +23,43 @@ def read_image(data: bytes, limits: MediaLimits) -> tuple[str, Image.Image, list
         notes.append(f"{several}; the first picture is used. [image/animated]")
     image.load()
     if image.format in ("JPEG", "MPO") and _ends_in_filler(image, data):
-        raise MediaError("the picture is cut off: its lower part is missing. Send the whole file.", "image/corrupt")
+        raise MediaError(
+            "the picture is cut off: its lower part is missing. Send the whole file.",
+            "image/corrupt",
+        )
     return "image", upright_rgb(image), notes
 
 
 def _ends_in_filler(image: Image.Image, data: bytes) -> bool:
     """Whether a JPEG's data ran out before its last row although an end marker follows.
 
-    The decoder then fills up with middle grey and reports success. Only such a picture changes when a few more bytes of
-    data stand before the end marker; in a whole one they are surplus and ignored.
+    The decoder then fills up with middle grey and reports success. Only such an image changes when
+    a few more bytes of data stand before the end marker; in a whole one they are surplus and
+    ignored.
     """
     width, height = image.size
     corner = np.asarray(image.crop((max(width - 8, 0), max(height - 8, 0), width, height)))
     if corner.min() < 126 or corner.max() > 130:
         return False
     end = data.rfind(b"\xff\xd9")
-    longer = Image.open(io.BytesIO(data[:end] + b"\x5a\xa5\x3c\x69" * 64 + data[end:]), formats=("JPEG",))
+    longer = Image.open(
+        io.BytesIO(data[:end] + b"\x5a\xa5\x3c\x69" * 64 + data[end:]), formats=("JPEG",)
+    )
     return longer.tobytes() != image.tobytes()
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """An 8-bit RGB copy: turned upright by its EXIF, clear parts on white, 16 bits scaled to 8."""
-    # Unreadable metadata never loses a picture, whatever way the parser finds to fail on it.
+    # Unreadable metadata never loses an image, whatever way the parser finds to fail on it.
     with contextlib.suppress(Exception):
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         image = _eight_bit(image)
     elif image.mode in ("F", "LAB", "HSV"):
-        raise MediaError(f"its pixels are of a kind that is not supported ({image.mode}). {SEND_AGAIN}", "image/format")
+        raise MediaError(
+            f"its pixels are of a kind that is not supported ({image.mode}). {SEND_AGAIN}",
+            "image/format",
+        )
     if image.has_transparency_data:
         image = image.convert("RGBA")
         paper = Image.new("RGB", image.size, "white")
@@ -60,8 +69,11 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Grey values of 16 bits scaled to 8 (Pillow's own conversion clips, which leaves white)."""
+    """Grey values of 16 bits scaled to 8 (Pillow's own conversion videos, which leaves white)."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
-        raise MediaError(f"its pixels have more than 16 bits, which is not supported. {SEND_AGAIN}", "image/format")
+        raise MediaError(
+            f"its pixels have more than 16 bits, which is not supported. {SEND_AGAIN}",
+            "image/format",
+        )
     return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))

@@ -23,42 +23,57 @@ class MediaLimits:
     video_frames: int = 40_000
     chosen_frames: int = 128
     decode_seconds: float = 20.0
-    memory_bytes: int = 1536 * 2**20  # on top of what the reader itself takes, which grows with the machine
+    memory_bytes: int = (
+        1536 * 2**20
+    )  # on top of what the reader itself takes, which grows with the machine
 
 
 def too_many_bytes(size: int, most: int, kind: str) -> tuple[str, str]:
     """Message and code for a file of `size` bytes over the limit `most`."""
     return (
-        f"the file has {size / 2**20:.1f} MiB; the limit is {most / 2**20:g}. Make it smaller and send it again.",
+        f"the file has {size / 2**20:.1f} MiB; the limit is {most / 2**20:g}. Make it smaller and "
+        f"send it again.",
         f"{kind}/bytes",
     )
 
 
 def out_of_memory(kind: str) -> tuple[str, str]:
     """Message and code for a file that takes too much memory to decode."""
-    return "reading it needs more memory than one file may use. Make it smaller and send it again.", f"{kind}/memory"
+    return (
+        "reading it needs more memory than one file may use. Make it smaller and send it again.",
+        f"{kind}/memory",
+    )
 
 
 def timed_out(limits: MediaLimits, kind: str) -> tuple[str, str]:
     """Message and code for a file that takes too long to decode."""
     return (
-        f"reading it took longer than {limits.decode_seconds:g} s. Make it smaller or shorter and send it again.",
+        f"reading it took longer than {limits.decode_seconds:g} s. Make it smaller or shorter and "
+        f"send it again.",
         f"{kind}/timeout",
     )
 
 
 def check_image_size(size: tuple[int, int], limits: MediaLimits) -> None:
-    """Refuse a picture of no or too many pixels; `size` is (width, height)."""
+    """Refuse an image of no or too many pixels; `size` is (width, height)."""
     width, height = size
     if width < 1 or height < 1:
-        raise MediaError(f"{width} x {height} pixels: the picture is empty. Choose another picture.", "image/empty")
+        raise MediaError(
+            f"{width} x {height} pixels: the picture is empty. Choose another picture.",
+            "image/empty",
+        )
     again = "Make it smaller and send it again."
     if width * height > limits.image_pixels:
         mega, most = width * height / 1e6, limits.image_pixels / 1e6
-        message = f"{width} x {height} = {mega:.{0 if mega >= 10 else 2}f} Mpixel; the limit is {most:g}. {again}"
+        message = (
+            f"{width} x {height} = {mega:.{0 if mega >= 10 else 2}f} Mpixel; the limit is "
+            f"{most:g}. {again}"
+        )
         raise MediaError(message, "image/pixels")
     if max(size) > limits.image_side:
-        message = f"{width} x {height} pixels: the longest side may have {limits.image_side}. {again}"
+        message = (
+            f"{width} x {height} pixels: the longest side may have {limits.image_side}. {again}"
+        )
         raise MediaError(message, "image/pixels")
 
 

@@ -1,4 +1,5 @@
-"""Open a picture or a clip: get its bytes, have the child process decode them, name the file in messages."""
+"""Open an image or a video: get its bytes, have the child process decode them, name the file in
+messages."""
 
 import os
 import stat
@@ -22,28 +23,28 @@ LONGEST_NAME = 60
 
 @dataclass(frozen=True, eq=False)
 class OpenedImage:
-    """A picture: `pixels` is RGB, upright; `notes` are sentences for the user, for example that it is
-    animated."""
+    """An image: `pixels` is RGB, upright; `notes` are sentences for the user, for example that it
+    is animated."""
 
     pixels: Image.Image
     notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the upright picture: all boxes are in these pixels."""
+        """(width, height) of the upright image: all boxes are in these pixels."""
         return self.pixels.size
 
 
 @dataclass(frozen=True, eq=False)
 class OpenedVideo:
-    """Chosen frames of a clip.
+    """Chosen frames of a video.
 
     Attributes:
         frames: RGB, upright, all of one size, at most `max_side` long.
-        indices: each frame's number in the clip, in presentation order, from 0.
+        indices: each frame's number in the video, in presentation order, from 0.
         times: each frame's time in seconds from the first frame.
         duration: seconds, the last frame included.
-        num_frames: frames in the clip that can be read.
+        num_frames: frames in the video that can be read.
         fps: mean rate, frames per second.
         size: upright (width, height) as stored, before shrinking to `max_side`.
         notes: sentences for the user, for example that the file ends early.
@@ -60,9 +61,13 @@ class OpenedVideo:
 
 
 def open_image(
-    source: Source, limits: MediaLimits = DEFAULT_LIMITS, *, name: str | None = None, cancel: Any = None
+    source: Source,
+    limits: MediaLimits = DEFAULT_LIMITS,
+    *,
+    name: str | None = None,
+    cancel: Any = None,
 ) -> OpenedImage:
-    """Open a picture at full size.
+    """Open an image at full size.
 
     Args:
         source: path, bytes, binary file object, PIL image or uint8 array (H, W, 3).
@@ -87,15 +92,20 @@ def open_video(
     name: str | None = None,
     cancel: Any = None,
 ) -> OpenedVideo:
-    """Open a clip and decode `num_frames` frames spread by `sample_frame_indices`, or those of `indices` or `times`.
+    """Open a video and decode `num_frames` frames spread by `sample_frame_indices`, or those of
+    `indices` or `times`.
 
-    Frames are counted in presentation order, whatever the rate; a time (seconds from the first frame) means the frame
-    on screen then. A frame that cannot be read is replaced by the nearest readable one, and a note says so.
+    Frames are counted in presentation order, whatever the rate; a time (seconds from the first
+    frame) means the frame on screen then. A frame that cannot be read is replaced by the nearest
+    readable one, and a note says so.
 
     Raises:
-        MediaError: `video/*`, `job/crashed`. ParameterError: `param/range`. Cancelled: `job/cancelled`.
+        MediaError: `video/*`, `job/crashed`. ParameterError: `param/range`. Cancelled:
+            `job/cancelled`.
     """
-    return _open(source, "video", _choice(num_frames, indices, times, max_side), limits, name, cancel)
+    return _open(
+        source, "video", _choice(num_frames, indices, times, max_side), limits, name, cancel
+    )
 
 
 def open_media(
@@ -109,15 +119,25 @@ def open_media(
     name: str | None = None,
     cancel: Any = None,
 ) -> OpenedImage | OpenedVideo:
-    """Open a picture or a clip: the bytes decide which, not the name. See `open_image` and `open_video`."""
-    return _open(source, "media", _choice(num_frames, indices, times, max_side), limits, name, cancel)
+    """Open an image or a video: the bytes decide which, not the name. See `open_image` and
+    `open_video`."""
+    return _open(
+        source, "media", _choice(num_frames, indices, times, max_side), limits, name, cancel
+    )
 
 
-def _choice(num_frames: int, indices: Sequence[int] | None, times: Sequence[float] | None, max_side: int) -> dict:
+def _choice(
+    num_frames: int, indices: Sequence[int] | None, times: Sequence[float] | None, max_side: int
+) -> dict:
     if indices is not None and times is not None:
-        raise ParameterError("Frame numbers and times were both given. Give one of them.", "param/range")
+        raise ParameterError(
+            "Frame numbers and times were both given. Give one of them.", "param/range"
+        )
     if max_side < 1 or num_frames < 1:
-        raise ParameterError(f"num_frames is {num_frames} and max_side {max_side}; both must be at least 1.", "param/range")
+        raise ParameterError(
+            f"num_frames is {num_frames} and max_side {max_side}; both must be at least 1.",
+            "param/range",
+        )
     return {
         "num_frames": int(num_frames),
         "indices": None if indices is None else [int(i) for i in indices],
@@ -126,17 +146,23 @@ def _choice(num_frames: int, indices: Sequence[int] | None, times: Sequence[floa
     }
 
 
-def _open(source: Source, want: str, choice: dict, limits: MediaLimits, name: str | None, cancel: Any):
+def _open(
+    source: Source, want: str, choice: dict, limits: MediaLimits, name: str | None, cancel: Any
+):
     name = shown_name(name or _own_name(source)) or want
     try:
         if isinstance(source, (Image.Image, np.ndarray)):
             return OpenedImage(_in_memory(source, want, limits))
-        reply, pixels = worker.pool.run(_bytes_of(source, want, limits), want, choice, limits, cancel)
+        reply, pixels = worker.pool.run(
+            _bytes_of(source, want, limits), want, choice, limits, cancel
+        )
     except (MediaError, ParameterError) as error:
         raise type(error)(f"{name}: {error.message}", error.code) from None
     notes = tuple(f"{name}: {note}" for note in reply["notes"])
     if reply["kind"] == "image":
-        return OpenedImage(Image.frombuffer("RGB", tuple(reply["size"]), pixels, "raw", "RGB", 0, 1), notes)
+        return OpenedImage(
+            Image.frombuffer("RGB", tuple(reply["size"]), pixels, "raw", "RGB", 0, 1), notes
+        )
     return _opened_video(reply, pixels, notes)
 
 
@@ -162,10 +188,15 @@ def _opened_video(reply: dict, pixels: bytearray, notes: tuple[str, ...]) -> Ope
 
 def _in_memory(source: Image.Image | np.ndarray, want: str, limits: MediaLimits) -> Image.Image:
     if want == "video":
-        raise MediaError("this is a single picture, not a video. Give a video file.", "video/format")
+        raise MediaError(
+            "this is a single picture, not a video. Give a video file.", "video/format"
+        )
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
-            message = f"an array of {source.dtype} {source.shape}; give uint8 of shape (height, width, 3), RGB."
+            message = (
+                f"an array of {source.dtype} {source.shape}; give uint8 of shape (height, "
+                f"width, 3), RGB."
+            )
             raise MediaError(message, "image/format")
         check_image_size((source.shape[1], source.shape[0]), limits)
         return Image.fromarray(source)
@@ -180,9 +211,12 @@ def _in_memory(source: Image.Image | np.ndarray, want: str, limits: MediaLimits)
 
 
 def _bytes_of(source: Source, want: str, limits: MediaLimits) -> bytes:
-    """The whole file, at most one byte more than the limit; only regular files are opened, so nothing can block."""
+    """The whole file, at most one byte more than the limit; only regular files are opened, so
+    nothing can block."""
     area = "video" if want == "video" else "image"
-    most = {"image": limits.image_bytes, "video": limits.video_bytes}.get(want, max(limits.image_bytes, limits.video_bytes))
+    most = {"image": limits.image_bytes, "video": limits.video_bytes}.get(
+        want, max(limits.image_bytes, limits.video_bytes)
+    )
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = source
     elif isinstance(source, (str, os.PathLike)):
@@ -192,7 +226,10 @@ def _bytes_of(source: Source, want: str, limits: MediaLimits) -> bytes:
     else:
         data = None
     if not isinstance(data, (bytes, bytearray, memoryview)):
-        message = f"{type(source).__name__} cannot be opened. Give a path, bytes, a binary file, a PIL image or an array."
+        message = (
+            f"{type(source).__name__} cannot be opened. Give a path, bytes, a binary file, a PIL "
+            "image or an array."
+        )
         raise MediaError(message, f"{area}/format")
     if len(data) > most:
         raise MediaError(*too_many_bytes(len(data), most, area))
@@ -206,7 +243,9 @@ def _file_bytes(path: str, area: str, most: int) -> bytes:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            raise MediaError("this is not a file but a folder or a device. Give a file.", f"{area}/reference")
+            raise MediaError(
+                "this is not a file but a folder or a device. Give a file.", f"{area}/reference"
+            )
         if status.st_size > most:
             raise MediaError(*too_many_bytes(status.st_size, most, area))
         with open(path, "rb") as file:
@@ -214,7 +253,9 @@ def _file_bytes(path: str, area: str, most: int) -> bytes:
     except FileNotFoundError:
         raise MediaError("there is no such file. Check the path.", f"{area}/reference") from None
     except (OSError, ValueError):
-        raise MediaError("the file cannot be read. Check its name and permissions.", f"{area}/reference") from None
+        raise MediaError(
+            "the file cannot be read. Check its name and permissions.", f"{area}/reference"
+        ) from None
 
 
 def _own_name(source: Source) -> str:
@@ -225,7 +266,8 @@ def _own_name(source: Source) -> str:
 
 
 def shown_name(path: str) -> str:
-    """The base name of `path`, fit for a message: control and direction characters escaped, shortened in the middle."""
+    """The base name of `path`, fit for a message: control and direction characters escaped,
+    shortened in the middle."""
     base = path.replace("\\", "/").rstrip("/").rpartition("/")[2]
     harmless = "".join(c if unicodedata.category(c)[0] != "C" else f"\\u{ord(c):04x}" for c in base)
     if len(harmless) <= LONGEST_NAME:

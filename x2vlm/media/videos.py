@@ -1,7 +1,8 @@
-"""Clips: bytes to chosen frames, exactly numbered, upright.
+"""Videos: bytes to chosen frames, exactly numbered, upright.
 
-All packets are listed first and a frame is known by its place in presentation order; decoding starts at the nearest key
-frame before it, or at the beginning where time stamps are missing or repeated.
+All packets are listed first and a frame is known by its place in presentation order; decoding
+starts at the nearest key frame before it, or at the beginning where time stamps are missing or
+repeated.
 """
 
 import bisect
@@ -17,43 +18,55 @@ from ..errors import MediaError, ParameterError
 from .limits import ANOTHER_COPY, RESAVE, MediaLimits, address_space, check_frame_size
 
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
-# Decoders outside this list are never started: every one is code that strangers' bytes would run through.
+# Decoders outside this list are never started: every one is code that strangers' bytes would run
+# through.
 CODECS = (
     "h264,hevc,vp8,vp9,libdav1d,av1,mpeg4,msmpeg4v1,msmpeg4v2,msmpeg4,mpeg1video,mpeg2video,h263,mjpeg,rawvideo,png,"
     "prores,dnxhd,ffv1,huffyuv,ffvhuff,theora,wmv1,wmv2,wmv3,vc1,libvpx,libvpx-vp9"
 )
-# A container header needs little memory; one that claims millions of frames is stopped here, before the job's limit.
+# A container header needs little memory; one that claims millions of frames is stopped here, before
+# the job's limit.
 HEADER_MEMORY = 384 * 2**20
-# A pause longer than this adds no decoding work, so it counts only this much towards the length limit.
+# A pause longer than this adds no decoding work, so it counts only this much towards the length
+# limit.
 LONGEST_PAUSE = 10.0
 
 
 def sample_frame_indices(num_frames: int, num_samples: int) -> list[int]:
-    """The official rule at test time: the first frame of each of `num_samples` segments, the longer segments first.
+    """The official rule at test time: the first frame of each of `num_samples` segments, the longer
+    segments first.
 
-    A clip shorter than that gives all its frames, repeated in turn, in order.
+    A video shorter than that gives all its frames, repeated in turn, in order.
     """
     if num_frames < 1 or num_samples < 1:
-        raise ParameterError(f"{num_samples} frames of a clip of {num_frames}: both must be at least 1.", "param/range")
+        raise ParameterError(
+            f"{num_samples} frames of a video of {num_frames}: both must be at least 1.",
+            "param/range",
+        )
     if num_frames <= num_samples:
         return sorted(i % num_frames for i in range(num_samples))
     length, longer = divmod(num_frames, num_samples)
     return [i * length + min(i, longer) for i in range(num_samples)]
 
 
-def read_video(data: bytes, choice: dict, limits: MediaLimits) -> tuple[str, dict, list[np.ndarray]]:
-    """Decode the chosen frames of a clip; see `read`.
+def read_video(
+    data: bytes, choice: dict, limits: MediaLimits
+) -> tuple[str, dict, list[np.ndarray]]:
+    """Decode the chosen frames of a video; see `read`.
 
-    `choice` holds `max_side` (pixels) and one of `num_frames`, `indices` (frame numbers), `times` (seconds).
+    `choice` holds `max_side` (pixels) and one of `num_frames`, `indices` (frame numbers), `times`
+    (seconds).
     """
     deadline = time.monotonic() + limits.decode_seconds
     container, stream = _open_container(data, limits)
     timeline, lost = _list_packets(container, stream, limits, deadline)
     wanted = _choose(timeline, choice, limits)
-    clip = _Decoder(stream, timeline, limits, choice["max_side"], deadline)
-    found = clip.frames(sorted(set(wanted)))
+    video = _Decoder(stream, timeline, limits, choice["max_side"], deadline)
+    found = video.frames(sorted(set(wanted)))
     if not found:
-        raise MediaError(f"no frame of the video can be read: it is damaged. {ANOTHER_COPY}", "video/corrupt")
+        raise MediaError(
+            f"no frame of the video can be read: it is damaged. {ANOTHER_COPY}", "video/corrupt"
+        )
     notes = []
     count = len(timeline.packets_shown)
     if lost or _ends_inside_a_box(data):
@@ -61,8 +74,8 @@ def read_video(data: bytes, choice: dict, limits: MediaLimits) -> tuple[str, dic
         notes.append(f"the file ends early: {readable} frames could be read. [video/partial]")
     if damaged := len(set(wanted) - set(found)):
         notes.append(
-            f"{damaged} of the {len(set(wanted))} chosen frames are damaged; the nearest readable ones are used. "
-            "[video/partial]"
+            f"{damaged} of the {len(set(wanted))} chosen frames are damaged; the nearest readable "
+            "ones are used. [video/partial]"
         )
     used = [min(sorted(found), key=lambda index: abs(index - i)) for i in wanted]
     reply = {
@@ -71,7 +84,7 @@ def read_video(data: bytes, choice: dict, limits: MediaLimits) -> tuple[str, dic
         "duration": timeline.duration,
         "num_frames": count,
         "fps": timeline.fps,
-        "size": clip.size,
+        "size": video.size,
         "notes": notes,
     }
     return "video", reply, [found[i] for i in sorted(set(used))]
@@ -91,7 +104,9 @@ def _open_container(data: bytes, limits: MediaLimits):
         "max_pixels": str(limits.video_pixels),
     }
     with _memory_cap(HEADER_MEMORY):
-        container = av.open(io.BytesIO(data), options=options, io_open=refuse_second_file, metadata_errors="ignore")
+        container = av.open(
+            io.BytesIO(data), options=options, io_open=refuse_second_file, metadata_errors="ignore"
+        )
     if not container.streams.video:
         raise MediaError("there is no video stream in this file. Choose a video.", "video/format")
     stream = container.streams.video[0]
@@ -101,7 +116,9 @@ def _open_container(data: bytes, limits: MediaLimits):
         raise MediaError(f"its video codec ({name}) is not supported. {RESAVE}", "video/format")
     if not codec.width * codec.height:  # FFmpeg drops a size over `max_pixels`
         most = f"{limits.video_pixels / 1e6:g} Mpixel"
-        raise MediaError(f"its frames state no size, or one above the limit of {most}. {RESAVE}", "video/pixels")
+        raise MediaError(
+            f"its frames state no size, or one above the limit of {most}. {RESAVE}", "video/pixels"
+        )
     check_frame_size(codec.width, codec.height, limits)
     codec.thread_count = 1
     codec.options = {"max_pixels": str(limits.video_pixels)}
@@ -145,7 +162,7 @@ def _memory_cap(extra: int):
 
 @dataclass
 class _Timeline:
-    """All packets of a clip in decoding order and its frames in presentation order."""
+    """All packets of a video in decoding order and its frames in presentation order."""
 
     packets: list
     packets_shown: list  # one packet a frame, in presentation order
@@ -160,28 +177,43 @@ def _list_packets(container, stream, limits: MediaLimits, deadline: float) -> tu
     import av
 
     packets, listed, end = [], 0, 0.0
-    with contextlib.suppress(av.error.FFmpegError):  # the data end here; what came before can be used
+    with contextlib.suppress(
+        av.error.FFmpegError
+    ):  # the data end here; what came before can be used
         for packet in container.demux():
             if packet.dts is not None and packet.time_base:
                 end = max(end, float((packet.dts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index != stream.index or packet.is_corrupt or (packet.dts is None and not packet.size):
+            if (
+                packet.stream_index != stream.index
+                or packet.is_corrupt
+                or (packet.dts is None and not packet.size)
+            ):
                 continue
             listed += 1
             if packet.size:
                 packets.append(packet)
             if listed > limits.video_frames:
-                message = f"the video has more than {limits.video_frames} frames. Cut out the part you want and send it."
+                message = (
+                    f"the video has more than {limits.video_frames} frames. Cut out the part you "
+                    "want and send it."
+                )
                 raise MediaError(message, "video/frames")
             _check(deadline)
     timeline = _order(container, stream, packets)
     played = sum(min(b - a, LONGEST_PAUSE) for a, b in itertools.pairwise(timeline.times))
     if played > limits.video_seconds:
-        message = f"the video is {played:.0f} s long; the limit is {limits.video_seconds:g} s. Cut out the part you want."
+        message = (
+            f"the video is {played:.0f} s long; the limit is {limits.video_seconds:g} s. Cut out "
+            "the part you want."
+        )
         raise MediaError(message, "video/duration")
-    # A count beyond our own limit is no promise that anybody could keep: some headers are simply wrong.
+    # A count beyond our own limit is no promise that anybody could keep: some headers are simply
+    # wrong.
     lost = max(0, stream.frames - listed) if stream.frames <= limits.video_frames else 0
     promised = (container.duration or 0) / av.time_base
-    if not stream.frames and promised > 1.05 * end + 1:  # no count in the header: go by the length it states
+    if (
+        not stream.frames and promised > 1.05 * end + 1
+    ):  # no count in the header: go by the length it states
         lost = round((promised - end) * timeline.fps)
     return timeline, lost
 
@@ -194,7 +226,9 @@ def _order(container, stream, packets: list) -> _Timeline:
         raise MediaError(f"the video holds no frames. {ANOTHER_COPY}", "video/corrupt")
     stamps = {p.pts for p in shown}
     by_pts = None not in stamps and len(stamps) == len(shown)
-    if container.format.name == "avi":  # AVI stores no presentation times; those of reordered frames are guesses
+    if (
+        container.format.name == "avi"
+    ):  # AVI stores no presentation times; those of reordered frames are guesses
         by_pts = by_pts and all(p.is_keyframe for p in packets)
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     if by_pts:
@@ -212,7 +246,8 @@ def _check(deadline: float) -> None:
 
 
 def _choose(timeline: _Timeline, choice: dict, limits: MediaLimits) -> list[int]:
-    """Frame numbers by the caller's choice: given numbers, the frames shown at given times, or an even sample."""
+    """Frame numbers by the caller's choice: given numbers, the frames shown at given times, or an
+    even sample."""
     count = len(timeline.times)
     if choice.get("times") is not None:
         outside = [t for t in choice["times"] if not 0 <= t <= timeline.duration]
@@ -233,9 +268,11 @@ def _choose(timeline: _Timeline, choice: dict, limits: MediaLimits) -> list[int]
 
 
 class _Decoder:
-    """Decodes chosen frames of a clip, exactly, into upright RGB arrays of one size (H, W, 3)."""
+    """Decodes chosen frames of a video, exactly, into upright RGB arrays of one size (H, W, 3)."""
 
-    def __init__(self, stream, timeline: _Timeline, limits: MediaLimits, max_side: int, deadline: float):
+    def __init__(
+        self, stream, timeline: _Timeline, limits: MediaLimits, max_side: int, deadline: float
+    ):
         self.codec = stream.codec_context
         self.timeline = timeline
         self.limits = limits
@@ -245,7 +282,8 @@ class _Decoder:
         self.found: dict[int, np.ndarray] = {}
 
     def frames(self, wanted: list[int]) -> dict[int, np.ndarray]:
-        """Frame number -> pixels of the frames `wanted` (sorted); of a lost one, those of a readable one before it."""
+        """Frame number -> pixels of the frames `wanted` (sorted); of a lost one, those of a
+        readable one before it."""
         sought = self.timeline.by_pts and self._with_jumps(wanted)
         missing = [i for i in wanted if i not in self.found]
         if missing:
@@ -258,15 +296,23 @@ class _Decoder:
         return self.found
 
     def _with_jumps(self, wanted: list[int]) -> bool:
-        """Start at the last key frame shown no later than the frame, unless decoding has already passed it.
+        """Start at the last key frame shown no later than the frame, unless decoding has already
+        passed it.
 
-        Returns False where a jump did not land on a true key frame: then only decoding from the beginning will do.
+        Returns False where a jump did not land on a true key frame: then only decoding from the
+        beginning will do.
         """
         packets, shown = self.timeline.packets, self.timeline.packets_shown
-        keys = sorted((p.pts, i) for i, p in enumerate(packets) if p.is_keyframe and p.pts is not None)
+        keys = sorted(
+            (p.pts, i) for i, p in enumerate(packets) if p.is_keyframe and p.pts is not None
+        )
         index_of = {p.pts: i for i, p in enumerate(shown)}
         wanted_pts = {shown[i].pts for i in wanted}
-        position, start, latest = 0, None, None  # start: time stamp of the key frame that decoding has just jumped to
+        position, start, latest = (
+            0,
+            None,
+            None,
+        )  # start: time stamp of the key frame that decoding has just jumped to
         for target in wanted:
             pts = shown[target].pts
             if target in self.found or (latest is not None and latest >= pts):
@@ -289,7 +335,8 @@ class _Decoder:
         return True
 
     def _from_start(self, missing: list[int]) -> None:
-        """Decode everything from the beginning; the last good frame before a lost one is kept to stand in for it."""
+        """Decode everything from the beginning; the last good frame before a lost one is kept to
+        stand in for it."""
         shown = self.timeline.packets_shown
         index_of = {p.pts: i for i, p in enumerate(shown)} if self.timeline.by_pts else {}
         count, good = 0, None
@@ -312,7 +359,8 @@ class _Decoder:
             self.found.setdefault(good[0], self._pixels(good[1]))
 
     def _decode(self, packet) -> list:
-        """The frames that one packet (None: the end) brings out; none where its data are damaged."""
+        """The frames that one packet (None: the end) brings out; none where its data are
+        damaged."""
         import av
 
         _check(self.deadline)
@@ -338,6 +386,7 @@ class _Decoder:
 
 
 def _fit(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """`size` (width, height), shrunk so that no side is longer than `max_side`; never below one pixel."""
+    """`size` (width, height), shrunk so that no side is longer than `max_side`; never below one
+    pixel."""
     scale = min(1.0, max_side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

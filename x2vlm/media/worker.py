@@ -1,8 +1,9 @@
 """The child process of this package and the parent's end of its pipes.
 
-A file from a stranger is decoded by a process that has no network, environment or file to write to, little memory and
-a deadline. It imports Pillow, PyAV and NumPy, never torch. A message in either direction is two lengths, a JSON header
-and raw bytes; nothing that comes back from the child is ever unpickled.
+A file from a stranger is decoded by a process that has no network, environment or file to write to,
+little memory and a deadline. It imports Pillow, PyAV and NumPy, never torch. A message in either
+direction is two lengths, a JSON header and raw bytes; nothing that comes back from the child is
+ever unpickled.
 """
 
 import atexit
@@ -24,7 +25,9 @@ from .limits import MediaLimits, address_space, timed_out
 WORKERS = 2  # children at work at the same time
 JOBS_PER_WORKER = 500  # then a fresh child, so that small leaks cannot add up
 START_SECONDS = 60.0
-GRACE_SECONDS = 1.0  # the child stops a clip by itself at the deadline; this much later it is killed
+GRACE_SECONDS = (
+    1.0  # the child stops a video by itself at the deadline; this much later it is killed
+)
 POLL_SECONDS = 0.05
 STRIP_ROWS = 256
 BOOT = """
@@ -49,7 +52,8 @@ def write_all(file, data) -> None:
 
 
 def receive(file, most: int) -> tuple[dict, bytearray]:
-    """Read one message of at most `most` bytes from a raw pipe; EOFError where the other end has gone."""
+    """Read one message of at most `most` bytes from a raw pipe; EOFError where the other end has
+    gone."""
     header, size = int.from_bytes(_read_exactly(file, 4)), int.from_bytes(_read_exactly(file, 8))
     if header + size > most:
         raise EOFError
@@ -87,17 +91,25 @@ def serve(memory_bytes: int) -> None:
 
 
 def _confine(memory_bytes: int) -> None:
-    """Limits on this process, and no way to new rights or the network, as far as the system offers them."""
+    """Limits on this process, and no way to new rights or the network, as far as the system offers
+    them."""
     with contextlib.suppress(ImportError):
         import resource
 
-        for name, value in (("AS", (address_space() or 0) + memory_bytes), ("CORE", 0), ("FSIZE", 0), ("NOFILE", 64)):
+        for name, value in (
+            ("AS", (address_space() or 0) + memory_bytes),
+            ("CORE", 0),
+            ("FSIZE", 0),
+            ("NOFILE", 64),
+        ):
             with contextlib.suppress(OSError, ValueError):
                 resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-        libc.unshare(0x10000000 | 0x40000000)  # CLONE_NEWUSER | CLONE_NEWNET; hosts may forbid it, which is no error
+        libc.unshare(
+            0x10000000 | 0x40000000
+        )  # CLONE_NEWUSER | CLONE_NEWNET; hosts may forbid it, which is no error
 
 
 def _answer(target, job: dict, data: bytes) -> None:
@@ -112,7 +124,11 @@ def _answer(target, job: dict, data: bytes) -> None:
             write_all(target, result.crop((0, top, width, min(top + STRIP_ROWS, height))).tobytes())
     else:
         height, width = extra[0].shape[:2]
-        send(target, {"kind": kind, "frame_size": [width, height], **result}, size=sum(frame.nbytes for frame in extra))
+        send(
+            target,
+            {"kind": kind, "frame_size": [width, height], **result},
+            size=sum(frame.nbytes for frame in extra),
+        )
         for frame in extra:
             write_all(target, frame)
 
@@ -124,8 +140,14 @@ class Worker:
     """One child process. Not for two threads at once; `Pool` takes care of that."""
 
     def __init__(self, memory_bytes: int):
-        paths = [str(Path(__file__).resolve().parents[2]), *(os.path.abspath(p) for p in sys.path if p)]
-        kept = ("SYSTEMROOT", "LD_LIBRARY_PATH")  # the loader may need these; nothing else is passed on
+        paths = [
+            str(Path(__file__).resolve().parents[2]),
+            *(os.path.abspath(p) for p in sys.path if p),
+        ]
+        kept = (
+            "SYSTEMROOT",
+            "LD_LIBRARY_PATH",
+        )  # the loader may need these; nothing else is passed on
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         self.memory_bytes = memory_bytes
         self.jobs = 0
@@ -139,19 +161,24 @@ class Worker:
             env=environment | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
 
-    def ask(self, job: dict, data: bytes, seconds: float, most: int, cancel) -> tuple[dict, bytearray]:
+    def ask(
+        self, job: dict, data: bytes, seconds: float, most: int, cancel
+    ) -> tuple[dict, bytearray]:
         """Send one job and wait for its answer, for `seconds` at most.
 
         Raises:
-            TimeoutError, Cancelled, EOFError (the child died), MediaError (it could not be started). The child is dead
-            after any of them.
+            TimeoutError, Cancelled, EOFError (the child died), MediaError (it could not be
+            started). The child is dead after any of them.
         """
         if not self.jobs:
             try:
                 with self._watched(START_SECONDS, cancel):
                     receive(self.process.stdout, most)
             except (EOFError, TimeoutError):
-                message = "the program that reads media could not be started. Check that av and pillow are installed."
+                message = (
+                    "the program that reads media could not be started. Check that av and "
+                    "pillow are installed."
+                )
                 raise MediaError(message, "job/crashed") from None
         self.jobs += 1
         with self._watched(seconds, cancel):
@@ -161,11 +188,14 @@ class Worker:
 
     @contextlib.contextmanager
     def _watched(self, seconds: float, cancel):
-        """Kill the child when time is up or the caller has cancelled: its end frees the thread that waits for it."""
+        """Kill the child when time is up or the caller has cancelled: its end frees the thread that
+        waits for it."""
         deadline, done, fate = time.monotonic() + seconds, threading.Event(), []
 
         def watch():
-            while not done.wait(max(0.0, deadline - time.monotonic()) if cancel is None else POLL_SECONDS):
+            while not done.wait(
+                max(0.0, deadline - time.monotonic()) if cancel is None else POLL_SECONDS
+            ):
                 if cancel is not None and cancel.is_set():
                     fate.append(Cancelled("The work was stopped as you asked.", "job/cancelled"))
                 elif time.monotonic() >= deadline:
@@ -202,14 +232,17 @@ class Worker:
 
 
 class Pool:
-    """Keeps up to `size` children, started when first needed; every thread of the process may use it."""
+    """Keeps up to `size` children, started when first needed; every thread of the process may use
+    it."""
 
     def __init__(self, size: int = WORKERS):
         self._slots = threading.BoundedSemaphore(size)
         self._lock = threading.Lock()
         self._idle: list[Worker] = []
 
-    def run(self, data: bytes, want: str, choice: dict, limits: MediaLimits, cancel=None) -> tuple[dict, bytearray]:
+    def run(
+        self, data: bytes, want: str, choice: dict, limits: MediaLimits, cancel=None
+    ) -> tuple[dict, bytearray]:
         """Decode in a child; returns its reply and raw pixels.
 
         Raises:
@@ -220,11 +253,16 @@ class Pool:
         with self._slot(cancel):
             worker = self._take(limits.memory_bytes)
             try:
-                reply, body = worker.ask(job, data, limits.decode_seconds + GRACE_SECONDS, limits.memory_bytes, cancel)
+                reply, body = worker.ask(
+                    job, data, limits.decode_seconds + GRACE_SECONDS, limits.memory_bytes, cancel
+                )
             except TimeoutError:
                 raise MediaError(*timed_out(limits, kind)) from None
             except EOFError:
-                message = "reading it failed in a way that stopped the reader; nothing else is affected. Save it again."
+                message = (
+                    "reading it failed in a way that stopped the reader; nothing else is "
+                    "affected. Save it again."
+                )
                 raise MediaError(message, "job/crashed") from None
             finally:
                 self._give_back(worker)
@@ -254,14 +292,19 @@ class Pool:
         try:
             return Worker(memory_bytes)
         except OSError:
-            message = "the program that reads media could not be started: no process or memory is left. Try again later."
+            message = (
+                "the program that reads media could not be started: no process or memory is "
+                "left. Try again later."
+            )
             raise MediaError(message, "job/crashed") from None
 
     def _give_back(self, worker: Worker) -> None:
         if not worker.usable:
             worker.close()
             try:
-                worker = Worker(worker.memory_bytes)  # already starts, so that the next caller waits less
+                worker = Worker(
+                    worker.memory_bytes
+                )  # already starts, so that the next caller waits less
             except OSError:  # no process is left: the next caller will try again
                 return
         with self._lock:

@@ -1,4 +1,5 @@
-"""Closed-label tasks: reasoning over two pictures (NLVR2, MaRVL) and answers from a list (video QA, XVNLI)."""
+"""Closed-label tasks: reasoning over two images (NLVR2, MaRVL) and answers from a list (video QA,
+XVNLI)."""
 
 from __future__ import annotations
 
@@ -10,12 +11,16 @@ from x2vlm.modeling.task import TaskModel, TaskOutput
 
 
 class X2VLMForPairReasoning(TaskModel):
-    """Is the statement true of the two pictures? Each is fused with the text by itself; a head reads both token 0s."""
+    """Is the statement true of the two images? Each is fused with the text by itself; a head reads
+    both token 0s."""
 
     heads = ("pair",)
 
-    def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> TaskOutput:
-        """images float[2B, 3, H, W]: all first pictures, then all second ones; labels int64[B], 1 = true.
+    def forward(
+        self, images: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
+    ) -> TaskOutput:
+        """images float[2B, 3, H, W]: all first images, then all second ones; labels int64[B], 1 =
+        true.
 
         Returns:
             losses pair_loss.
@@ -26,17 +31,21 @@ class X2VLMForPairReasoning(TaskModel):
     def predict(self, image_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits float[B, 2] from image_embeds float[2B, P, D] and statements int64[B, T]."""
         text_embeds = self.model.encode_text(input_ids, attention_mask)
-        fused = self.model.fuse(text_embeds.repeat(2, 1, 1), attention_mask.repeat(2, 1), image_embeds)
+        fused = self.model.fuse(
+            text_embeds.repeat(2, 1, 1), attention_mask.repeat(2, 1), image_embeds
+        )
         first, second = fused[:, 0].chunk(2)
         return self.model.pair_head(torch.cat([first, second], dim=-1))
 
 
 class X2VLMForClassification(TaskModel):
-    """One label for a picture or clip and a text, read from token 0 of the fused text."""
+    """One label for an image or video and a text, read from token 0 of the fused text."""
 
     heads = ("classification",)
 
-    def forward(self, visual: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> TaskOutput:
+    def forward(
+        self, visual: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
+    ) -> TaskOutput:
         """visual float[B, 3, H, W] or float[B, F, 3, H, W]; labels int64[B], -100 = left out.
 
         Returns:
@@ -48,4 +57,6 @@ class X2VLMForClassification(TaskModel):
     def predict(self, image_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits float[B, num_labels]."""
         text_embeds = self.model.encode_text(input_ids, attention_mask)
-        return self.model.classification_head(self.model.fuse(text_embeds, attention_mask, image_embeds)[:, 0])
+        return self.model.classification_head(
+            self.model.fuse(text_embeds, attention_mask, image_embeds)[:, 0]
+        )

@@ -9,12 +9,15 @@ from x2vlm.modeling.task import TaskModel, TaskOutput
 
 
 class X2VLMForGrounding(TaskModel):
-    """The box of a phrase, predicted from token 0 of the phrase fused with the whole picture."""
+    """The box of a phrase, predicted from token 0 of the phrase fused with the whole image."""
 
     heads = ("box",)
 
-    def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, target_boxes: Tensor) -> TaskOutput:
-        """image float[B, 3, H, W], phrases int64[N, T] (B divides N), target_boxes float[N, 4] (cx, cy, w, h) in [0, 1].
+    def forward(
+        self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, target_boxes: Tensor
+    ) -> TaskOutput:
+        """image float[B, 3, H, W], phrases int64[N, T] (B divides N), target_boxes float[N, 4] (cx,
+        cy, w, h) in [0, 1].
 
         Returns:
             losses box_l1_loss, box_giou_loss.
@@ -24,6 +27,7 @@ class X2VLMForGrounding(TaskModel):
         return TaskOutput({"box_l1_loss": l1, "box_giou_loss": giou})
 
     def predict(self, image_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(cx, cy, w, h) in [0, 1], float[N, 4], of phrases int64[N, T] in pictures float[B, P, D]."""
+        """(cx, cy, w, h) in [0, 1], float[N, 4], of phrases int64[N, T] in images float[B, P,
+        D]."""
         text_embeds = self.model.encode_text(input_ids, attention_mask)
         return self.model.predict_boxes(self.model.fuse(text_embeds, attention_mask, image_embeds))

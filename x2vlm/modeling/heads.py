@@ -9,11 +9,17 @@ from x2vlm.modeling.layers import Linear
 
 
 class MLPHead(nn.Sequential):
-    """Linear, LayerNorm, GELU, Linear with a hidden width of twice the input: matching, box, pair and label heads."""
+    """Linear, LayerNorm, GELU, Linear with a hidden width of twice the input: matching, box, pair
+    and label heads."""
 
     def __init__(self, in_features: int, out_features: int):
         hidden = 2 * in_features
-        super().__init__(nn.Linear(in_features, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, out_features))
+        super().__init__(
+            nn.Linear(in_features, hidden),
+            nn.LayerNorm(hidden),
+            nn.GELU(),
+            nn.Linear(hidden, out_features),
+        )
 
 
 class ProjectionHead(nn.Linear):
@@ -28,10 +34,13 @@ class MaskedLMHead(nn.Module):
     """Hidden states to vocabulary logits.
 
     Args:
-        tied: word embeddings whose weight the last layer shares (BERT); None keeps a weight of its own (CCLM).
+        tied: word embeddings whose weight the last layer shares (BERT); None keeps a weight of its
+            own (CCLM).
     """
 
-    def __init__(self, hidden_size: int, vocab_size: int, layer_norm_eps: float, tied: nn.Embedding | None):
+    def __init__(
+        self, hidden_size: int, vocab_size: int, layer_norm_eps: float, tied: nn.Embedding | None
+    ):
         super().__init__()
         self.dense = Linear(hidden_size, hidden_size)
         self.norm = nn.LayerNorm(hidden_size, layer_norm_eps)

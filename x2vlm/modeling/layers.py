@@ -1,7 +1,8 @@
 """Attention, transformer layers and the key/value cache that text, fusion and answer decoder share.
 
-Layers are post-norm as in BERT. What attention does is a function handed in (`attend`): fused by default, `AttentionRecord`
-when somebody wants to see the probabilities. Modules hold no inspection state.
+Layers are post-norm as in BERT. What attention does is a function handed in (`attend`): fused by
+default, `AttentionRecord` when somebody wants to see the probabilities. Modules hold no inspection
+state.
 
 Shapes: B batch, N rows (B or a multiple of it), T queries, S keys, H heads, C width.
 """
@@ -18,22 +19,27 @@ KeysValues = tuple[Tensor, Tensor]
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 
 MASKED = -1e4
-"""Added to the score of a key that may not be seen; exp(-1e4) is 0 in every float format, and fp16 can hold it."""
+"""Added to the score of a key that may not be seen; exp(-1e4) is 0 in every float format, and fp16
+can hold it."""
 
 ROWS = 64  # that weights are arranged for; any other number works
 ARRANGED_DTYPES: set[torch.dtype] = set()
 """What this processor multiplies by arranged weights (`Linear`)."""
 if torch.backends.mkldnn.is_available():
-    ARRANGED_DTYPES = {torch.float32} | ({torch.bfloat16} if torch.ops.mkldnn._is_mkldnn_bf16_supported() else set())
+    ARRANGED_DTYPES = {torch.float32} | (
+        {torch.bfloat16} if torch.ops.mkldnn._is_mkldnn_bf16_supported() else set()
+    )
     _arrange = torch.ops.mkldnn._reorder_linear_weight.default
     _multiply = torch.ops.mkldnn._linear_pointwise.default
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` that is fast on a CPU where nothing is learnt, above all for few rows, as in generation.
+    """`nn.Linear` that is fast on a CPU where nothing is learnt, above all for few rows, as in
+    generation.
 
-    The usual kernels rearrange the weight at every call, which for few rows takes longer than the product. Here a copy is kept
-    as oneDNN wants it, made at the first call and again when the weight was changed. See `python -m benchmarks.inference`.
+    The usual kernels rearrange the weight at every call, which for few rows takes longer than the
+    product. Here a copy is kept as oneDNN wants it, made at the first call and again when the
+    weight was changed. See `python -m benchmarks.inference`.
     """
 
     _arranged: Tensor | None = None
@@ -44,7 +50,12 @@ class Linear(nn.Linear):
         weight = self.weight
         learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
         alike = x.dtype == weight.dtype and x.is_cpu and weight.is_cpu
-        if learns or not alike or weight.dtype not in ARRANGED_DTYPES or torch.is_autocast_enabled("cpu"):
+        if (
+            learns
+            or not alike
+            or weight.dtype not in ARRANGED_DTYPES
+            or torch.is_autocast_enabled("cpu")
+        ):
             return super().forward(x)
         state = weight.data_ptr(), weight.dtype, None if weight.is_inference() else weight._version
         if state != self._arranged_from:
@@ -57,31 +68,39 @@ class Linear(nn.Linear):
         return super()._apply(*args, **kwargs)
 
     def train(self, mode: bool = True) -> Linear:
-        """About to learn: the same, and its memory is wanted. (Shards of FSDP change without a new version.)"""
+        """About to learn: the same, and its memory is wanted. (Shards of FSDP change without a new
+        version.)"""
         if mode:
             self._arranged = self._arranged_from = None
         return super().train(mode)
 
     def __getstate__(self) -> dict:
         """Without the copy, for `copy.deepcopy` and pickle."""
-        return {key: value for key, value in super().__getstate__().items() if key not in ("_arranged", "_arranged_from")}
+        return {
+            key: value
+            for key, value in super().__getstate__().items()
+            if key not in ("_arranged", "_arranged_from")
+        }
 
 
 def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Turns a mask (1 = attend) of shape (B, S) or (B, T, S) into additive scores (B, 1, 1 or T, S); None stays None."""
+    """Turns a mask (1 = attend) of shape (B, S) or (B, T, S) into additive scores (B, 1, 1 or T,
+    S); None stays None."""
     if mask is None:
         return None
     mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
     return (1.0 - mask.to(dtype)) * MASKED
 
 
-def fused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float = 0.0) -> Tensor:
+def fused_attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float = 0.0
+) -> Tensor:
     """Softmax attention in one kernel.
 
     Args:
         query: (N, H, T, C/H).
-        key, value: (B, H, S, C/H) where N is a multiple of B; row n reads key row n // (N / B). Rows that share keys are
-            folded into one longer query, so the keys are read once.
+        key, value: (B, H, S, C/H) where N is a multiple of B; row n reads key row n // (N / B).
+            Rows that share keys are folded into one longer query, so the keys are read once.
         bias: additive (B or N, 1, 1 or T, S), or None.
 
     Returns:
@@ -91,13 +110,24 @@ def fused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | No
     if rows == batch:
         return _attention_kernel(query, key, value, bias, dropout)
     group, (_, heads, length, width) = rows // batch, query.shape
-    query = query.reshape(batch, group, heads, length, width).transpose(1, 2).reshape(batch, heads, group * length, width)
+    query = (
+        query.reshape(batch, group, heads, length, width)
+        .transpose(1, 2)
+        .reshape(batch, heads, group * length, width)
+    )
     out = _attention_kernel(query, key, value, bias, dropout)
-    return out.reshape(batch, heads, group, length, width).transpose(1, 2).reshape(rows, heads, length, width)
+    return (
+        out.reshape(batch, heads, group, length, width)
+        .transpose(1, 2)
+        .reshape(rows, heads, length, width)
+    )
 
 
-def _attention_kernel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
-    # On a CPU the kernel's backward pass takes twice the time of the plain products (`python -m benchmarks.training`).
+def _attention_kernel(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float
+) -> Tensor:
+    # On a CPU the kernel's backward pass takes twice the time of the plain products (`python -m
+    # benchmarks.training`).
     if query.is_cpu and torch.is_grad_enabled() and query.requires_grad:
         return F.dropout(attention_probabilities(query, key, bias), dropout) @ value
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
@@ -110,12 +140,15 @@ def attention_probabilities(query: Tensor, key: Tensor, bias: Tensor | None) -> 
 
 
 class AttentionRecord:
-    """Explicit attention that keeps what it saw: `probabilities[i]` is (N, H, T, S) of the i-th call."""
+    """Explicit attention that keeps what it saw: `probabilities[i]` is (N, H, T, S) of the i-th
+    call."""
 
     def __init__(self):
         self.probabilities: list[Tensor] = []
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float = 0.0) -> Tensor:
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float = 0.0
+    ) -> Tensor:
         group = query.shape[0] // key.shape[0]
         key, value = key.repeat_interleave(group, 0), value.repeat_interleave(group, 0)
         if bias is not None and bias.shape[0] not in (1, len(query)):
@@ -126,7 +159,8 @@ class AttentionRecord:
 
 
 class KeyValueCache:
-    """Keys and values of the tokens read so far, written into one tensor that doubles when it is full.
+    """Keys and values of the tokens read so far, written into one tensor that doubles when it is
+    full.
 
     Made and owned by the caller, for use without gradients.
     """
@@ -137,7 +171,8 @@ class KeyValueCache:
         self.length = 0
 
     def extend(self, layer: int, keys_values: KeysValues) -> KeysValues:
-        """Everything so far plus the new tokens, of which `LayerStack.run` remembers some by moving `length`."""
+        """Everything so far plus the new tokens, of which `LayerStack.run` remembers some by moving
+        `length`."""
         start, end = self.length, self.length + keys_values[0].shape[2]
         if self._store is None or end > self._store.shape[4]:
             batch, heads, _, width = keys_values[0].shape
@@ -155,9 +190,11 @@ class KeyValueCache:
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: drops a residual branch per sample and rescales the rest (Huang et al., arXiv 1603.09382).
+    """Stochastic depth: drops a residual branch per sample and rescales the rest (Huang et al.,
+    arXiv 1603.09382).
 
-    With `per_token` the draw is one per token position, shared by the batch: what the official RefCOCO+ recipe did.
+    With `per_token` the draw is one per token position, shared by the batch: what the official
+    RefCOCO+ recipe did.
     """
 
     def __init__(self, rate: float, per_token: bool = False):
@@ -189,17 +226,27 @@ class Attention(nn.Module):
         """(B, S, context_size) to two tensors (B, H, S, C/H)."""
         return self._split(self.key(context)), self._split(self.value(context))
 
-    def forward(self, x: Tensor, keys_values: KeysValues, bias: Tensor | None, attend: Attend = fused_attention) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        keys_values: KeysValues,
+        bias: Tensor | None,
+        attend: Attend = fused_attention,
+    ) -> Tensor:
         """(N, T, C) to (N, T, C)."""
-        out = attend(self._split(self.query(x)), *keys_values, bias, self.dropout if self.training else 0.0)
+        out = attend(
+            self._split(self.query(x)), *keys_values, bias, self.dropout if self.training else 0.0
+        )
         return self.output(out.transpose(1, 2).flatten(2))
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention, optional cross-attention, MLP; each followed by dropout, residual and LayerNorm (post-norm).
+    """Self-attention, optional cross-attention, MLP; each followed by dropout, residual and
+    LayerNorm (post-norm).
 
     Args:
-        context_size: width of the tokens that cross-attention reads; None builds no cross-attention.
+        context_size: width of the tokens that cross-attention reads; None builds no
+            cross-attention.
     """
 
     def __init__(
@@ -223,7 +270,9 @@ class TransformerLayer(nn.Module):
         self.fc2 = Linear(intermediate_size, hidden_size)
         self.mlp_norm = nn.LayerNorm(hidden_size, layer_norm_eps)
         # Stochastic depth replaces the dropout of the three branches; attention dropout stays.
-        self.residual = DropPath(drop_path, drop_path_per_token) if drop_path > 0 else nn.Dropout(dropout)
+        self.residual = (
+            DropPath(drop_path, drop_path_per_token) if drop_path > 0 else nn.Dropout(dropout)
+        )
 
     def forward(
         self,
@@ -238,13 +287,16 @@ class TransformerLayer(nn.Module):
 
         Args:
             x: (N, T, C).
-            keys_values: of self-attention, `self.attention.keys_values(x)` or a cache's extension of them.
+            keys_values: of self-attention, `self.attention.keys_values(x)` or a cache's extension
+                of them.
             context: keys and values of cross-attention (B, H, S, C/H); None skips cross-attention.
             attend: used by cross-attention only.
         """
         x = self.attention_norm(x + self.residual(self.attention(x, keys_values, bias)))
         if context is not None:
-            x = self.cross_attention_norm(x + self.residual(self.cross_attention(x, context, context_bias, attend)))
+            x = self.cross_attention_norm(
+                x + self.residual(self.cross_attention(x, context, context_bias, attend))
+            )
         return self.mlp_norm(x + self.residual(self.fc2(F.gelu(self.fc1(x)))))
 
 
@@ -278,7 +330,9 @@ class LayerStack(nn.Module):
             keys_values = layer.attention.keys_values(x)
             if cache is not None:
                 keys_values = cache.extend(index, keys_values)
-            x = layer(x, keys_values, bias, contexts[index] if contexts else None, context_bias, attend)
+            x = layer(
+                x, keys_values, bias, contexts[index] if contexts else None, context_bias, attend
+            )
         if cache is not None:
             cache.length += keep
         return x

@@ -1,4 +1,5 @@
-"""What every task model shares: one X2VLM inside (never copied, so several tasks can train one model) and typed outputs."""
+"""What every task model shares: one X2VLM inside (never copied, so several tasks can train one
+model) and typed outputs."""
 
 from __future__ import annotations
 
@@ -47,13 +48,15 @@ def match_against_negatives(
     """Matching logits of the B true pairs and 2B hard negatives (arXiv 2111.08276, section 3.3).
 
     Args:
-        context: float[B, P, D] image, clip, region or (CCLM) text embeddings; context_mask: [B, P].
+        context: float[B, P, D] image, video, region or (CCLM) text embeddings; context_mask: [B,
+            P].
         text_embeds: float[B, T, C].
         similarity: float[B, B], context x text, divided by the temperature.
         positives: int64[B], rows with equal numbers are never negatives of each other.
 
     Returns:
-        logits float[3B, 2] and labels int64[3B]: pairs, then (negative context, text), then (context, negative text); the label
+        logits float[3B, 2] and labels int64[3B]: pairs, then (negative context, text), then
+            (context, negative text); the label
         is -100 where the batch holds no negative.
     """
     size = len(context)

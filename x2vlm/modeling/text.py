@@ -1,4 +1,5 @@
-"""Text encoder (BERT or XLM-R) and fusion encoder. Official checkpoints keep both in one 18-layer BERT; here they are two.
+"""Text encoder (BERT or XLM-R) and fusion encoder. Official checkpoints keep both in one 18-layer
+BERT; here they are two.
 
 Shapes: B texts, T tokens, C width, P image tokens, D image width.
 """
@@ -22,7 +23,8 @@ from x2vlm.modeling.layers import (
 class TextEmbeddings(nn.Module):
     """Word + position + token-type embeddings, LayerNorm, dropout.
 
-    With `positions_from_padding` (XLM-R) the first real token has position pad_token_id + 1 and padding keeps pad_token_id.
+    With `positions_from_padding` (XLM-R) the first real token has position pad_token_id + 1 and
+    padding keeps pad_token_id.
     """
 
     def __init__(
@@ -45,7 +47,8 @@ class TextEmbeddings(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, input_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        """int64[B, T] to float[B, T, C]; `position_ids` int64[B or 1, T] override the natural ones."""
+        """int64[B, T] to float[B, T, C]; `position_ids` int64[B or 1, T] override the natural
+        ones."""
         if position_ids is None and self.positions_from_padding:
             real = input_ids != self.pad_token_id
             position_ids = real.cumsum(dim=1) * real + self.pad_token_id
@@ -74,7 +77,8 @@ class TextEncoder(LayerStack):
 
         Args:
             input_ids: int64[B, T].
-            attention_mask: [B, T], or [B, T, S] where each token sees its own set (S = T plus cached tokens); 1 = attend.
+            attention_mask: [B, T], or [B, T, S] where each token sees its own set (S = T plus
+                cached tokens); 1 = attend.
             cache, keep: for generation, see `LayerStack.run`.
 
         Returns:
@@ -97,10 +101,10 @@ class FusionEncoder(LayerStack):
         cache: KeyValueCache | None = None,
         keep: int = 0,
     ) -> Tensor:
-        """Fuses texts with what `project_context` made of their picture.
+        """Fuses texts with what `project_context` made of their image.
 
         Args:
-            text_embeds: float[N, T, C], where N is a multiple of the B pictures.
+            text_embeds: float[N, T, C], where N is a multiple of the B images.
             attention_mask: as in `TextEncoder.forward`.
             context_mask: [B, P], 1 = attend; None = all.
 

@@ -1,7 +1,9 @@
-"""Clips: every frame through the image tower, a learned position per frame, and the mean over frames.
+"""Videos: every frame through the image tower, a learned position per frame, and the mean over
+frames.
 
-As in the paper there is no temporal attention: the positions add a constant, the order of frames does not matter.
-Departure: a clip with another number of frames than trained reads the positions at evenly spaced places.
+As in the paper there is no temporal attention: the positions add a constant, the order of frames
+does not matter. Departure: a video with another number of frames than trained reads the positions
+at evenly spaced places.
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from torch import Tensor
 
 
 def pool_frames(frame_embeds: Tensor, frame_positions: Tensor | None) -> Tensor:
-    """Tokens of a clip.
+    """Tokens of a video.
 
     Args:
         frame_embeds: float[B, F, P, D].
-        frame_positions: float[1, F', 1, D], or None for a model trained on pictures only.
+        frame_positions: float[1, F', 1, D], or None for a model trained on images only.
 
     Returns:
         float[B, P, D].

@@ -1,9 +1,10 @@
 """Image towers: BEiT-2 (X2-VLM), Swin (X-VLM) and CLIP's ViT, each a thin wrapper over timm.
 
-All answer in one form: normalised patch tokens with their plain mean in front as the pooled token. The learned class token
-of BEiT-2 and CLIP takes part in attention, and its output is dropped (norm first, pool second).
+All answer in one form: normalised patch tokens with their plain mean in front as the pooled token.
+The learned class token of BEiT-2 and CLIP takes part in attention, and its output is dropped (norm
+first, pool second).
 
-Shapes: B pictures, P tokens incl. pooled, D width, R regions.
+Shapes: B images, P tokens incl. pooled, D width, R regions.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from x2vlm.errors import ParameterError
 from x2vlm.modeling.layers import Linear
 
 SINCOS_AMPLITUDE = 0.5
-"""Absolute positions at half amplitude: what let towers trained from scratch localise (see `VisionConfig.position`)."""
+"""Absolute positions at half amplitude: what let towers trained from scratch localise (see
+`VisionConfig.position`)."""
 
 
 class VisionEncoder(nn.Module):
@@ -47,7 +49,7 @@ class VisionEncoder(nn.Module):
         return self
 
     def forward(self, image: Tensor) -> Tensor:
-        """Encodes normalised pictures.
+        """Encodes normalised images.
 
         Args:
             image: float[B, 3, image_size, image_size].
@@ -56,13 +58,14 @@ class VisionEncoder(nn.Module):
             float[B, P, D]: the pooled token, then the patches row by row.
 
         Raises:
-            ParameterError: a picture of another size (`param/range`).
+            ParameterError: an image of another size (`param/range`).
         """
         size = self.config.image_size
         if image.shape[-2:] != (size, size):
             raise ParameterError(
-                f"The picture tensor is {image.shape[-1]} x {image.shape[-2]} pixels, this tower takes {size} x {size}. "
-                f"Resize it, or load the checkpoint with image_size={image.shape[-1]}.",
+                f"The picture tensor is {image.shape[-1]} x {image.shape[-2]} pixels, this tower "
+                f"takes {size} x {size}. Resize it, or load the checkpoint with "
+                f"image_size={image.shape[-1]}.",
                 "param/range",
             )
         tokens = self.tower.forward_features(image)
@@ -76,12 +79,13 @@ class VisionEncoder(nn.Module):
 
 
 def pool_regions(image_embeds: Tensor, patch_mask: Tensor, image_index: Tensor) -> Tensor:
-    """Region tokens from whole-picture tokens: the pooled token becomes the mean inside the region, all patches stay.
+    """Region tokens from whole-image tokens: the pooled token becomes the mean inside the region,
+    all patches stay.
 
     Args:
         image_embeds: float[B, P, D].
         patch_mask: bool[R, P-1], 1 inside the region.
-        image_index: int64[R], the picture each region belongs to.
+        image_index: int64[R], the image each region belongs to.
 
     Returns:
         float[R, P, D] (arXiv 2211.12402, section 3.1).
@@ -93,22 +97,30 @@ def pool_regions(image_embeds: Tensor, patch_mask: Tensor, image_index: Tensor) 
 
 
 class RelativeAttention(Attention):
-    """BEiT's attention with its position bias gathered as attention wants it, head by head; timm's way turns it round first."""
+    """BEiT's attention with its position bias gathered as attention wants it, head by head; timm's
+    way turns it round first."""
 
     def _get_rel_pos_bias(self) -> Tensor:
-        table, index = self.relative_position_bias_table.T.contiguous(), self.relative_position_index
-        return table.gather(1, index.flatten().expand(len(table), -1)).view(1, len(table), *index.shape)
+        table, index = (
+            self.relative_position_bias_table.T.contiguous(),
+            self.relative_position_index,
+        )
+        return table.gather(1, index.flatten().expand(len(table), -1)).view(
+            1, len(table), *index.shape
+        )
 
 
 def share_position_index(tower: nn.Module) -> None:
-    """Gives all blocks with relative positions the index of the first one: at 768 px each copy is 42 MB."""
+    """Gives all blocks with relative positions the index of the first one: at 768 px each copy is
+    42 MB."""
     attentions = [module for module in tower.modules() if isinstance(module, RelativeAttention)]
     for attention in attentions:
         attention.relative_position_index = attentions[0].relative_position_index
 
 
 def sincos_positions(grid_size: int, width: int) -> Tensor:
-    """Fixed two-dimensional positions, float[grid_size**2, width]: a quarter of the width each for sin and cos of x and y."""
+    """Fixed two-dimensional positions, float[grid_size**2, width]: a quarter of the width each for
+    sin and cos of x and y."""
     frequencies = torch.exp(torch.arange(width // 4) * (-math.log(1e4) / (width // 4)))
     angles = torch.arange(grid_size)[:, None] * frequencies
     axis = torch.cat([angles.sin(), angles.cos()], dim=1)
@@ -142,18 +154,28 @@ def build_tower(config: VisionConfig) -> nn.Module:
         "num_classes": 0,
     }
     if config.tower == "clip":
-        return VisionTransformer(**shared, pre_norm=True, act_layer="quick_gelu", norm_layer=nn.LayerNorm, global_pool="")
+        return VisionTransformer(
+            **shared, pre_norm=True, act_layer="quick_gelu", norm_layer=nn.LayerNorm, global_pool=""
+        )
     absolute = config.position == "sincos"
     tower = Beit(
-        **shared, init_values=config.layer_scale, use_abs_pos_emb=absolute, use_rel_pos_bias=not absolute, global_pool="avg"
+        **shared,
+        init_values=config.layer_scale,
+        use_abs_pos_emb=absolute,
+        use_rel_pos_bias=not absolute,
+        global_pool="avg",
     )
     if not absolute:
         for block in tower.blocks:
-            block.attn.__class__ = RelativeAttention  # timm's block names its class of attention itself
+            block.attn.__class__ = (
+                RelativeAttention  # timm's block names its class of attention itself
+            )
         share_position_index(tower)
     else:
         tower.pos_embed.requires_grad_(False)
         with torch.no_grad():
             tower.pos_embed.zero_()
-            tower.pos_embed[0, 1:] = SINCOS_AMPLITUDE * sincos_positions(config.grid_size, config.hidden_size)
+            tower.pos_embed[0, 1:] = SINCOS_AMPLITUDE * sincos_positions(
+                config.grid_size, config.hidden_size
+            )
     return tower

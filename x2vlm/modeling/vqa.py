@@ -1,6 +1,8 @@
-"""Visual question answering: a decoder reads the question after it has seen the picture, and ranks or writes answers.
+"""Visual question answering: a decoder reads the question after it has seen the image, and ranks or
+writes answers.
 
-Shapes: B questions, Q question tokens, A answers over all questions, K ranked answers, T answer tokens, V vocabulary.
+Shapes: B questions, Q question tokens, A answers over all questions, K ranked answers, T answer
+tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class X2VLMForQuestionAnswering(TaskModel):
             losses answer_loss: summed token negative log-likelihoods x weight, divided by B.
         """
         states = self.read_question(self.model.encode_visual(visual), question_ids, question_mask)
-        loss = self.answer_loss(states, question_mask, answer_ids, answer_mask, answer_weights, answers_per_question)
+        loss = self.answer_loss(
+            states, question_mask, answer_ids, answer_mask, answer_weights, answers_per_question
+        )
         return TaskOutput({"answer_loss": loss})
 
     def answer_loss(
@@ -54,24 +58,37 @@ class X2VLMForQuestionAnswering(TaskModel):
         answers_per_question: Tensor,
     ) -> Tensor:
         """The loss of `forward` from question states float[B, Q, C]."""
-        owner = torch.arange(len(question_states), device=answer_ids.device).repeat_interleave(answers_per_question)
+        owner = torch.arange(len(question_states), device=answer_ids.device).repeat_interleave(
+            answers_per_question
+        )
         decoder = self.model.answer_decoder
-        contexts = [(key[owner], value[owner]) for key, value in decoder.project_context(question_states)]
+        contexts = [
+            (key[owner], value[owner]) for key, value in decoder.project_context(question_states)
+        ]
         hidden = decoder(answer_ids[:, :-1], contexts, question_mask[owner])
         log_likelihood = self._token_log_likelihood(hidden, answer_ids[:, 1:], answer_mask[:, 1:])
         return -(log_likelihood * answer_weights).sum() / len(question_states)
 
-    def read_question(self, image_embeds: Tensor, question_ids: Tensor, question_mask: Tensor) -> Tensor:
-        """Question states float[B, Q, C] that have seen the picture."""
-        return self.model.fuse(self.model.encode_text(question_ids, question_mask), question_mask, image_embeds)
+    def read_question(
+        self, image_embeds: Tensor, question_ids: Tensor, question_mask: Tensor
+    ) -> Tensor:
+        """Question states float[B, Q, C] that have seen the image."""
+        return self.model.fuse(
+            self.model.encode_text(question_ids, question_mask), question_mask, image_embeds
+        )
 
     def rank_answers(
-        self, question_states: Tensor, question_mask: Tensor, answer_ids: Tensor, answer_mask: Tensor, k: int
+        self,
+        question_states: Tensor,
+        question_mask: Tensor,
+        answer_ids: Tensor,
+        answer_mask: Tensor,
+        k: int,
     ) -> tuple[Tensor, Tensor]:
         """The best of a list of answers.
 
-        The k answers with the most probable first token are scored in full. The first token counts twice, as in the official
-        code (published numbers depend on it).
+        The k answers with the most probable first token are scored in full. The first token counts
+        twice, as in the official code (published numbers depend on it).
 
         Args:
             question_states: float[B, Q, C] of `read_question`; question_mask: [B, Q].
@@ -91,13 +108,16 @@ class X2VLMForQuestionAnswering(TaskModel):
         ids, mask = answer_ids[candidates.flatten()], answer_mask[candidates.flatten()]
         longest = int(mask.sum(dim=1).max())
         hidden = decoder(ids[:, 1 : longest - 1], contexts, question_mask, cache)
-        rest = self._token_log_likelihood(hidden, ids[:, 2:longest], mask[:, 2:longest]).view(batch, k)
+        rest = self._token_log_likelihood(hidden, ids[:, 2:longest], mask[:, 2:longest]).view(
+            batch, k
+        )
         scores = 2 * first_log_probability.gather(1, candidates) + rest
         scores, order = scores.softmax(dim=1).sort(dim=1, descending=True)
         return candidates.gather(1, order), scores
 
     def _token_log_likelihood(self, hidden: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-        """Summed log-probability of `targets` int64[A, T] given hidden float[A, T, C]: float[A]. Padding is never scored."""
+        """Summed log-probability of `targets` int64[A, T] given hidden float[A, T, C]: float[A].
+        Padding is never scored."""
         real = mask.bool()
         logits = self.model.answer_decoder.head(hidden[real]).float()
         token_scores = torch.zeros(real.shape, device=hidden.device)
@@ -106,7 +126,7 @@ class X2VLMForQuestionAnswering(TaskModel):
 
 
 class AnswerStepDecoder:
-    """`x2vlm.generation.StepDecoder` that writes answers to B encoded questions."""
+    """`x2vlm.inference.generation.StepDecoder` that writes answers to B encoded questions."""
 
     def __init__(self, model: X2VLM, question_states: Tensor, question_mask: Tensor):
         model.require("answer_decoder")
@@ -116,8 +136,10 @@ class AnswerStepDecoder:
 
     def step(self, token_ids: Tensor) -> Tensor:
         """int64[N, T] new tokens to float[N, V] logits of the next one."""
-        return self._decoder.head(self._decoder(token_ids, self._contexts, self._question_mask, self._cache)[:, -1])
+        return self._decoder.head(
+            self._decoder(token_ids, self._contexts, self._question_mask, self._cache)[:, -1]
+        )
 
     def reorder(self, rows: Tensor) -> None:
-        """See `x2vlm.generation.StepDecoder.reorder`."""
+        """See `x2vlm.inference.generation.StepDecoder.reorder`."""
         self._cache.reorder(rows)

@@ -1,10 +1,12 @@
-"""X2VLM: image tower, text encoder, fusion encoder and heads, joined. No loss lives here and no task.
+"""X2VLM: image tower, text encoder, fusion encoder and heads, joined. No loss lives here and no
+task.
 
-Departures from the official code: text and fusion layers are two modules; explicit attention is asked for by handing in
-a recorder; heads that a model lacks do not exist and asking for one says so.
+Departures from the official code: text and fusion layers are two modules; explicit attention is
+asked for by handing in a recorder; heads that a model lacks do not exist and asking for one says
+so.
 
-Shapes: B batch, F frames, P image tokens (index 0 pooled), D image width, T text tokens, C text width, R regions,
-N texts (a multiple of B), V vocabulary.
+Shapes: B batch, F frames, P image tokens (index 0 pooled), D image width, T text tokens, C text
+width, R regions, N texts (a multiple of B), V vocabulary.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 0.5
 
 
 class X2VLM(nn.Module, Pretrained):
-    """The model. Build it with `x2vlm.build.build_model(config)`; every argument is a finished part.
+    """The model. Build it with `x2vlm.modeling.build.build_model(config)`; every argument is a
+    finished part.
 
-    Heads that are None are missing: the methods that need them raise `CheckpointError` (`ckpt/keys`).
+    Heads that are None are missing: the methods that need them raise `CheckpointError`
+    (`ckpt/keys`).
     """
 
     def __init__(
@@ -53,7 +57,9 @@ class X2VLM(nn.Module, Pretrained):
         self.fusion_encoder = fusion_encoder
         self.image_projection = image_projection
         self.text_projection = text_projection
-        self.temperature = nn.Parameter(torch.tensor(0.07)) if image_projection is not None else None
+        self.temperature = (
+            nn.Parameter(torch.tensor(0.07)) if image_projection is not None else None
+        )
         self.matching_head = matching_head
         self.box_head = box_head
         self.masked_lm_head = masked_lm_head
@@ -72,8 +78,9 @@ class X2VLM(nn.Module, Pretrained):
         missing = [head for head in heads if head not in self.config.heads]
         if missing:
             raise CheckpointError(
-                f"This model has no {missing[0].replace('_', ' ')} head. Its heads: {', '.join(self.config.heads) or 'none'}. "
-                "Choose a checkpoint that was trained for the task.",
+                f"This model has no {missing[0].replace('_', ' ')} head. Its heads: "
+                f"{', '.join(self.config.heads) or 'none'}. Choose a checkpoint that was trained "
+                "for the task.",
                 "ckpt/keys",
             )
 
@@ -82,7 +89,8 @@ class X2VLM(nn.Module, Pretrained):
         return self.vision(image)
 
     def encode_video(self, video: Tensor) -> Tensor:
-        """float[B, F, 3, H, W] to video_embeds float[B, P, D], used like image_embeds everywhere."""
+        """float[B, F, 3, H, W] to video_embeds float[B, P, D], used like image_embeds
+        everywhere."""
         frame_embeds = self.vision(video.flatten(0, 1)).unflatten(0, video.shape[:2])
         return pool_frames(frame_embeds, self.frame_positions)
 
@@ -90,15 +98,20 @@ class X2VLM(nn.Module, Pretrained):
         """`encode_image` or `encode_video`, by the number of dimensions."""
         return self.encode_image(visual) if visual.ndim == 4 else self.encode_video(visual)
 
-    def encode_regions(self, image_embeds: Tensor, patch_mask: Tensor, image_index: Tensor) -> Tensor:
-        """Region tokens from one pass over the pictures, see `x2vlm.modeling.vision.pool_regions`.
+    def encode_regions(
+        self, image_embeds: Tensor, patch_mask: Tensor, image_index: Tensor
+    ) -> Tensor:
+        """Region tokens from one pass over the images, see `x2vlm.modeling.vision.pool_regions`.
 
         Fuse them with `context_mask = region_context_mask(patch_mask)`.
         """
         return pool_regions(image_embeds, patch_mask, image_index)
 
     def encode_text(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
     ) -> Tensor:
         """int64[B, T] to text_embeds float[B, T, C]; mask [B, T] or [B, T, T], 1 = attend."""
         return self.text_encoder(input_ids, attention_mask, position_ids)
@@ -111,19 +124,22 @@ class X2VLM(nn.Module, Pretrained):
         context_mask: Tensor | None = None,
         attend: Attend = fused_attention,
     ) -> Tensor:
-        """Text that has seen a picture (queries: text, keys and values: image).
+        """Text that has seen an image (queries: text, keys and values: image).
 
         Args:
             text_embeds: float[N, T, C].
             attention_mask: [N, T] or [N, T, T], 1 = attend.
-            image_embeds: float[B, P, D] where N is a multiple of B (consecutive texts share a picture), or None.
+            image_embeds: float[B, P, D] where N is a multiple of B (consecutive texts share an
+                image), or None.
             context_mask: [B, P], 1 = attend, index 0 is the pooled token; None = all.
             attend: cross-attention; an `AttentionRecord` keeps its probabilities.
 
         Returns:
             fused_embeds float[N, T, C].
         """
-        contexts = None if image_embeds is None else self.fusion_encoder.project_context(image_embeds)
+        contexts = (
+            None if image_embeds is None else self.fusion_encoder.project_context(image_embeds)
+        )
         return self.fusion_encoder(text_embeds, attention_mask, contexts, context_mask, attend)
 
     def image_features(self, image_embeds: Tensor) -> Tensor:
@@ -142,12 +158,14 @@ class X2VLM(nn.Module, Pretrained):
         return self.matching_head(fused_embeds[:, 0])
 
     def predict_boxes(self, fused_embeds: Tensor) -> Tensor:
-        """float[N, T, C], fused with the whole picture, to (cx, cy, w, h) float[N, 4] as fractions of its sides."""
+        """float[N, T, C], fused with the whole image, to (cx, cy, w, h) float[N, 4] as fractions of
+        its sides."""
         self.require("box")
         return self.box_head(fused_embeds[:, 0]).sigmoid()
 
     def masked_lm_logits(self, fused_embeds: Tensor, positions: Tensor) -> Tensor:
-        """Vocabulary logits float[N, M, V] at `positions` int64[N, M] of fused_embeds float[N, T, C]."""
+        """Vocabulary logits float[N, M, V] at `positions` int64[N, M] of fused_embeds float[N, T,
+        C]."""
         self.require("masked_lm")
         index = positions[..., None].expand(-1, -1, fused_embeds.shape[-1])
         return self.masked_lm_head(fused_embeds.gather(1, index))
@@ -160,5 +178,6 @@ class X2VLM(nn.Module, Pretrained):
 
 
 def region_context_mask(patch_mask: Tensor) -> Tensor:
-    """[R, P-1] patches of a region to the cross-attention mask bool[R, P]: the pooled token is always visible."""
+    """[R, P-1] patches of a region to the cross-attention mask bool[R, P]: the pooled token is
+    always visible."""
     return torch.cat([patch_mask.new_ones(len(patch_mask), 1), patch_mask], dim=1).bool()

@@ -4,7 +4,15 @@ import re
 from dataclasses import dataclass
 from itertools import product
 
-from x2vlm.stickers.concepts import BACKGROUNDS, COLOURS, NUMBERS, PLURAL, POSITIONS, SINGULAR, SIZES
+from x2vlm.stickers.concepts import (
+    BACKGROUNDS,
+    COLOURS,
+    NUMBERS,
+    PLURAL,
+    POSITIONS,
+    SINGULAR,
+    SIZES,
+)
 from x2vlm.stickers.geometry import RELATIONS, Item, Scene, holds, positions
 from x2vlm.stickers.language import INTROS, Description
 
@@ -33,7 +41,8 @@ class ClaimCheck:
 
 
 def parse_noun_phrase(text: str) -> Description | None:
-    """ "two small red stars" -> Description; None when it is no noun phrase with "a" or a number."""
+    """ "two small red stars" -> Description; None when it is no noun phrase with "a" or a
+    number."""
     first, _, rest = text.partition(" ")
     size, _, tail = rest.partition(" ")
     size, rest = (size, tail) if size in SIZES else ("", rest)
@@ -46,8 +55,11 @@ def parse_noun_phrase(text: str) -> Description | None:
     return None
 
 
-def _check_relation(first: Description, relation: str, second: Description, items: tuple[Item, ...]) -> bool:
-    """Each side that counts must count all that fit and hold for all of them; a single side needs one that stands so."""
+def _check_relation(
+    first: Description, relation: str, second: Description, items: tuple[Item, ...]
+) -> bool:
+    """Each side that counts must count all that fit and hold for all of them; a single side needs
+    one that stands so."""
     sides = []
     for description in (first, second):
         fitting = description.select(items)
@@ -55,7 +67,10 @@ def _check_relation(first: Description, relation: str, second: Description, item
             sides.append([[item] for item in fitting])
         else:
             sides.append([fitting] if len(fitting) == description.count else [])
-    return any(all(holds(a, relation, b, strict=False) for a, b in product(us, them)) for us, them in product(*sides))
+    return any(
+        all(holds(a, relation, b, strict=False) for a, b in product(us, them))
+        for us, them in product(*sides)
+    )
 
 
 def _check_clause(clause: str, items: tuple[Item, ...]) -> Claim | None:
@@ -68,9 +83,15 @@ def _check_clause(clause: str, items: tuple[Item, ...]) -> Claim | None:
         description = parse_noun_phrase(match[1])
         if description is None:
             return None
-        there = [x for x in description.select(items) if _CELL[match[2]] in positions(x, strict=False)]
+        there = [
+            x for x in description.select(items) if _CELL[match[2]] in positions(x, strict=False)
+        ]
         fitting = description.select(items)
-        right = bool(there) if description.count == 1 else len(there) == len(fitting) == description.count
+        right = (
+            bool(there)
+            if description.count == 1
+            else len(there) == len(fitting) == description.count
+        )
         return Claim(clause, "position", right)
     description = parse_noun_phrase(clause)
     if description is None:
@@ -81,10 +102,11 @@ def _check_clause(clause: str, items: tuple[Item, ...]) -> Claim | None:
 def check_caption(scene: Scene, text: str) -> ClaimCheck:
     """Parse a caption of the grammar in `language` and verify every claim.
 
-    A noun phrase alone claims that exactly so many items fit it. Relations and positions need to hold leniently
-    (`geometry.holds`, `geometry.positions`), a little wider than what generated captions assert; with "a", one fitting
-    item in the right place is enough, with a number exactly so many must fit and all stand right. Items named twice in
-    a list ("a dog and a small dog" for one dog) make a false claim of kind repetition.
+    A noun phrase alone claims that exactly so many items fit it. Relations and positions need to
+    hold leniently (`geometry.holds`, `geometry.positions`), a little wider than what generated
+    captions assert; with "a", one fitting item in the right place is enough, with a number exactly
+    so many must fit and all stand right. Items named twice in a list ("a dog and a small dog" for
+    one dog) make a false claim of kind repetition.
     """
     words = " ".join(text.lower().strip().rstrip(".").split())
     words = re.sub(r"\s+,", ",", words)

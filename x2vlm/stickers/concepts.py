@@ -1,4 +1,5 @@
-"""The words of the sticker world: concepts, shapes, colours, families, plurals and the closed list of answers."""
+"""The words of the sticker world: concepts, shapes, colours, families, plurals and the closed list
+of answers."""
 
 import json
 from dataclasses import dataclass
@@ -95,5 +96,7 @@ PLURAL = {plural(form): noun for form, noun in SINGULAR.items()}
 
 def article(words: str) -> str:
     """`words` behind "a" or "an"."""
-    vowel = (words[0] in "aeiou" and not words.startswith(("uni", "ufo"))) or words.startswith("hour")
+    vowel = (words[0] in "aeiou" and not words.startswith(("uni", "ufo"))) or words.startswith(
+        "hour"
+    )
     return f"an {words}" if vowel else f"a {words}"

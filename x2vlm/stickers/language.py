@@ -1,7 +1,8 @@
-"""Descriptions of items and scenes in simple English: noun phrases, region phrases, absent phrases, captions.
+"""Descriptions of items and scenes in simple English: noun phrases, region phrases, absent phrases,
+captions.
 
-Every phrase refers to exactly one item, or to the whole group it counts; every caption is true of its scene. Captions
-follow one grammar, which `checker` parses:
+Every phrase refers to exactly one item, or to the whole group it counts; every caption is true of
+its scene. Captions follow one grammar, which `checker` parses:
 
     caption  := [intro] clause {(", " | " and " | ", and ") clause} [" " background]
     clause   := noun phrase [relation noun phrase | position]
@@ -37,7 +38,8 @@ LEAD = 0.06
 
 
 class Voice:
-    """One way of naming things: within a text every kind keeps the same word. Without `rng` synonyms stay out."""
+    """One way of naming things: within a text every kind keeps the same word. Without `rng`
+    synonyms stay out."""
 
     def __init__(self, rng: random.Random | None = None):
         self._rng = rng
@@ -46,7 +48,9 @@ class Voice:
     def name(self, noun: str) -> str:
         """The word for a kind or family."""
         if noun not in self._words:
-            self._words[noun] = self._rng.choice(SURFACE[noun]) if self._rng and self._rng.random() < 0.4 else noun
+            self._words[noun] = (
+                self._rng.choice(SURFACE[noun]) if self._rng and self._rng.random() < 0.4 else noun
+            )
         return self._words[noun]
 
 
@@ -60,13 +64,18 @@ class Description:
     count: int = 1
 
     def fits(self, item: Item) -> bool:
-        return self.noun in (item.kind, FAMILY[item.kind]) and self.colour in ("", item.colour) and self.size in ("", item.size)
+        return (
+            self.noun in (item.kind, FAMILY[item.kind])
+            and self.colour in ("", item.colour)
+            and self.size in ("", item.size)
+        )
 
     def select(self, items: Iterable[Item]) -> list[Item]:
         return [item for item in items if self.fits(item)]
 
     def say(self, voice: Voice, determiner: str = "a", adjective: str = "") -> str:
-        """In words. `determiner` is "a", "the" or "" (a bare label); the number is said when it is not one."""
+        """In words. `determiner` is "a", "the" or "" (a bare label); the number is said when it is
+        not one."""
         noun = voice.name(self.noun)
         noun = noun if self.count == 1 else plural(noun)
         words = " ".join(word for word in (adjective, self.size, self.colour, noun) if word)
@@ -92,7 +101,8 @@ def unique_descriptions(item: Item, items: tuple[Item, ...]) -> list[Description
 
 
 def name_uniquely(item: Item, items: tuple[Item, ...], rng: random.Random) -> Description | None:
-    """One description by kind that fits this item alone, mostly the shortest; None when there is none."""
+    """One description by kind that fits this item alone, mostly the shortest; None when there is
+    none."""
     fitting = [d for d in unique_descriptions(item, items) if d.noun == item.kind]
     if not fitting:
         return None
@@ -100,13 +110,16 @@ def name_uniquely(item: Item, items: tuple[Item, ...], rng: random.Random) -> De
 
 
 def groups(items: tuple[Item, ...], detail: int) -> list[tuple[Description, list[Item]]]:
-    """Items that read alike put together, from left to right; every description counts all that fit it.
+    """Items that read alike put together, from left to right; every description counts all that fit
+    it.
 
     `detail` 0 goes by kind, 1 by kind and colour, 2 by kind, colour and size.
     """
     found: dict[Description, list[Item]] = {}
     for item in sorted(items, key=lambda item: item.box[0]):
-        key = Description(item.kind, item.colour if detail > 0 else "", item.size if detail > 1 else "")
+        key = Description(
+            item.kind, item.colour if detail > 0 else "", item.size if detail > 1 else ""
+        )
         found.setdefault(key, []).append(item)
     # A description without size may also fit an item that stands in a group of its own.
     return [
@@ -116,11 +129,12 @@ def groups(items: tuple[Item, ...], detail: int) -> list[tuple[Description, list
     ]
 
 
-# ---------------------------------------------------------------------------------------------------- region phrases
+# -------------------------------------------------------------------------------- region phrases
 
 
 def _relation_phrases(item: Item, items: tuple[Item, ...], rng: random.Random) -> list[str]:
-    """ "the dog left of the red car": the referent is the dog, and only one dog is even nearly there."""
+    """ "the dog left of the red car": the referent is the dog, and only one dog is even nearly
+    there."""
     phrases, voice = [], Voice(rng)
     for other in items:
         anchor = name_uniquely(other, items, rng)
@@ -132,12 +146,14 @@ def _relation_phrases(item: Item, items: tuple[Item, ...], rng: random.Random) -
             head = rng.choice(descriptions(item))
             if [x for x in head.select(items) if holds(x, relation, other, strict=False)] == [item]:
                 determiner = rng.choice(("the", "the", "a", ""))
-                phrases.append(f"{head.say(voice, determiner)} {relation} {anchor.say(voice, 'the')}")
+                phrases.append(
+                    f"{head.say(voice, determiner)} {relation} {anchor.say(voice, 'the')}"
+                )
     return phrases
 
 
 def _position_phrases(item: Item, items: tuple[Item, ...], rng: random.Random) -> list[str]:
-    """ "the leftmost dog" among the dogs, "the dog at the top left" of the picture."""
+    """ "the leftmost dog" among the dogs, "the dog at the top left" of the image."""
     phrases, voice = [], Voice(rng)
     head = rng.choice([d for d in descriptions(item) if d.noun == item.kind])
     alike = head.select(items)
@@ -152,8 +168,16 @@ def _position_phrases(item: Item, items: tuple[Item, ...], rng: random.Random) -
 
 
 def object_labels(scene: Scene, rng: random.Random) -> list[tuple[str, str, Box]]:
-    """Every item, whatever else is in the picture: its full description, "a small red star", and its name, "a red star"."""
-    return [(Description(i.kind, i.colour, i.size).say(Voice(rng)), _object_name(i.kind, i.colour), i.box) for i in scene.items]
+    """Every item, whatever else is in the image: its full description, "a small red star", and its
+    name, "a red star"."""
+    return [
+        (
+            Description(i.kind, i.colour, i.size).say(Voice(rng)),
+            _object_name(i.kind, i.colour),
+            i.box,
+        )
+        for i in scene.items
+    ]
 
 
 def _object_name(kind: str, colour: str = "") -> str:
@@ -166,7 +190,10 @@ def region_phrases(scene: Scene, rng: random.Random) -> list[tuple[str, Box]]:
     regions = []
     for item in items:
         labels = unique_descriptions(item, items)
-        texts = [d.say(Voice(rng), rng.choice(("a", "the", ""))) for d in rng.sample(labels, min(2, len(labels)))]
+        texts = [
+            d.say(Voice(rng), rng.choice(("a", "the", "")))
+            for d in rng.sample(labels, min(2, len(labels)))
+        ]
         for phrases in (_relation_phrases(item, items, rng), _position_phrases(item, items, rng)):
             if phrases:
                 texts.append(rng.choice(phrases))
@@ -180,8 +207,11 @@ def region_phrases(scene: Scene, rng: random.Random) -> list[tuple[str, Box]]:
     return regions
 
 
-def held_out_regions(scene: Scene, combination: tuple[int, ...], rng: random.Random) -> list[tuple[str, Box]]:
-    """Phrases that name a held-out combination, (i,) or (i, j) as `splits.held_out_items` gives it, in either wording."""
+def held_out_regions(
+    scene: Scene, combination: tuple[int, ...], rng: random.Random
+) -> list[tuple[str, Box]]:
+    """Phrases that name a held-out combination, (i,) or (i, j) as `splits.held_out_items` gives it,
+    in either wording."""
     items = scene.items
     if len(combination) == 1:
         item = items[combination[0]]
@@ -191,16 +221,25 @@ def held_out_regions(scene: Scene, combination: tuple[int, ...], rng: random.Ran
     for i, j in (combination, combination[::-1]):
         anchor = name_uniquely(items[j], items, rng)
         for relation in RELATIONS:
-            near = [x for x in items if x.kind == items[i].kind and holds(x, relation, items[j], strict=False)]
+            near = [
+                x
+                for x in items
+                if x.kind == items[i].kind and holds(x, relation, items[j], strict=False)
+            ]
             spoken = held_out_relation(items[i].kind, relation, items[j].kind)
-            if anchor and spoken and near == [items[i]] and holds(items[i], relation, items[j], strict=True):
+            if (
+                anchor
+                and spoken
+                and near == [items[i]]
+                and holds(items[i], relation, items[j], strict=True)
+            ):
                 voice = Voice(rng)
                 head = Description(items[i].kind).say(voice, "the")
                 regions.append((f"{head} {relation} {anchor.say(voice, 'the')}", items[i].box))
     return regions
 
 
-# ---------------------------------------------------------------------------------------------------- absent phrases
+# -------------------------------------------------------------------------------- absent phrases
 
 
 def allowed(d: Description) -> bool:
@@ -209,7 +248,8 @@ def allowed(d: Description) -> bool:
 
 
 def absent_description(items: tuple[Item, ...], rng: random.Random, hard: bool) -> Description:
-    """A description that fits nothing here; a hard one keeps the noun of an item and gets colour or size wrong."""
+    """A description that fits nothing here; a hard one keeps the noun of an item and gets colour or
+    size wrong."""
     for _ in range(12 if hard else 0):
         item = rng.choice(items)
         noun = rng.choice((item.kind, item.kind, FAMILY[item.kind]))
@@ -227,7 +267,8 @@ def absent_description(items: tuple[Item, ...], rng: random.Random, hard: bool) 
 
 
 def absent_relation(items: tuple[Item, ...], rng: random.Random) -> str:
-    """ "the dog left of the car" where both are present and no dog is even nearly left of a car; "" if none is found."""
+    """ "the dog left of the car" where both are present and no dog is even nearly left of a car; ""
+    if none is found."""
     for _ in range(12):
         a, b = rng.choice(items), rng.choice(items)
         if a is b or a.kind == b.kind:
@@ -243,10 +284,14 @@ def absent_relation(items: tuple[Item, ...], rng: random.Random) -> str:
 
 
 def absent_phrases(scene: Scene, rng: random.Random) -> list[str]:
-    """Two phrases with nothing right, then hard ones: wrong attribute, wrong relation, wrong number."""
+    """Two phrases with nothing right, then hard ones: wrong attribute, wrong relation, wrong
+    number."""
     items = scene.items
     easy = [absent_description(items, rng, hard=False) for _ in range(2)]
-    phrases = [d.say(Voice(rng), rng.choice(("a", "the", ""))) for d in (*easy, absent_description(items, rng, hard=True))]
+    phrases = [
+        d.say(Voice(rng), rng.choice(("a", "the", "")))
+        for d in (*easy, absent_description(items, rng, hard=True))
+    ]
     phrases.append(absent_relation(items, rng))
     description, members = rng.choice(groups(items, 0))
     if len(members) < 5:
@@ -257,12 +302,17 @@ def absent_phrases(scene: Scene, rng: random.Random) -> list[str]:
 
 OBJECT_NAMES = tuple(
     [_object_name(kind) for kind in NAMES]
-    + [_object_name(shape, colour) for shape in SHAPES for colour in COLOURS if not held_out_colour(colour, shape)]
+    + [
+        _object_name(shape, colour)
+        for shape in SHAPES
+        for colour in COLOURS
+        if not held_out_colour(colour, shape)
+    ]
 )
 """The names that `object_labels` gives to the items of all splits but `unseen`."""
 
 
-# ---------------------------------------------------------------------------------------------------- captions
+# -------------------------------------------------------------------------------- captions
 
 
 def join(clauses: list[str]) -> str:
@@ -270,8 +320,11 @@ def join(clauses: list[str]) -> str:
     return " and ".join(part for part in (", ".join(clauses[:-1]), clauses[-1]) if part)
 
 
-def list_caption(scene: Scene, rng: random.Random, detail: int, background: bool = True, shuffle: bool = False) -> str:
-    """Everything in the picture, from left to right unless shuffled, at most `MAX_WORDS` words: details give way."""
+def list_caption(
+    scene: Scene, rng: random.Random, detail: int, background: bool = True, shuffle: bool = False
+) -> str:
+    """Everything in the image, from left to right unless shuffled, at most `MAX_WORDS` words:
+    details give way."""
     voice = Voice(rng)
     while True:
         parts = [description for description, _ in groups(scene.items, detail)]
@@ -284,11 +337,16 @@ def list_caption(scene: Scene, rng: random.Random, detail: int, background: bool
 
 
 def _list(parts: list[Description], voice: Voice, background: str) -> str:
-    return " ".join(part for part in (join([part.say(voice) for part in parts]), BACKGROUNDS.get(background, "")) if part)
+    return " ".join(
+        part
+        for part in (join([part.say(voice) for part in parts]), BACKGROUNDS.get(background, ""))
+        if part
+    )
 
 
 def false_caption(scene: Scene, rng: random.Random) -> str:
-    """A caption like the first of `captions` that is wrong in one thing: a kind, a colour, a number or the background."""
+    """A caption like the first of `captions` that is wrong in one thing: a kind, a colour, a number
+    or the background."""
     parts, background = [description for description, _ in groups(scene.items, 1)], scene.background
     wrong = rng.choice(("kind", "kind", "kind", "number", "number", "colour", "background"))
     at = rng.randrange(len(parts))
@@ -296,14 +354,23 @@ def false_caption(scene: Scene, rng: random.Random) -> str:
     if wrong == "background":
         background = rng.choice([name for name in BACKGROUNDS if name != background])
     elif wrong == "number":
-        parts[at] = replace(said, count=rng.choice([n for n in range(1, 6) if abs(n - said.count) == 1]))
+        parts[at] = replace(
+            said, count=rng.choice([n for n in range(1, 6) if abs(n - said.count) == 1])
+        )
     elif wrong == "colour" and said.colour:
-        colours = [colour for colour in COLOURS if allowed(d := replace(said, colour=colour)) and not d.select(scene.items)]
+        colours = [
+            colour
+            for colour in COLOURS
+            if allowed(d := replace(said, colour=colour)) and not d.select(scene.items)
+        ]
         parts[at] = replace(said, colour=rng.choice(colours))
     else:
         present = {item.kind for item in scene.items}
         kinds = [kind for kind in (SHAPES if said.colour else NAMES) if kind not in present]
-        parts[at] = replace(said, noun=rng.choice([kind for kind in kinds if not held_out_colour(said.colour, kind)]))
+        parts[at] = replace(
+            said,
+            noun=rng.choice([kind for kind in kinds if not held_out_colour(said.colour, kind)]),
+        )
     text = _list(parts, Voice(rng), background)
     return text if len(text.split()) <= MAX_WORDS else _list([parts[at]], Voice(rng), background)
 
@@ -325,7 +392,8 @@ def _relation_clauses(items: tuple[Item, ...], rng: random.Random) -> list[tuple
 
 
 def relation_caption(scene: Scene, rng: random.Random) -> str:
-    """One or two relations between different items, maybe with the background; "" when nothing stands clearly."""
+    """One or two relations between different items, maybe with the background; "" when nothing
+    stands clearly."""
     clauses = _relation_clauses(scene.items, rng)
     if not clauses:
         return ""
@@ -339,7 +407,8 @@ def relation_caption(scene: Scene, rng: random.Random) -> str:
 
 
 def position_caption(scene: Scene, rng: random.Random) -> str:
-    """ "a dog at the top left and two cats on the right"; "" when nothing lies clearly in one place."""
+    """ "a dog at the top left and two cats on the right"; "" when nothing lies clearly in one
+    place."""
     clauses, voice = {}, Voice(rng)
     for description, members in groups(scene.items, rng.choice((0, 1, 2))):
         cells = set.intersection(*(set(positions(item, strict=True)) for item in members))
@@ -351,8 +420,10 @@ def position_caption(scene: Scene, rng: random.Random) -> str:
 
 
 def short_caption(scene: Scene, rng: random.Random) -> str:
-    """What is in the picture by name alone, with an introduction."""
-    background = rng.random() < 0.3 and len(scene.items) < 6  # six names and an introduction leave no words for it
+    """What is in the image by name alone, with an introduction."""
+    background = (
+        rng.random() < 0.3 and len(scene.items) < 6
+    )  # six names and an introduction leave no words for it
     text = list_caption(scene, rng, detail=0, background=background, shuffle=True)
     if rng.random() < 0.5:
         return f"a picture of {text}"
@@ -360,8 +431,8 @@ def short_caption(scene: Scene, rng: random.Random) -> str:
 
 
 def captions(scene: Scene, rng: random.Random) -> list[str]:
-    """Captions of different styles. The first names everything: numbers, colours and kinds from left to right, and the
-    background (unless it would pass `MAX_WORDS`)."""
+    """Captions of different styles. The first names everything: numbers, colours and kinds from
+    left to right, and the background (unless it would pass `MAX_WORDS`)."""
     found = [
         list_caption(scene, rng, detail=1),
         short_caption(scene, rng),

@@ -1,4 +1,5 @@
-"""Two pictures at a time: captions of the same words in another order, and statements about a pair of pictures."""
+"""Two images at a time: captions of the same words in another order, and statements about a pair of
+images."""
 
 import random
 from collections.abc import Callable
@@ -9,10 +10,16 @@ from x2vlm.stickers.concepts import BACKGROUNDS, COLOURS, NUMBERS, SHAPES
 from x2vlm.stickers.geometry import Scene
 from x2vlm.stickers.language import Description, Voice, absent_description, descriptions, join
 from x2vlm.stickers.scene import Bond, Wish, compose, random_source, sample_wish
-from x2vlm.stickers.splits import HELD_OUT_COLOURS, HELD_OUT_RELATIONS, check_seed, held_out_colour, held_out_relation
+from x2vlm.stickers.splits import (
+    HELD_OUT_COLOURS,
+    HELD_OUT_RELATIONS,
+    check_seed,
+    held_out_colour,
+    held_out_relation,
+)
 
 ORDER_RELATIONS = ("left of", "right of", "above", "below")
-# What one picture must hold, and the caption that says so.
+# What one image must hold, and the caption that says so.
 Plan = tuple[tuple[Wish, ...], Bond | None, str]
 
 
@@ -28,11 +35,16 @@ def _relation_plans(rng: random.Random, split: str) -> list[Plan]:
     a, b = _two_wishes(rng)
     relation = rng.choice(ORDER_RELATIONS)
     if split == "unseen":
-        kind, relation, other = rng.choice([x for x in sorted(HELD_OUT_RELATIONS) if x[1] in ORDER_RELATIONS])
+        kind, relation, other = rng.choice(
+            [x for x in sorted(HELD_OUT_RELATIONS) if x[1] in ORDER_RELATIONS]
+        )
         a, b = sample_wish(rng, kind), sample_wish(rng, other)
     elif any(held_out_relation(x.kind, relation, y.kind) for x, y in ((a, b), (b, a))):
         return []
-    return [((x, y), Bond(0, relation, 1), " ".join((_say(x), relation, _say(y)))) for x, y in ((a, b), (b, a))]
+    return [
+        ((x, y), Bond(0, relation, 1), " ".join((_say(x), relation, _say(y))))
+        for x, y in ((a, b), (b, a))
+    ]
 
 
 def _size_plans(rng: random.Random, split: str) -> list[Plan]:
@@ -40,7 +52,10 @@ def _size_plans(rng: random.Random, split: str) -> list[Plan]:
     if split == "unseen":
         return []
     a, b = _two_wishes(rng)
-    pairs = [(replace(a, size=x), replace(b, size=y)) for x, y in (("small", "large"), ("large", "small"))]
+    pairs = [
+        (replace(a, size=x), replace(b, size=y))
+        for x, y in (("small", "large"), ("large", "small"))
+    ]
     return [(pair, None, join([_say(wish, size=True) for wish in pair])) for pair in pairs]
 
 
@@ -53,7 +68,10 @@ def _colour_plans(rng: random.Random, split: str) -> list[Plan]:
         return []
     if len(set(shapes)) < 2 or len(set(colours)) < 2:
         return []
-    pairs = [tuple(Wish(s, c, "large") for s, c in zip(shapes, order)) for order in (colours, colours[::-1])]
+    pairs = [
+        tuple(Wish(s, c, "large") for s, c in zip(shapes, order))
+        for order in (colours, colours[::-1])
+    ]
     return [(pair, None, join([_say(wish) for wish in pair])) for pair in pairs]
 
 
@@ -66,7 +84,9 @@ def _count_plans(rng: random.Random, split: str) -> list[Plan]:
     plans: list[Plan] = []
     for order in (counts, counts[::-1]):
         wishes = tuple(wish for wish, count in zip(pair, order) for _ in range(count))
-        plans.append((wishes, None, join([_say(wish, count=count) for wish, count in zip(pair, order)])))
+        plans.append(
+            (wishes, None, join([_say(wish, count=count) for wish, count in zip(pair, order)]))
+        )
     return plans
 
 
@@ -75,20 +95,25 @@ def _say(wish: Wish, size: bool = False, count: int = 1) -> str:
 
 
 def sample_order_pair(seed: int, split: str = "train") -> tuple[list[Scene], list[str]]:
-    """Two scenes and two captions of the same words in another order; caption i is true of scene i alone.
+    """Two scenes and two captions of the same words in another order; caption i is true of scene i
+    alone.
 
     Raises `ParameterError` for an unknown split or a seed outside it.
     """
     check_seed(seed, split)
     rng = random_source("order", seed)
     while True:
-        plans = rng.choice((_relation_plans, _relation_plans, _size_plans, _colour_plans, _count_plans))(rng, split)
+        plans = rng.choice(
+            (_relation_plans, _relation_plans, _size_plans, _colour_plans, _count_plans)
+        )(rng, split)
         if not plans:
             continue
         background = rng.choice(tuple(BACKGROUNDS))
         scenes = [compose(rng, split, 4, wishes, bond, background) for wishes, bond, _ in plans]
         captions = [caption for *_, caption in plans]
-        verdicts = [[check_caption(scene, caption).true for caption in captions] for scene in scenes]
+        verdicts = [
+            [check_caption(scene, caption).true for caption in captions] for scene in scenes
+        ]
         if verdicts == [[True, False], [False, True]]:
             return scenes, captions
 
@@ -97,7 +122,9 @@ def _count_in(description: Description, scene: Scene) -> int:
     return len(description.select(scene.items))
 
 
-def _state_number(left: Scene, right: Scene, d: Description, rng: random.Random) -> tuple[str, bool]:
+def _state_number(
+    left: Scene, right: Scene, d: Description, rng: random.Random
+) -> tuple[str, bool]:
     side, scene = rng.choice((("left", left), ("right", right)))
     count = rng.randint(1, 3)
     words = replace(d, count=count).say(Voice(rng)) if count > 1 else f"one {d.say(Voice(rng), '')}"
@@ -105,30 +132,44 @@ def _state_number(left: Scene, right: Scene, d: Description, rng: random.Random)
 
 
 def _state_both(left: Scene, right: Scene, d: Description, rng: random.Random) -> tuple[str, bool]:
-    return f"both pictures show {d.say(Voice(rng))}", bool(_count_in(d, left) and _count_in(d, right))
+    return f"both pictures show {d.say(Voice(rng))}", bool(
+        _count_in(d, left) and _count_in(d, right)
+    )
 
 
 def _state_one(left: Scene, right: Scene, d: Description, rng: random.Random) -> tuple[str, bool]:
-    return f"only one of the pictures shows {d.say(Voice(rng))}", bool(_count_in(d, left)) != bool(_count_in(d, right))
+    return f"only one of the pictures shows {d.say(Voice(rng))}", bool(_count_in(d, left)) != bool(
+        _count_in(d, right)
+    )
 
 
-def _state_neither(left: Scene, right: Scene, d: Description, rng: random.Random) -> tuple[str, bool]:
-    return f"neither of the pictures shows {d.say(Voice(rng))}", not _count_in(d, left) + _count_in(d, right)
+def _state_neither(
+    left: Scene, right: Scene, d: Description, rng: random.Random
+) -> tuple[str, bool]:
+    return f"neither of the pictures shows {d.say(Voice(rng))}", not _count_in(d, left) + _count_in(
+        d, right
+    )
 
 
 def _state_total(left: Scene, right: Scene, d: Description, rng: random.Random) -> tuple[str, bool]:
     total = rng.randint(2, 6)
     words = replace(d, count=total).say(Voice(rng))
-    return f"there are exactly {words} in the two pictures", _count_in(d, left) + _count_in(d, right) == total
+    return f"there are exactly {words} in the two pictures", _count_in(d, left) + _count_in(
+        d, right
+    ) == total
 
 
 def _state_more(left: Scene, right: Scene, d: Description, rng: random.Random) -> tuple[str, bool]:
     (side, here), (other, there) = rng.sample((("left", left), ("right", right)), 2)
     words = replace(d, count=2).say(Voice()).removeprefix(f"{NUMBERS[2]} ")
-    return f"the {side} picture has more {words} than the {other} picture", _count_in(d, here) > _count_in(d, there)
+    return f"the {side} picture has more {words} than the {other} picture", _count_in(
+        d, here
+    ) > _count_in(d, there)
 
 
-def _state_background(left: Scene, right: Scene, d: Description, rng: random.Random) -> tuple[str, bool]:
+def _state_background(
+    left: Scene, right: Scene, d: Description, rng: random.Random
+) -> tuple[str, bool]:
     name = rng.choice((left.background, right.background, *BACKGROUNDS))
     if rng.random() < 0.4:
         return f"both pictures are {BACKGROUNDS[name]}", left.background == right.background == name
@@ -148,8 +189,9 @@ STATEMENTS: tuple[Statement, ...] = (
 )
 
 
-def sample_picture_pair(seed: int, split: str = "train") -> tuple[list[Scene], str, bool]:
-    """A left and a right scene that share some items, a statement about them, and whether it is true (half of the time).
+def sample_image_pair(seed: int, split: str = "train") -> tuple[list[Scene], str, bool]:
+    """A left and a right scene that share some items, a statement about them, and whether it is
+    true (half of the time).
 
     Raises `ParameterError` for an unknown split or a seed outside it.
     """
@@ -158,7 +200,9 @@ def sample_picture_pair(seed: int, split: str = "train") -> tuple[list[Scene], s
     label, state = rng.random() < 0.5, rng.choice(STATEMENTS)
     while True:
         left = compose(rng, split)
-        shared = [Wish(item.kind, item.colour, item.size) for item in left.items if rng.random() < 0.6][:4]
+        shared = [
+            Wish(item.kind, item.colour, item.size) for item in left.items if rng.random() < 0.6
+        ][:4]
         background = left.background if rng.random() < 0.4 else ""
         right = compose(rng, split, wishes=tuple(shared), background=background)
         scenes = [left, right] if rng.random() < 0.5 else [right, left]
@@ -166,7 +210,9 @@ def sample_picture_pair(seed: int, split: str = "train") -> tuple[list[Scene], s
             item = rng.choice((*left.items, *right.items))
             description = rng.choice(descriptions(item))
             if rng.random() < 0.25:
-                description = absent_description(left.items + right.items, rng, hard=rng.random() < 0.5)
+                description = absent_description(
+                    left.items + right.items, rng, hard=rng.random() < 0.5
+                )
             statement, true = state(*scenes, description, rng)
             if true == label:
                 return scenes, statement, label

@@ -1,6 +1,8 @@
-"""Questions about a scene whose answer, one of `ANSWERS`, is beyond doubt; yes and no are equally likely.
+"""Questions about a scene whose answer, one of `ANSWERS`, is beyond doubt; yes and no are equally
+likely.
 
-Every maker takes (scene, rng) and returns (question, answer), or None when the scene has nothing for it to ask.
+Every maker takes (scene, rng) and returns (question, answer), or None when the scene has nothing
+for it to ask.
 """
 
 import random
@@ -52,14 +54,18 @@ def ask_exactly(scene: Scene, rng: random.Random) -> Question | None:
     count = len(description.select(scene.items))
     wanted, answer = count, "yes"
     if rng.random() < 0.5:
-        wanted, answer = rng.choice([n for n in range(1, 6) if n != count and abs(n - count) < 3]), "no"
+        wanted, answer = (
+            rng.choice([n for n in range(1, 6) if n != count and abs(n - count) < 3]),
+            "no",
+        )
     said = Description(description.noun, description.colour, description.size, wanted)
     words = said.say(Voice(rng)) if wanted > 1 else f"one {said.say(Voice(rng), '')}"
     return f"{_verb(said)} there exactly {words}?", answer
 
 
 def ask_relation(scene: Scene, rng: random.Random) -> Question | None:
-    """Is the dog left of the cat? Only scenes where something stands clearly are asked, so that both answers occur."""
+    """Is the dog left of the cat? Only scenes where something stands clearly are asked, so that
+    both answers occur."""
     names = [name_uniquely(item, scene.items, rng) for item in scene.items]
     right, wrong = [], []
     for i, j in permutations(range(len(names)), 2):
@@ -76,7 +82,8 @@ def ask_relation(scene: Scene, rng: random.Random) -> Question | None:
     i, relation, j = rng.choice(right)
     answer = "yes"
     if rng.random() < 0.5:
-        # A wrong statement with the same relation where there is one: the relation word alone must not give it away.
+        # A wrong statement with the same relation where there is one: the relation word alone must
+        # not give it away.
         i, relation, j = rng.choice([triple for triple in wrong if triple[1] == relation] or wrong)
         answer = "no"
     voice = Voice(rng)
@@ -92,9 +99,16 @@ def ask_background_yes_no(scene: Scene, rng: random.Random) -> Question | None:
 
 def ask_more(scene: Scene, rng: random.Random) -> Question | None:
     """Are there more dogs than cats?"""
-    kinds = sorted({item.kind for item in scene.items} | {FAMILY[i.kind] for i in scene.items} & set(FAMILIES))
+    kinds = sorted(
+        {item.kind for item in scene.items} | {FAMILY[i.kind] for i in scene.items} & set(FAMILIES)
+    )
     count = {kind: len(Description(kind).select(scene.items)) for kind in kinds}
-    pairs = [(a, b) for a in kinds for b in kinds if FAMILY.get(a) != b and FAMILY.get(b) != a and count[a] > count[b]]
+    pairs = [
+        (a, b)
+        for a in kinds
+        for b in kinds
+        if FAMILY.get(a) != b and FAMILY.get(b) != a and count[a] > count[b]
+    ]
     if not pairs:
         return None
     more, fewer = rng.choice(pairs)
@@ -111,14 +125,21 @@ def ask_at_position(scene: Scene, rng: random.Random) -> Question | None:
         return None
     cell, answer = cells[0], "yes"
     if rng.random() < 0.5:
-        cell, answer = rng.choice([c for c in POSITIONS if c not in positions(item, strict=False)]), "no"
+        cell, answer = (
+            rng.choice([c for c in POSITIONS if c not in positions(item, strict=False)]),
+            "no",
+        )
     return f"is {name.say(Voice(rng), 'the')} {POSITIONS[cell]}?", answer
 
 
 def ask_colour(scene: Scene, rng: random.Random) -> Question | None:
     """What colour is the star?"""
     found = [
-        (d, item.colour) for item in scene.items if item.colour for d in unique_descriptions(item, scene.items) if not d.colour
+        (d, item.colour)
+        for item in scene.items
+        if item.colour
+        for d in unique_descriptions(item, scene.items)
+        if not d.colour
     ]
     if not found:
         return None
@@ -144,12 +165,16 @@ def ask_shape(scene: Scene, rng: random.Random) -> Question | None:
 def ask_kind(scene: Scene, rng: random.Random) -> Question | None:
     """Which animal is there? Asked when all animals here are of one kind."""
     families = sorted({FAMILY[item.kind] for item in scene.items} & set(FAMILIES))
-    kinds = {family: {i.kind for i in scene.items if FAMILY[i.kind] == family} for family in families}
+    kinds = {
+        family: {i.kind for i in scene.items if FAMILY[i.kind] == family} for family in families
+    }
     single = [family for family in families if len(kinds[family]) == 1]
     if not single:
         return None
     family = rng.choice(single)
-    return rng.choice((f"which {family} is there?", f"what kind of {family} is there?")), next(iter(kinds[family]))
+    return rng.choice((f"which {family} is there?", f"what kind of {family} is there?")), next(
+        iter(kinds[family])
+    )
 
 
 def ask_count(scene: Scene, rng: random.Random) -> Question | None:
@@ -157,11 +182,17 @@ def ask_count(scene: Scene, rng: random.Random) -> Question | None:
     if rng.random() < 0.12:
         description = absent_description(scene.items, rng, hard=rng.random() < 0.5)
     else:
-        several = [d for item in scene.items for d in descriptions(item) if len(d.select(scene.items)) > 1]
+        several = [
+            d for item in scene.items for d in descriptions(item) if len(d.select(scene.items)) > 1
+        ]
         single = descriptions(rng.choice(scene.items))
         description = rng.choice(several if several and rng.random() < 0.7 else single)
     count = len(description.select(scene.items))
-    words = Description(description.noun, description.colour, description.size, 2).say(Voice(rng)).removeprefix("two ")
+    words = (
+        Description(description.noun, description.colour, description.size, 2)
+        .say(Voice(rng))
+        .removeprefix("two ")
+    )
     return f"how many {words} are there?", NUMBERS[count]
 
 
@@ -172,7 +203,9 @@ def ask_total(scene: Scene, rng: random.Random) -> Question | None:
 
 def ask_kinds(scene: Scene, rng: random.Random) -> Question | None:
     """How many different kinds are there? Colours and sizes do not make a kind."""
-    return "how many different kinds of stickers are there?", NUMBERS[len({item.kind for item in scene.items})]
+    return "how many different kinds of stickers are there?", NUMBERS[
+        len({item.kind for item in scene.items})
+    ]
 
 
 def ask_size(scene: Scene, rng: random.Random) -> Question | None:
@@ -203,7 +236,10 @@ def ask_what_relation(scene: Scene, rng: random.Random) -> Question | None:
         anchor = rng.choice(scene.items)
         name = name_uniquely(anchor, scene.items, rng)
         relation = rng.choice(RELATIONS)
-        near, sure = ([x for x in scene.items if holds(x, relation, anchor, strict)] for strict in (False, True))
+        near, sure = (
+            [x for x in scene.items if holds(x, relation, anchor, strict)]
+            for strict in (False, True)
+        )
         answer = _only(near, sure)
         if name and answer:
             return f"what is {relation} {name.say(Voice(rng), 'the')}?", answer
@@ -215,18 +251,22 @@ def ask_what_position(scene: Scene, rng: random.Random) -> Question | None:
     cells = positions(rng.choice(scene.items), strict=True)
     if not cells:
         return None
-    near, sure = ([x for x in scene.items if cells[0] in positions(x, strict)] for strict in (False, True))
+    near, sure = (
+        [x for x in scene.items if cells[0] in positions(x, strict)] for strict in (False, True)
+    )
     answer = _only(near, sure)
     return (f"what is {POSITIONS[cells[0]]}?", answer) if answer else None
 
 
 def ask_background(scene: Scene, rng: random.Random) -> Question | None:
     """What is the background?"""
-    return rng.choice(("what is the background?", "what does the background look like?")), scene.background
+    return rng.choice(
+        ("what is the background?", "what does the background look like?")
+    ), scene.background
 
 
 Maker = Callable[[Scene, random.Random], Question | None]
-# Makers that need no places: the only ones for clips, whose frames the model averages.
+# Makers that need no places: the only ones for videos, whose frames the model averages.
 CONTENT_MAKERS: dict[str, Maker] = {
     "exists": ask_exists,
     "colour": ask_colour,
@@ -250,8 +290,11 @@ MAKERS: dict[str, Maker] = CONTENT_MAKERS | {
 }
 
 
-def questions(scene: Scene, rng: random.Random, count: int = 8, makers: dict[str, Maker] = MAKERS) -> list[dict]:
-    """Up to `count` questions as {"question", "answer", "kind"}, of as many kinds as the scene gives."""
+def questions(
+    scene: Scene, rng: random.Random, count: int = 8, makers: dict[str, Maker] = MAKERS
+) -> list[dict]:
+    """Up to `count` questions as {"question", "answer", "kind"}, of as many kinds as the scene
+    gives."""
     found: dict[str, dict] = {}
     kinds = rng.sample(sorted(makers), len(makers))
     for kind in kinds:
@@ -263,13 +306,19 @@ def questions(scene: Scene, rng: random.Random, count: int = 8, makers: dict[str
     return list(found.values())
 
 
-def _ask_held_out_shape(item: Item, items: tuple[Item, ...], rng: random.Random) -> list[tuple[str, str, str]]:
+def _ask_held_out_shape(
+    item: Item, items: tuple[Item, ...], rng: random.Random
+) -> list[tuple[str, str, str]]:
     shape = Description(item.kind, item.colour)
     other = rng.choice([c for c in COLOURS if not Description(item.kind, c).select(items)])
     asked = [
         (f"is there {shape.say(Voice())}?", "yes", "exists"),
         (f"is there {article(f'{other} {item.kind}')}?", "no", "exists"),
-        (f"how many {item.colour} {plural(item.kind)} are there?", NUMBERS[len(shape.select(items))], "count"),
+        (
+            f"how many {item.colour} {plural(item.kind)} are there?",
+            NUMBERS[len(shape.select(items))],
+            "count",
+        ),
     ]
     if len(Description(item.kind).select(items)) == 1:
         asked.append((f"what colour is the {item.kind}?", item.colour, "colour"))
@@ -278,24 +327,41 @@ def _ask_held_out_shape(item: Item, items: tuple[Item, ...], rng: random.Random)
     return asked
 
 
-def _ask_held_out_relation(a: Item, b: Item, items: tuple[Item, ...], rng: random.Random) -> list[tuple[str, str, str]]:
+def _ask_held_out_relation(
+    a: Item, b: Item, items: tuple[Item, ...], rng: random.Random
+) -> list[tuple[str, str, str]]:
     asked = []
     for x, y in ((a, b), (b, a)):
         first, second = name_uniquely(x, items, rng), name_uniquely(y, items, rng)
         for relation in RELATIONS:
             true, near = (holds(x, relation, y, strict) for strict in (True, False))
             # Asked both ways round: the combination itself (yes) and its reverse (no).
-            spoken = held_out_relation(x.kind, relation, y.kind) or held_out_relation(y.kind, relation, x.kind)
+            spoken = held_out_relation(x.kind, relation, y.kind) or held_out_relation(
+                y.kind, relation, x.kind
+            )
             if first and second and spoken and true == near:
                 text = f"is {first.say(Voice(), 'the')} {relation} {second.say(Voice(), 'the')}?"
                 asked.append((text, "yes" if true else "no", "relation_yes_no"))
-            if second and true and spoken and [i for i in items if holds(i, relation, y, strict=False)] == [x]:
-                asked.append((f"what is {relation} {second.say(Voice(), 'the')}?", x.kind, "what_relation"))
+            if (
+                second
+                and true
+                and spoken
+                and [i for i in items if holds(i, relation, y, strict=False)] == [x]
+            ):
+                asked.append(
+                    (f"what is {relation} {second.say(Voice(), 'the')}?", x.kind, "what_relation")
+                )
     return asked
 
 
-def held_out_questions(scene: Scene, combination: tuple[int, ...], rng: random.Random) -> list[dict]:
-    """Questions about a held-out combination, (i,) or (i, j) as `splits.held_out_items` gives it."""
+def held_out_questions(
+    scene: Scene, combination: tuple[int, ...], rng: random.Random
+) -> list[dict]:
+    """Questions about a held-out combination, (i,) or (i, j) as `splits.held_out_items` gives
+    it."""
     members = [scene.items[index] for index in combination]
     ask = _ask_held_out_shape if len(members) == 1 else _ask_held_out_relation
-    return [{"question": q, "answer": answer, "kind": kind} for q, answer, kind in ask(*members, scene.items, rng)]
+    return [
+        {"question": q, "answer": answer, "kind": kind}
+        for q, answer, kind in ask(*members, scene.items, rng)
+    ]

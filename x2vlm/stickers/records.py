@@ -1,11 +1,11 @@
-"""Training and test records: plain Python dictionaries with PIL pictures, all from a seed and a split."""
+"""Training and test records: plain Python dictionaries with PIL images, all from a seed and a
+split."""
 
 import random
 from collections.abc import Iterator
 
 from PIL import Image
 
-from x2vlm.stickers.clips import clip_captions, clip_questions, render_clip, sample_clip
 from x2vlm.stickers.geometry import Box, Scene
 from x2vlm.stickers.language import (
     Voice,
@@ -17,11 +17,12 @@ from x2vlm.stickers.language import (
     object_labels,
     region_phrases,
 )
-from x2vlm.stickers.pairs import sample_order_pair, sample_picture_pair
+from x2vlm.stickers.pairs import sample_image_pair, sample_order_pair
 from x2vlm.stickers.questions import held_out_questions, questions
 from x2vlm.stickers.render import render
 from x2vlm.stickers.scene import MAX_ITEMS, random_source, sample_scene
 from x2vlm.stickers.splits import held_out_items, split_seeds
+from x2vlm.stickers.videos import render_video, sample_video, video_captions, video_questions
 
 
 def _rounded(box: Box) -> list[float]:
@@ -29,12 +30,16 @@ def _rounded(box: Box) -> list[float]:
 
 
 def describe_scene(scene: Scene, split: str, rng: random.Random) -> dict:
-    """All texts about a scene, as `make_record` lists them. In `unseen`, regions and questions are only those about the
-    held-out combination."""
+    """All texts about a scene, as `make_record` lists them. In `unseen`, regions and questions are
+    only those about the held-out combination."""
     if split == "unseen":
         combinations = held_out_items(scene.items)
-        regions = [region for found in combinations for region in held_out_regions(scene, found, rng)]
-        asked = [question for found in combinations for question in held_out_questions(scene, found, rng)]
+        regions = [
+            region for found in combinations for region in held_out_regions(scene, found, rng)
+        ]
+        asked = [
+            question for found in combinations for question in held_out_questions(scene, found, rng)
+        ]
     else:
         regions, asked = region_phrases(scene, rng), questions(scene, rng)
     return {
@@ -42,27 +47,32 @@ def describe_scene(scene: Scene, split: str, rng: random.Random) -> dict:
         "regions": [{"text": text, "box": _rounded(box)} for text, box in regions],
         "questions": asked,
         "absent": absent_phrases(scene, rng),
-        "objects": [{"text": text, "name": name, "box": _rounded(box)} for text, name, box in object_labels(scene, rng)],
+        "objects": [
+            {"text": text, "name": name, "box": _rounded(box)}
+            for text, name, box in object_labels(scene, rng)
+        ],
         "false_captions": [false_caption(scene, rng) for _ in range(2)],
     }
 
 
-def make_record(seed: int, split: str = "train", size: int = 192, max_items: int = MAX_ITEMS, min_items: int = 1) -> dict:
-    """One picture and what is said of it.
+def make_record(
+    seed: int, split: str = "train", size: int = 192, max_items: int = MAX_ITEMS, min_items: int = 1
+) -> dict:
+    """One image and what is said of it.
 
     Args:
         seed: one of `split_seeds(split)`.
-        size: side of the picture in pixels.
+        size: side of the image in pixels.
         max_items, min_items: how many stickers (1-6), for a curriculum or a crowd.
 
     Returns:
-        image: RGB picture.
+        image: RGB image.
         captions: true captions; the first tells kinds, numbers, colours and background.
-        objects: {"text", "name", "box"}: each item described by size, colour and kind; `name` leaves out the size and is
-            one of `OBJECT_NAMES`.
+        objects: {"text", "name", "box"}: each item described by size, colour and kind; `name`
+            leaves out the size and is one of `OBJECT_NAMES`.
         regions: {"text", "box"}: phrases for one item or group, box (cx, cy, w, h) in [0, 1].
         questions: {"question", "answer", "kind"}, answers from `ANSWERS`.
-        absent: phrases for what is not in the picture.
+        absent: phrases for what is not in the image.
         false_captions: captions like the first, wrong in one thing.
         scene: the `Scene`.
 
@@ -74,37 +84,44 @@ def make_record(seed: int, split: str = "train", size: int = 192, max_items: int
     return {"image": render(scene, size), **texts, "scene": scene}
 
 
-def make_clip_record(seed: int, split: str = "train", size: int = 192) -> dict:
-    """One clip: `frames` (6-16 RGB pictures), `captions`, `false_captions`, `questions`, `absent`, `clip`; texts as in
-    `make_record`, about all that appears. Raises as `make_record`."""
-    clip = sample_clip(seed, split)
+def make_video_record(seed: int, split: str = "train", size: int = 192) -> dict:
+    """One video: `frames` (6-16 RGB images), `captions`, `false_captions`, `questions`, `absent`,
+    `clip`; texts as in `make_record`, about all that appears. Raises as `make_record`."""
+    video = sample_video(seed, split)
     rng = random_source("clip texts", seed)
-    absent = [absent_description(clip.summary.items, rng, hard) for hard in (False, False, True)]
+    absent = [absent_description(video.summary.items, rng, hard) for hard in (False, False, True)]
     return {
-        "frames": render_clip(clip, size),
-        "captions": clip_captions(clip, rng),
-        "questions": clip_questions(clip, split, rng),
+        "frames": render_video(video, size),
+        "captions": video_captions(video, rng),
+        "questions": video_questions(video, split, rng),
         "absent": [description.say(Voice(rng)) for description in absent],
-        "false_captions": [false_caption(clip.summary, rng) for _ in range(2)],
-        "clip": clip,
+        "false_captions": [false_caption(video.summary, rng) for _ in range(2)],
+        "video": video,
     }
 
 
 def make_order_record(seed: int, split: str = "train", size: int = 192) -> dict:
-    """Word-order pair: `images` (2), `captions` (2, the same words), caption i true of image i alone, and `scenes`."""
+    """Word-order pair: `images` (2), `captions` (2, the same words), caption i true of image i
+    alone, and `scenes`."""
     scenes, texts = sample_order_pair(seed, split)
-    return {"images": [render(scene, size) for scene in scenes], "captions": texts, "scenes": scenes}
+    return {
+        "images": [render(scene, size) for scene in scenes],
+        "captions": texts,
+        "scenes": scenes,
+    }
 
 
 def make_pair_record(seed: int, split: str = "train", size: int = 192) -> dict:
-    """Picture pair: `images` (left, right), `statement`, `label` (bool: is it true), and `scenes`."""
-    scenes, statement, label = sample_picture_pair(seed, split)
+    """Picture pair: `images` (left, right), `statement`, `label` (bool: is it true), and
+    `scenes`."""
+    scenes, statement, label = sample_image_pair(seed, split)
     images: list[Image.Image] = [render(scene, size) for scene in scenes]
     return {"images": images, "statement": statement, "label": label, "scenes": scenes}
 
 
 def corpus(n: int, seed: int = 0) -> Iterator[str]:
-    """`n` training texts of all kinds, from the training seeds behind `seed`, to learn a vocabulary from."""
+    """`n` training texts of all kinds, from the training seeds behind `seed`, to learn a vocabulary
+    from."""
     count = 0
     for offset in range(n):
         at = split_seeds("train")[seed + offset]
@@ -112,7 +129,7 @@ def corpus(n: int, seed: int = 0) -> Iterator[str]:
         texts = describe_scene(sample_scene(at), "train", rng)
         lines = [*texts["captions"], *(r["text"] for r in texts["regions"]), *texts["absent"]]
         lines += [text for q in texts["questions"] for text in (q["question"], q["answer"])]
-        lines += [sample_picture_pair(at)[1]] if offset % 4 == 0 else []
+        lines += [sample_image_pair(at)[1]] if offset % 4 == 0 else []
         for line in lines:
             if count == n:
                 return

@@ -1,18 +1,29 @@
-"""Sampling scenes: what is in the picture, then where, then how it looks. A pure function of seed and `WORLD_VERSION`."""
+"""Sampling scenes: what is in the image, then where, then how it looks. A pure function of seed and
+`WORLD_VERSION`."""
 
 import random
 from dataclasses import dataclass, replace
 
 from x2vlm.stickers.concepts import BACKGROUNDS, COLOURS, CONTAINERS, NAMES, SHAPES
 from x2vlm.stickers.geometry import RELATIONS, Item, Look, Scene, contains, holds
-from x2vlm.stickers.splits import HELD_OUT_COLOURS, HELD_OUT_RELATIONS, check_seed, held_out_colour, held_out_items
+from x2vlm.stickers.splits import (
+    HELD_OUT_COLOURS,
+    HELD_OUT_RELATIONS,
+    check_seed,
+    held_out_colour,
+    held_out_items,
+)
 from x2vlm.stickers.sprites import box_size
 
 WORLD_VERSION = 3
 MAX_ITEMS = 6
 ITEM_COUNT_WEIGHTS = (18, 26, 24, 16, 10, 6)
 GROUP_WEIGHTS = (72, 14, 7, 4, 3)
-SMALL, LARGE, CONTAINER = (0.24, 0.28), (0.36, 0.42), (0.44, 0.50)  # longer side of the box, in picture sides
+SMALL, LARGE, CONTAINER = (
+    (0.24, 0.28),
+    (0.36, 0.42),
+    (0.44, 0.50),
+)  # longer side of the box, in image sides
 ANGLES = range(-20, 21, 5)
 EDGE, GAP = 0.012, 0.015
 
@@ -41,7 +52,7 @@ def random_source(purpose: str, seed: int) -> random.Random:
 
 
 def sample_look(rng: random.Random) -> Look:
-    """How one picture is disturbed; most are only a little."""
+    """How one image is disturbed; most are only a little."""
     return Look(
         seed=rng.randrange(2**31),
         blur=rng.uniform(0.3, 0.8) if rng.random() < 0.25 else 0.0,
@@ -54,13 +65,16 @@ def sample_look(rng: random.Random) -> Look:
 def sample_wish(rng: random.Random, kind: str = "") -> Wish:
     """One random item, of the given kind if named; never of a held-out colour."""
     kind = kind or (rng.choice(SHAPES) if rng.random() < 0.2 else rng.choice(NAMES))
-    colour = rng.choice([c for c in COLOURS if not held_out_colour(c, kind)]) if kind in SHAPES else ""
+    colour = (
+        rng.choice([c for c in COLOURS if not held_out_colour(c, kind)]) if kind in SHAPES else ""
+    )
     return Wish(kind, colour, "small" if rng.random() < 0.55 else "large")
 
 
 def sample_wishes(rng: random.Random, count: int, given: tuple[Wish, ...] = ()) -> list[Wish]:
-    """`count` wishes beginning with the given ones: single items, groups of a kind, and look-alikes that differ from an
-    earlier item in size or colour. Given kinds stay without look-alikes, so that they can be named."""
+    """`count` wishes beginning with the given ones: single items, groups of a kind, and look-alikes
+    that differ from an earlier item in size or colour. Given kinds stay without look-alikes, so
+    that they can be named."""
     wishes = list(given)
     while len(wishes) < count:
         if len(wishes) > len(given) and rng.random() < 0.28:
@@ -75,7 +89,10 @@ def sample_wishes(rng: random.Random, count: int, given: tuple[Wish, ...] = ()) 
             continue
         size = min(rng.choices(range(1, 6), GROUP_WEIGHTS)[0], count - len(wishes))
         mixed = rng.random() < 0.2
-        wishes += [replace(wish, size=rng.choice(("small", "large"))) if mixed else wish for _ in range(size)]
+        wishes += [
+            replace(wish, size=rng.choice(("small", "large"))) if mixed else wish
+            for _ in range(size)
+        ]
     return wishes
 
 
@@ -83,12 +100,17 @@ def _free(box: tuple[float, ...], others: list[Item]) -> bool:
     cx, cy, w, h = box
     inside = EDGE + w / 2 <= cx <= 1 - EDGE - w / 2 and EDGE + h / 2 <= cy <= 1 - EDGE - h / 2
     return inside and all(
-        abs(cx - o.box[0]) >= (w + o.box[2]) / 2 + GAP or abs(cy - o.box[1]) >= (h + o.box[3]) / 2 + GAP for o in others
+        abs(cx - o.box[0]) >= (w + o.box[2]) / 2 + GAP
+        or abs(cy - o.box[1]) >= (h + o.box[3]) / 2 + GAP
+        for o in others
     )
 
 
-def _place_beside(rng: random.Random, w: float, h: float, other: Item, relation: str) -> tuple[float, float]:
-    """A centre for a w x h box that stands in the relation to `other` and is well aligned with it."""
+def _place_beside(
+    rng: random.Random, w: float, h: float, other: Item, relation: str
+) -> tuple[float, float]:
+    """A centre for a w x h box that stands in the relation to `other` and is well aligned with
+    it."""
     ox, oy, ow, oh = other.box
     if relation == "inside":
         return ox + rng.uniform(-0.02, 0.02), oy + rng.uniform(-0.02, 0.02)
@@ -105,7 +127,8 @@ def _place_beside(rng: random.Random, w: float, h: float, other: Item, relation:
 
 
 def place(rng: random.Random, wishes: list[Wish], bond: Bond | None = None) -> list[Item] | None:
-    """Put the wishes into the unit square without overlap (one may lie inside a container); None when they do not fit.
+    """Put the wishes into the unit square without overlap (one may lie inside a container); None
+    when they do not fit.
 
     Returns the items in the order of the wishes.
     """
@@ -142,16 +165,21 @@ def place(rng: random.Random, wishes: list[Wish], bond: Bond | None = None) -> l
 
 def _inside_bond(rng: random.Random, wishes: list[Wish]) -> Bond | None:
     """Sometimes lay a small item on a large container, where the wishes have both."""
-    holders = [i for i, wish in enumerate(wishes) if wish.kind in CONTAINERS and wish.size == "large"]
+    holders = [
+        i for i, wish in enumerate(wishes) if wish.kind in CONTAINERS and wish.size == "large"
+    ]
     if not holders or rng.random() < 0.35:
         return None
     holder = rng.choice(holders)
-    small = [i for i, w in enumerate(wishes) if w.size == "small" and w.colour != wishes[holder].colour]
+    small = [
+        i for i, w in enumerate(wishes) if w.size == "small" and w.colour != wishes[holder].colour
+    ]
     return Bond(rng.choice(small), "inside", holder) if small else None
 
 
 def _held_out_wishes(rng: random.Random) -> tuple[tuple[Wish, ...], Bond | None]:
-    """The heart of an `unseen` scene: a coloured shape or two items in a relation that no other split contains."""
+    """The heart of an `unseen` scene: a coloured shape or two items in a relation that no other
+    split contains."""
     sizes = ("small", "large")
     if rng.random() < 0.5:
         colour, shape = rng.choice(sorted(HELD_OUT_COLOURS))
@@ -172,12 +200,14 @@ def compose(
     background: str = "",
     min_items: int = 1,
 ) -> Scene:
-    """Sample one scene that fulfils the given wishes and their bond, and respects the split's combinations: `unseen`
-    holds one unless wishes are given, all other splits none."""
+    """Sample one scene that fulfils the given wishes and their bond, and respects the split's
+    combinations: `unseen` holds one unless wishes are given, all other splits none."""
     unseen = split == "unseen" and not wishes
     for attempt in range(1000):
         given, tie = _held_out_wishes(rng) if unseen else (wishes, bond)
-        count = rng.choices(range(min_items, max_items + 1), ITEM_COUNT_WEIGHTS[min_items - 1 : max_items])[0]
+        count = rng.choices(
+            range(min_items, max_items + 1), ITEM_COUNT_WEIGHTS[min_items - 1 : max_items]
+        )[0]
         plan = sample_wishes(rng, count, given)
         tie = tie or (None if given else _inside_bond(rng, plan))
         if attempt % 4 == 3:  # crowded: make what nobody asked for small
@@ -189,12 +219,17 @@ def compose(
         held_out = bool(held_out_items(tuple(items)))
         if (unseen and not held_out) or (split != "unseen" and held_out):
             continue
-        drawn = sorted(items, key=lambda item: any(contains(other, item) for other in items if other is not item))
+        drawn = sorted(
+            items,
+            key=lambda item: any(contains(other, item) for other in items if other is not item),
+        )
         return Scene(background or rng.choice(tuple(BACKGROUNDS)), tuple(drawn), sample_look(rng))
     raise RuntimeError("no scene fulfils these wishes")
 
 
-def sample_scene(seed: int, split: str = "train", max_items: int = MAX_ITEMS, min_items: int = 1) -> Scene:
+def sample_scene(
+    seed: int, split: str = "train", max_items: int = MAX_ITEMS, min_items: int = 1
+) -> Scene:
     """The scene of a seed of `split_seeds(split)`, with `min_items` to `max_items` (1-6) stickers.
 
     Raises `ParameterError` for an unknown split or a seed outside it.

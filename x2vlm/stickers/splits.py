@@ -58,7 +58,9 @@ _HELD_OUT_KINDS = frozenset((a, b) for a, _, b in HELD_OUT_RELATIONS)
 def split_seeds(split: str) -> range:
     """The seeds of a split; `ParameterError` (param/split) for an unknown name."""
     if split not in _SEEDS:
-        raise ParameterError(f"There is no split {split!r}; use one of {', '.join(_SEEDS)}.", "param/split")
+        raise ParameterError(
+            f"There is no split {split!r}; use one of {', '.join(_SEEDS)}.", "param/split"
+        )
     return _SEEDS[split]
 
 
@@ -67,7 +69,8 @@ def check_seed(seed: int, split: str) -> None:
     seeds = split_seeds(split)
     if seed not in seeds:
         raise ParameterError(
-            f"Seed {seed} is not in split {split}; use {seeds.start} to {seeds.stop - 1} (see split_seeds).",
+            f"Seed {seed} is not in split {split}; use {seeds.start} to {seeds.stop - 1} (see "
+            f"split_seeds).",
             "param/seed",
         )
 
@@ -78,20 +81,27 @@ def held_out_colour(colour: str, kind: str) -> bool:
 
 
 def held_out_relation(a: str, relation: str, b: str) -> bool:
-    """True when "a <relation> b" says a held-out combination in any wording: "b right of a" means "a left of b"."""
+    """True when "a <relation> b" says a held-out combination in any wording: "b right of a" means
+    "a left of b"."""
     if relation in ("right of", "below"):
         a, b, relation = b, a, {"right of": "left of", "below": "above"}[relation]
-    return (a, relation, b) in HELD_OUT_RELATIONS or (relation == "next to" and (b, relation, a) in HELD_OUT_RELATIONS)
+    return (a, relation, b) in HELD_OUT_RELATIONS or (
+        relation == "next to" and (b, relation, a) in HELD_OUT_RELATIONS
+    )
 
 
 def held_out_items(items: tuple[Item, ...]) -> list[tuple[int, ...]]:
-    """Indices of the items that form a held-out combination: (i,) for a coloured shape, (i, j) for a relation.
-    Relations count even where they hold only leniently, so the other splits stay clear of them."""
-    found: list[tuple[int, ...]] = [(i,) for i, item in enumerate(items) if held_out_colour(item.colour, item.kind)]
+    """Indices of the items that form a held-out combination: (i,) for a coloured shape, (i, j) for
+    a relation. Relations count even where they hold only leniently, so the other splits stay clear
+    of them."""
+    found: list[tuple[int, ...]] = [
+        (i,) for i, item in enumerate(items) if held_out_colour(item.colour, item.kind)
+    ]
     for i, a in enumerate(items):
         for j, b in enumerate(items):
             if (a.kind, b.kind) in _HELD_OUT_KINDS and any(
-                held_out_relation(a.kind, relation, b.kind) and holds(a, relation, b, strict=False) for relation in RELATIONS
+                held_out_relation(a.kind, relation, b.kind) and holds(a, relation, b, strict=False)
+                for relation in RELATIONS
             ):
                 found.append((i, j))
     return found

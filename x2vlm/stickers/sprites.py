@@ -21,10 +21,12 @@ def _atlas() -> Image.Image:
 
 
 def _polar(corners: int, turn: float, *radii: float) -> list[tuple[float, float]]:
-    """Corners of a polygon around (0.5, 0.5), its radii taken in turn; the first corner points at `turn` degrees."""
+    """Corners of a polygon around (0.5, 0.5), its radii taken in turn; the first corner points at
+    `turn` degrees."""
     angles = [math.radians(turn + 360 * index / corners) for index in range(corners)]
     return [
-        (0.5 + radii[i % len(radii)] * math.cos(a), 0.5 + radii[i % len(radii)] * math.sin(a)) for i, a in enumerate(angles)
+        (0.5 + radii[i % len(radii)] * math.cos(a), 0.5 + radii[i % len(radii)] * math.sin(a))
+        for i, a in enumerate(angles)
     ]
 
 
@@ -44,15 +46,24 @@ POLYGONS = {
         *((0.34, 0.03), (0.66, 0.03), (0.66, 0.34), (0.97, 0.34), (0.97, 0.66), (0.66, 0.66)),
         *((0.66, 0.97), (0.34, 0.97), (0.34, 0.66), (0.03, 0.66), (0.03, 0.34), (0.34, 0.34)),
     ],
-    "arrow": [(0.02, 0.36), (0.52, 0.36), (0.52, 0.1), (0.98, 0.5), (0.52, 0.9), (0.52, 0.64), (0.02, 0.64)],
+    "arrow": [
+        (0.02, 0.36),
+        (0.52, 0.36),
+        (0.52, 0.1),
+        (0.98, 0.5),
+        (0.52, 0.9),
+        (0.52, 0.64),
+        (0.02, 0.64),
+    ],
 }
 
 
 def _draw_shape(shape: str, colour: str) -> Image.Image:
-    """Inked like a cartoon: an outline that no colour or background changes is what shapes are told apart by."""
+    """Inked like a cartoon: an outline that no colour or background changes is what shapes are told
+    apart by."""
     big = 4 * TILE
-    picture = Image.new("RGBA", (big, big))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGBA", (big, big))
+    draw = ImageDraw.Draw(image)
     fill = COLOURS[colour]
     if shape in ("circle", "ring"):
         draw.ellipse((8, 8, big - 8, big - 8), fill=fill, outline=INK, width=RIM)
@@ -61,15 +72,18 @@ def _draw_shape(shape: str, colour: str) -> Image.Image:
             draw.ellipse(hole, fill=(0, 0, 0, 0), outline=INK, width=RIM)
     else:
         inset = 8 + RIM / 2
-        corners = [(x * (big - 2 * inset) + inset, y * (big - 2 * inset) + inset) for x, y in POLYGONS[shape]]
+        corners = [
+            (x * (big - 2 * inset) + inset, y * (big - 2 * inset) + inset)
+            for x, y in POLYGONS[shape]
+        ]
         draw.polygon(corners, fill=fill)
         draw.line([*corners, corners[0], corners[1]], fill=INK, width=RIM, joint="curve")
-    return picture.resize((TILE, TILE), Image.Resampling.LANCZOS)
+    return image.resize((TILE, TILE), Image.Resampling.LANCZOS)
 
 
 @cache
 def sprite(kind: str, colour: str = "") -> Image.Image:
-    """The `TILE` x `TILE` RGBA picture of a sticker, or of a shape in a colour."""
+    """The `TILE` x `TILE` RGBA image of a sticker, or of a shape in a colour."""
     if kind in SHAPES:
         return _draw_shape(kind, colour)
     index = NAMES.index(kind)
@@ -90,15 +104,17 @@ def _outline(kind: str) -> np.ndarray:
     visible = alpha >= VISIBLE_ALPHA
     rows = np.flatnonzero(visible.any(1))
     first, last = visible[rows].argmax(1), TILE - visible[rows, ::-1].argmax(1)
-    corners = np.concatenate([np.stack([columns, rows + dy], 1) for columns in (first, last) for dy in (0, 1)])
+    corners = np.concatenate(
+        [np.stack([columns, rows + dy], 1) for columns in (first, last) for dy in (0, 1)]
+    )
     along = corners @ np.stack([np.cos(_DIRECTIONS), np.sin(_DIRECTIONS)])
     return corners[np.unique(along.argmax(0))] / TILE - 0.5
 
 
 @lru_cache(maxsize=8192)
 def extent(kind: str, angle: int, flip: bool) -> tuple[float, float, float, float]:
-    """Tight bounds (x0, y0, x1, y1) of a sprite after mirroring and turning by `angle` degrees clockwise about the
-    tile's centre, in tile sides with the centre at 0."""
+    """Tight bounds (x0, y0, x1, y1) of a sprite after mirroring and turning by `angle` degrees
+    clockwise about the tile's centre, in tile sides with the centre at 0."""
     points = _outline(kind) * ((-1, 1) if flip else (1, 1))
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     turned = points @ np.array([[cos, sin], [-sin, cos]])

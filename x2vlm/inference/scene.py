@@ -1,4 +1,4 @@
-"""A picture or clip that was opened once and can be asked many times."""
+"""An image or video that was opened once and can be asked many times."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from x2vlm.checks import Cancel, check_cancel, check_number
 from x2vlm.errors import MediaError, ParameterError
+from x2vlm.inference.models import Member
 from x2vlm.media import OpenedImage, OpenedVideo, open_image, open_media, sample_frame_indices
 from x2vlm.modeling.video import pool_frames
-from x2vlm.suite import Member
 
 FRAMES_AT_ONCE = 8
 
@@ -26,8 +26,8 @@ class Embeds:
     """What one model made of a scene.
 
     Attributes:
-        whole: float[1, P, D], of the picture or of the clip (mean over frames).
-        frames: float[F, P, D], each frame by itself; for a picture the same as `whole`.
+        whole: float[1, P, D], of the image or of the video (mean over frames).
+        frames: float[F, P, D], each frame by itself; for an image the same as `whole`.
     """
 
     whole: Tensor
@@ -39,10 +39,10 @@ class Scene:
     """An immutable handle made by `Predictor.encode`; keep it and ask again. Threads may share it.
 
     Attributes:
-        image: the picture, upright, RGB; of a clip the middle one of its frames.
-        frames: what the model sees: the picture alone, or the chosen frames of the clip.
-        indices, times: each frame's number and second in the clip; (0,) and (0.0,) for a picture.
-        duration: seconds; 0 for a picture.
+        image: the image, upright, RGB; of a video the middle one of its frames.
+        frames: what the model sees: the image alone, or the chosen frames of the video.
+        indices, times: each frame's number and second in the video; (0,) and (0.0,) for an image.
+        duration: seconds; 0 for an image.
         notes: sentences for the user, for example that the file ends early.
     """
 
@@ -77,10 +77,13 @@ class Scene:
             return self._embeds[member]
 
 
-def open_scene(media: Any, num_frames: int, frame_indices: Sequence[int] | None, cancel: Cancel | None) -> Scene:
-    """Opens a path, bytes, PIL picture, array, list of frames, or what `x2vlm.media` opened. See `Predictor.encode`."""
+def open_scene(
+    media: Any, num_frames: int, frame_indices: Sequence[int] | None, cancel: Cancel | None
+) -> Scene:
+    """Opens a path, bytes, PIL image, array, list of frames, or what `x2vlm.media` opened. See
+    `Predictor.encode`."""
     if isinstance(media, (list, tuple)):
-        media = _clip_of(media, num_frames, frame_indices, cancel)
+        media = _video_of(media, num_frames, frame_indices, cancel)
     elif not isinstance(media, (OpenedImage, OpenedVideo)):
         media = open_media(media, num_frames, indices=frame_indices, cancel=cancel)
     if isinstance(media, OpenedImage):
@@ -88,25 +91,35 @@ def open_scene(media: Any, num_frames: int, frame_indices: Sequence[int] | None,
     return Scene("video", media.frames, media.indices, media.times, media.duration, media.notes)
 
 
-def _clip_of(
-    pictures: Sequence[Any], num_frames: int, frame_indices: Sequence[int] | None, cancel: Cancel | None
+def _video_of(
+    images: Sequence[Any],
+    num_frames: int,
+    frame_indices: Sequence[int] | None,
+    cancel: Cancel | None,
 ) -> OpenedVideo:
-    """Pictures in a list as a clip of one frame a second; only those that are chosen are opened."""
-    if not pictures:
-        raise MediaError("The clip has no frames. Give at least one picture.", "video/empty")
-    count = len(pictures)
+    """Pictures in a list as a video of one frame a second; only those that are chosen are
+    opened."""
+    if not images:
+        raise MediaError("The video has no frames. Give at least one picture.", "video/empty")
+    count = len(images)
     numbers = sample_frame_indices(count, num_frames) if frame_indices is None else frame_indices
     chosen = tuple(check_number("A frame number", number, 0, count - 1) for number in numbers)
     if not chosen:
-        raise ParameterError("frame_indices is empty. Give at least one frame number.", "param/range")
+        raise ParameterError(
+            "frame_indices is empty. Give at least one frame number.", "param/range"
+        )
     opened = {}
     for number in dict.fromkeys(chosen):
         check_cancel(cancel)
-        opened[number] = open_image(pictures[number], cancel=cancel).pixels
+        opened[number] = open_image(images[number], cancel=cancel).pixels
     frames = tuple(opened[number] for number in chosen)
     if any(frame.size != frames[0].size for frame in frames):
-        raise MediaError("The frames of a clip must have one size. Resize them first.", "video/format")
-    return OpenedVideo(frames, chosen, tuple(map(float, chosen)), float(count), count, 1.0, frames[0].size)
+        raise MediaError(
+            "The frames of a video must have one size. Resize them first.", "video/format"
+        )
+    return OpenedVideo(
+        frames, chosen, tuple(map(float, chosen)), float(count), count, 1.0, frames[0].size
+    )
 
 
 @torch.no_grad()

@@ -1,4 +1,5 @@
-"""Writes captions of one encoded picture, clip or region, and completes `[MASK]`s: what the masked-LM head can do."""
+"""Writes captions of one encoded image, video or region, and completes `[MASK]`s: what the
+masked-LM head can do."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ from torch import Tensor
 
 from x2vlm.checks import Cancel, Progress, check_cancel, check_number, report
 from x2vlm.errors import ParameterError, TextError
-from x2vlm.generation import Hypothesis, beam_search, sample
+from x2vlm.inference.generation import Hypothesis, beam_search, sample
+from x2vlm.inference.models import Member
 from x2vlm.modeling.captioning import CaptionDecoder
 from x2vlm.processing import clean_caption, validate_text
 from x2vlm.results import Caption, Completion, Match, Word
-from x2vlm.suite import Member
 
 MAX_MASKS = 8
 
@@ -53,8 +54,16 @@ class CaptionOptions:
 class _Watched:
     """A decoder that looks at the caller's flag and reports at every token."""
 
-    def __init__(self, decoder: CaptionDecoder, most: int, cancel: Cancel | None, progress: Progress | None):
-        self._decoder, self._most, self._cancel, self._progress, self._count = decoder, most, cancel, progress, 0
+    def __init__(
+        self, decoder: CaptionDecoder, most: int, cancel: Cancel | None, progress: Progress | None
+    ):
+        self._decoder, self._most, self._cancel, self._progress, self._count = (
+            decoder,
+            most,
+            cancel,
+            progress,
+            0,
+        )
         self.reorder = decoder.reorder
 
     def step(self, token_ids: Tensor) -> Tensor:
@@ -75,7 +84,8 @@ def write_captions(
     """Captions by falling log-probability, `match` not filled in.
 
     Raises:
-        TextError: a prefix that cannot be read (`text/*`). ParameterError: prefix and caption exceed the model (`param/range`).
+        TextError: a prefix that cannot be read (`text/*`). ParameterError: prefix and caption
+            exceed the model (`param/range`).
         Cancelled: between two tokens.
     """
     model, processor = member.model, member.processor
@@ -84,7 +94,9 @@ def write_captions(
         prefix = processor.tokenize(options.prefix, None, "prefix")
         if prefix.truncated_at is not None:
             raise TextError(
-                f"The prefix exceeds the {processor.max_tokens} tokens that the model reads. Shorten it.", "text/long"
+                f"The prefix exceeds the {processor.max_tokens} tokens that the model reads. "
+                f"Shorten it.",
+                "text/long",
             )
         prefix_ids = prefix.ids[1:-1]
     prompt = [processor.cls_id, *processor.pieces(member.settings.prompt), *prefix_ids]
@@ -94,7 +106,9 @@ def write_captions(
     most = min(options.max_new_tokens, room)
     shortest = member.settings.min_length if options.min_length is None else options.min_length
     prompt_ids = torch.tensor([prompt], device=member.device)
-    decoder = _Watched(CaptionDecoder(model, image_embeds, processor.mask_id, context_mask), most, cancel, progress)
+    decoder = _Watched(
+        CaptionDecoder(model, image_embeds, processor.mask_id, context_mask), most, cancel, progress
+    )
     shared = {
         "end_id": processor.sep_id,
         "max_new_tokens": most,
@@ -103,11 +117,17 @@ def write_captions(
     }
     if options.do_sample:
         generator = torch.Generator().manual_seed(options.seed)
-        drawing = {"generator": generator, "num_samples": options.num_captions, "top_p": options.top_p}
+        drawing = {
+            "generator": generator,
+            "num_samples": options.num_captions,
+            "top_p": options.top_p,
+        }
         found = sample(decoder, prompt_ids, **drawing, temperature=options.temperature, **shared)[0]
     else:
         beams = max(options.num_beams, options.num_captions)
-        found = beam_search(decoder, prompt_ids, num_beams=beams, num_return=options.num_captions, **shared)[0]
+        found = beam_search(
+            decoder, prompt_ids, num_beams=beams, num_return=options.num_captions, **shared
+        )[0]
     return [_caption(member, prefix_ids, hypothesis) for hypothesis in found]
 
 
@@ -120,21 +140,37 @@ def write_ranked(
     cancel: Cancel | None = None,
     progress: Progress | None = None,
 ) -> list[Caption]:
-    """`write_captions`; with a `match` the best by `caption_score` out of all that the beams find."""
+    """`write_captions`; with a `match` the best by `caption_score` out of all that the beams
+    find."""
     if match is None:
         return write_captions(member, image_embeds, options, context_mask, cancel, progress)
-    candidates = options.num_captions if options.do_sample else max(options.num_captions, options.num_beams)
-    found = write_captions(member, image_embeds, replace(options, num_captions=candidates), context_mask, cancel, progress)
+    candidates = (
+        options.num_captions if options.do_sample else max(options.num_captions, options.num_beams)
+    )
+    found = write_captions(
+        member,
+        image_embeds,
+        replace(options, num_captions=candidates),
+        context_mask,
+        cancel,
+        progress,
+    )
     check_cancel(cancel)
     told = [caption for caption in found if caption.text]
     matches = match([caption.text for caption in told]) if told else ()
-    filled = [replace(caption, match=matched.probability) for caption, matched in zip(told, matches, strict=True)]
-    ranked = sorted(filled, key=lambda caption: -caption_score(caption.log_probability, caption.match))
+    filled = [
+        replace(caption, match=matched.probability)
+        for caption, matched in zip(told, matches, strict=True)
+    ]
+    ranked = sorted(
+        filled, key=lambda caption: -caption_score(caption.log_probability, caption.match)
+    )
     return (ranked + [caption for caption in found if not caption.text])[: options.num_captions]
 
 
 def caption_score(log_probability: float, match: float) -> float:
-    """log p(caption | picture) + log p(match | picture, caption): a fluent caption that the matching head believes.
+    """log p(caption | image) + log p(match | image, caption): a fluent caption that the matching
+    head believes.
 
     Matches saturate, so by themselves they leave many captions equal.
     """
@@ -144,7 +180,9 @@ def caption_score(log_probability: float, match: float) -> float:
 def _caption(member: Member, prefix_ids: tuple[int, ...], hypothesis: Hypothesis) -> Caption:
     processor, given = member.processor, len(prefix_ids)
     ids = [*prefix_ids, *hypothesis.token_ids]
-    text, words, word_index = processor.decode_words(ids, [0.0] * given + list(hypothesis.token_log_probabilities))
+    text, words, word_index = processor.decode_words(
+        ids, [0.0] * given + list(hypothesis.token_log_probabilities)
+    )
     typed = set(word_index[:given]) - set(word_index[given:])
     words = tuple(Word(w.text, w.start, w.end) if i in typed else w for i, w in enumerate(words))
     return Caption(
@@ -159,21 +197,28 @@ def _caption(member: Member, prefix_ids: tuple[int, ...], hypothesis: Hypothesis
 
 
 def is_repetitive(words: list[str]) -> bool:
-    """Whether a text goes in circles: the same one to four words three times in a row, or most words said before."""
+    """Whether a text goes in circles: the same one to four words three times in a row, or most
+    words said before."""
     for size in range(1, 5):
         for start in range(len(words) - 3 * size + 1):
-            first, second, third = (words[start + k * size : start + (k + 1) * size] for k in range(3))
+            first, second, third = (
+                words[start + k * size : start + (k + 1) * size] for k in range(3)
+            )
             if first == second == third:
                 return True
     return len(words) >= 10 and len(set(words)) < len(words) / 2
 
 
 @torch.no_grad()
-def complete_masks(member: Member, image_embeds: Tensor, text: str, top_k: int) -> tuple[Completion, ...]:
-    """The `top_k` best fillings of a text's `[MASK]`s. Several masks are filled independently of each other.
+def complete_masks(
+    member: Member, image_embeds: Tensor, text: str, top_k: int
+) -> tuple[Completion, ...]:
+    """The `top_k` best fillings of a text's `[MASK]`s. Several masks are filled independently of
+    each other.
 
     Raises:
-        TextError: not readable, or too long to be read whole (`text/*`). ParameterError: no mask, or too many (`param/range`).
+        TextError: not readable, or too long to be read whole (`text/*`). ParameterError: no mask,
+            or too many (`param/range`).
     """
     model, processor = member.model, member.processor
     validate_text(text, "text")
@@ -181,7 +226,10 @@ def complete_masks(member: Member, image_embeds: Tensor, text: str, top_k: int) 
     segments = re.split(rf"\[MASK\]|{re.escape(mask_token)}", text)
     count = len(segments) - 1
     if not 1 <= count <= MAX_MASKS:
-        raise ParameterError(f"Mark 1 to {MAX_MASKS} words to fill in with [MASK]; the text has {count}.", "param/range")
+        raise ParameterError(
+            f"Mark 1 to {MAX_MASKS} words to fill in with [MASK]; the text has {count}.",
+            "param/range",
+        )
     ids = [processor.cls_id]
     for i, segment in enumerate(segments):
         ids += [processor.mask_id] if i else []
@@ -189,7 +237,8 @@ def complete_masks(member: Member, image_embeds: Tensor, text: str, top_k: int) 
     ids.append(processor.sep_id)
     if len(ids) > processor.max_tokens:
         raise TextError(
-            f"The text has {len(ids)} tokens, the model reads {processor.max_tokens}. Shorten it: a cut could lose a [MASK].",
+            f"The text has {len(ids)} tokens, the model reads {processor.max_tokens}. Shorten it: "
+            f"a cut could lose a [MASK].",
             "text/long",
         )
     input_ids = torch.tensor([ids], device=member.device)
@@ -198,19 +247,29 @@ def complete_masks(member: Member, image_embeds: Tensor, text: str, top_k: int) 
     fused = model.fuse(model.encode_text(input_ids, attention_mask), attention_mask, image_embeds)
     logits = model.masked_lm_logits(fused, positions)[0].float()
     logits[:, processor.tokenizer.all_special_ids] = -torch.inf
-    # The best combinations use only each mask's own best words, and no more than top_k combinations of them in all.
+    # The best combinations use only each mask's own best words, and no more than top_k combinations
+    # of them in all.
     best = logits.softmax(-1).topk(top_k, dim=-1)
     combinations = [((), 1.0)]
     for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-        grown = [((*ids, index), p * q) for (ids, p), (index, q) in product(combinations, zip(indices, values, strict=True))]
+        grown = [
+            ((*ids, index), p * q)
+            for (ids, p), (index, q) in product(combinations, zip(indices, values, strict=True))
+        ]
         combinations = sorted(grown, key=lambda item: -item[1])[:top_k]
-    return tuple(Completion(_filled(segments, processor, ids), probability) for ids, probability in combinations)
+    return tuple(
+        Completion(_filled(segments, processor, ids), probability)
+        for ids, probability in combinations
+    )
 
 
 def _filled(segments: list[str], processor, ids: tuple[int, ...]) -> str:
-    """The user's text with the words in place; a continuation piece (`##ing`) joins what stands before it."""
+    """The user's text with the words in place; a continuation piece (`##ing`) joins what stands
+    before it."""
     text = segments[0]
-    for piece, segment in zip(processor.tokenizer.convert_ids_to_tokens(list(ids)), segments[1:], strict=True):
+    for piece, segment in zip(
+        processor.tokenizer.convert_ids_to_tokens(list(ids)), segments[1:], strict=True
+    ):
         text = text.rstrip() + piece[2:] if piece.startswith("##") else text + piece.lstrip("▁")
         text += segment
     return text

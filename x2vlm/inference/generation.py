@@ -1,7 +1,9 @@
-"""Left-to-right generation: beam search and sampling over any decoder that predicts one token at a time. Knows no images.
+"""Left-to-right generation: beam search and sampling over any decoder that predicts one token at a
+time. Knows no images.
 
-Differences from the official search: the token budget does not depend on the batch size, and the search stops as soon as no
-running hypothesis can overtake the finished ones (the result is the same, the work is not).
+Differences from the official search: the token budget does not depend on the batch size, and the
+search stops as soon as no running hypothesis can overtake the finished ones (the result is the
+same, the work is not).
 
 Shapes: B prompts, N beams (or samples) a prompt, T tokens, V vocabulary.
 """
@@ -23,7 +25,8 @@ class StepDecoder(Protocol):
     """What generation needs from a model. Rows of one prompt are consecutive."""
 
     def step(self, token_ids: Tensor) -> Tensor:
-        """Reads int64[B * N, T] new tokens, returns float[B * N, V] logits of the token that follows."""
+        """Reads int64[B * N, T] new tokens, returns float[B * N, V] logits of the token that
+        follows."""
 
     def reorder(self, rows: Tensor) -> None:
         """Row i continues what row `rows[i]` was; int64[B * N]."""
@@ -33,7 +36,8 @@ class StepDecoder(Protocol):
 class Hypothesis:
     """One generated sequence, prompt not included, end token included if it came.
 
-    `score` ranks hypotheses: the summed log-probability, divided by the length penalty if there is one.
+    `score` ranks hypotheses: the summed log-probability, divided by the length penalty if there is
+    one.
     """
 
     token_ids: tuple[int, ...]
@@ -79,7 +83,9 @@ def beam_search(
     penalty = ((5 + max_new_tokens) / 6) ** length_penalty
     for length in range(max_new_tokens):
         rows = 1 if length == 0 else num_beams
-        scores = _allowed_scores(decoder.step(tokens), history, length, end_id, min_length, no_repeat_ngram_size)
+        scores = _allowed_scores(
+            decoder.step(tokens), history, length, end_id, min_length, no_repeat_ngram_size
+        )
         best, ids = scores.topk(num_beams, dim=1)
         if frames:
             best = best + (frames[-1].scores + FORBIDDEN * frames[-1].ended).view(-1, 1)
@@ -98,7 +104,8 @@ def beam_search(
 
 @dataclass(frozen=True)
 class _Frame:
-    """One step of the search: int64[B, N] tokens and parent beams, float[B, N] summed log-probabilities, bool[B, N]."""
+    """One step of the search: int64[B, N] tokens and parent beams, float[B, N] summed
+    log-probabilities, bool[B, N]."""
 
     tokens: Tensor
     parents: Tensor
@@ -107,7 +114,12 @@ class _Frame:
 
 
 def _allowed_scores(
-    logits: Tensor, history: Tensor, length: int, end_id: int, min_length: int, no_repeat_ngram_size: int
+    logits: Tensor,
+    history: Tensor,
+    length: int,
+    end_id: int,
+    min_length: int,
+    no_repeat_ngram_size: int,
 ) -> Tensor:
     scores = logits.float().log_softmax(dim=-1)
     if no_repeat_ngram_size and length >= no_repeat_ngram_size:
@@ -121,16 +133,26 @@ def _allowed_scores(
 def _repeating_tokens(tokens: list[int], size: int) -> list[int]:
     """Tokens that would complete an n-gram already present."""
     stem = tokens[len(tokens) - size + 1 :]
-    return sorted({tokens[i + size - 1] for i in range(len(tokens) - size + 1) if tokens[i : i + size - 1] == stem})
+    return sorted(
+        {
+            tokens[i + size - 1]
+            for i in range(len(tokens) - size + 1)
+            if tokens[i : i + size - 1] == stem
+        }
+    )
 
 
-def _is_decided(frames: list[_Frame], b: int, alpha: float, penalty: float, num_return: int) -> bool:
+def _is_decided(
+    frames: list[_Frame], b: int, alpha: float, penalty: float, num_return: int
+) -> bool:
     """True when no running beam of prompt b can still beat the `num_return` best finished ones."""
     running = frames[-1].scores[b][~frames[-1].ended[b]]
     if len(running) == 0:
         return True
     finished = sorted(_finished_scores(frames, b, alpha), reverse=True)
-    return len(finished) >= num_return and finished[num_return - 1] >= running.max().item() / penalty
+    return (
+        len(finished) >= num_return and finished[num_return - 1] >= running.max().item() / penalty
+    )
 
 
 def _finished_scores(frames: list[_Frame], b: int, alpha: float) -> list[float]:
@@ -142,9 +164,14 @@ def _finished_scores(frames: list[_Frame], b: int, alpha: float) -> list[float]:
     ]
 
 
-def _best_hypotheses(frames: list[_Frame], b: int, alpha: float, num_return: int) -> list[Hypothesis]:
-    """Candidates are all beams that ended, and every beam of the last frame that counts; the first best wins a tie."""
-    last = next((n for n, frame in enumerate(frames) if bool(frame.ended[b].all())), len(frames) - 1)
+def _best_hypotheses(
+    frames: list[_Frame], b: int, alpha: float, num_return: int
+) -> list[Hypothesis]:
+    """Candidates are all beams that ended, and every beam of the last frame that counts; the first
+    best wins a tie."""
+    last = next(
+        (n for n, frame in enumerate(frames) if bool(frame.ended[b].all())), len(frames) - 1
+    )
     candidates = [
         (frames[n].scores[b, beam].item() / ((6 + n) / 6) ** alpha, n, beam)
         for n in range(last + 1)
@@ -169,7 +196,9 @@ def _trace(frames: list[_Frame], b: int, n: int, beam: int, score: float) -> Hyp
         sums.append(float(frame.scores[b, beam]))
         beam = int(frame.parents[b, beam])
     tokens, sums = tokens[::-1], [0.0, *sums[::-1]]
-    return Hypothesis(tuple(tokens), tuple(after - before for before, after in pairwise(sums)), score, finished)
+    return Hypothesis(
+        tuple(tokens), tuple(after - before for before, after in pairwise(sums)), score, finished
+    )
 
 
 @torch.no_grad()
@@ -186,20 +215,24 @@ def sample(
     temperature: float = 1.0,
     no_repeat_ngram_size: int = 0,
 ) -> list[list[Hypothesis]]:
-    """Nucleus sampling (Holtzman et al., arXiv 1904.09751): tokens drawn from the smallest set that holds `top_p` of the mass.
+    """Nucleus sampling (Holtzman et al., arXiv 1904.09751): tokens drawn from the smallest set that
+    holds `top_p` of the mass.
 
     Args:
         generator: on the CPU; the same seed gives the same sequences.
 
     Returns:
-        For each prompt `num_samples` hypotheses, best score (summed log-probability at temperature 1) first.
+        For each prompt `num_samples` hypotheses, best score (summed log-probability at temperature
+        1) first.
     """
     device, rows = prompt_ids.device, len(prompt_ids) * num_samples
     tokens, history = prompt_ids, prompt_ids.new_empty(len(prompt_ids), 0)
     log_probabilities: list[Tensor] = []
     running = torch.ones(rows, dtype=torch.bool)
     for length in range(max_new_tokens):
-        scores = _allowed_scores(decoder.step(tokens), history, length, end_id, min_length, no_repeat_ngram_size)
+        scores = _allowed_scores(
+            decoder.step(tokens), history, length, end_id, min_length, no_repeat_ngram_size
+        )
         if length == 0 and num_samples > 1:
             source = torch.arange(len(prompt_ids), device=device).repeat_interleave(num_samples)
             decoder.reorder(source)

@@ -1,15 +1,13 @@
-"""The models behind a Predictor: one checkpoint with every head, or one checkpoint per task, and what each can do."""
+"""The models behind a Predictor: one checkpoint with every head, or one checkpoint per task, and
+what each can do."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -17,16 +15,15 @@ from torch import Tensor
 from x2vlm import hub
 from x2vlm.checkpoint import load_model
 from x2vlm.checkpoint.tokenizer import find_tokenizer, missing_note
-from x2vlm.checks import check_choice, check_number
-from x2vlm.config import Few, Rate, read_values
+from x2vlm.checks import check_choice
 from x2vlm.errors import CheckpointError, ConfigError, ParameterError, TextError, X2VLMError
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import Processor, validate_text
 from x2vlm.results import ModelInfo
+from x2vlm.settings import SETTINGS_FILE, Settings
 
 DEFAULT_FRAMES = 8
-"""Frames of a clip for a model that was trained on pictures."""
-SETTINGS_FILE = "predictor.json"
+"""Frames of a video for a model that was trained on images."""
 TASK_HEADS = {
     "caption": ("masked_lm",),
     "answer": ("answer_decoder", "classification"),
@@ -40,80 +37,6 @@ TASK_HEADS = {
 TASKS = (*TASK_HEADS, "video")
 FLOAT32_PARTS = ("matching_head", "box_head", "image_projection", "text_projection")
 """Small heads stay float32 in a bfloat16 model: eight bits would move a box by two pixels."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a checkpoint's `predictor.json` may say about its use. All of it is optional.
-
-    Attributes:
-        prompt: beginning of every caption, as in training.
-        max_tokens: token budget of a text, `[CLS]` and `[SEP]` included.
-        min_length: tokens before a caption may end.
-        no_repeat_ngram_size: word pieces that a caption may not say twice in a row of that length; 0 = no rule.
-        absent, present: match probabilities below and from which a phrase is absent or found; chosen on validation data.
-        answers: the list that questions are ranked over; for a `classification` head the labels in order.
-        explain_layer: fusion layer whose maps point best, from 0; None for the mean of all.
-        note: what the model knows and does not, for the user.
-    """
-
-    prompt: str = "a picture of"
-    max_tokens: Annotated[int, (3, 65_536)] = 40
-    min_length: Few = 5
-    no_repeat_ngram_size: Few = 3
-    absent: Rate = 0.2
-    present: Rate = 0.5
-    answers: tuple[str, ...] = ()
-    explain_layer: Few | None = None
-    note: str = ""
-
-    @classmethod
-    def read(cls, folder: Path) -> Settings:
-        """From `predictor.json` in a folder, the defaults where there is none.
-
-        Raises:
-            ConfigError: not a JSON object (`config/syntax`), an unknown key (`config/key`) or a bad value (`config/value`).
-        """
-        if not (folder / SETTINGS_FILE).is_file():
-            return cls()
-        try:
-            values = dict(json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")))
-        except (ValueError, TypeError, RecursionError):
-            raise ConfigError(f"{SETTINGS_FILE} is not a JSON object. Repair it or remove it.", "config/syntax") from None
-        return cls.from_dict(values)
-
-    def write(self, folder: Path) -> None:
-        """Into `predictor.json` of a model folder."""
-        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
-        (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
-        """`thresholds: {"absent": ..., "present": ...}` may stand for the two numbers. Raises as `read`."""
-        values = dict(values)
-        thresholds = values.pop("thresholds", {})
-        if not isinstance(thresholds, Mapping):
-            raise ConfigError(
-                f"thresholds in {SETTINGS_FILE} must be a block with the keys absent and present.", "config/value"
-            )
-        settings = read_values(cls, {**values, **thresholds}, SETTINGS_FILE)
-        if settings.absent > settings.present:
-            raise ConfigError(f"absent in {SETTINGS_FILE} is above present. Exchange them.", "config/value")
-        return settings
-
-
-def check_thresholds(thresholds: tuple[float, float]) -> tuple[float, float]:
-    """(absent, present), 0 <= absent <= present <= 1.
-
-    Raises:
-        ParameterError: they are not (`param/range`).
-    """
-    try:
-        absent, present = thresholds
-    except (TypeError, ValueError):
-        raise ParameterError("Thresholds are two match probabilities: (absent, present).", "param/range") from None
-    absent = check_number("The absent threshold", absent, 0, 1, whole=False)
-    return absent, check_number("The present threshold", present, absent, 1, whole=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +53,8 @@ class Member:
         layer, layers = self.settings.explain_layer, self.model.config.fusion.num_layers
         if layer is not None and layer >= layers:
             raise ConfigError(
-                f"explain_layer in {SETTINGS_FILE} is {layer}; this model's fusion layers are 0 to {layers - 1}.",
+                f"explain_layer in {SETTINGS_FILE} is {layer}; this model's fusion layers are 0 to "
+                f"{layers - 1}.",
                 "config/value",
             )
 
@@ -144,7 +68,8 @@ class Member:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """The list that questions are ranked over, empty where there is none; of a closed list all its labels.
+        """The list that questions are ranked over, empty where there is none; of a closed list all
+        its labels.
 
         Raises:
             ConfigError: the labels of a closed list are not known (`config/value`).
@@ -152,8 +77,8 @@ class Member:
         config, listed = self.model.config, self.settings.answers
         if "answer_decoder" not in config.heads and len(listed) != config.num_labels:
             raise ConfigError(
-                f"This model chooses from {config.num_labels} labels and {SETTINGS_FILE} names {len(listed)}. "
-                f"Put all of them, in order, into {SETTINGS_FILE} as `answers`.",
+                f"This model chooses from {config.num_labels} labels and {SETTINGS_FILE} names "
+                f"{len(listed)}. Put all of them, in order, into {SETTINGS_FILE} as `answers`.",
                 "config/value",
             )
         return listed
@@ -174,17 +99,25 @@ class Member:
 
     def _answer_tensors(self, answers: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         room = self.model.config.decoder.max_positions
-        ids, mask = self.processor.text(answers, max_tokens=room + 1)  # one more than it reads shows what is too long
+        ids, mask = self.processor.text(
+            answers, max_tokens=room + 1
+        )  # one more than it reads shows what is too long
         if ids.shape[1] > room:
-            raise TextError(f"An answer exceeds the {room} tokens that the model reads. Shorten it.", "text/long")
+            raise TextError(
+                f"An answer exceeds the {room} tokens that the model reads. Shorten it.",
+                "text/long",
+            )
         if int(mask.sum(1).min()) < 3:
-            raise TextError("An answer has no words in it. Write it in letters or digits.", "text/empty")
+            raise TextError(
+                "An answer has no words in it. Write it in letters or digits.", "text/empty"
+            )
         return ids.to(self.device), mask.to(self.device)
 
 
 @contextmanager
 def gpu_memory() -> Iterator[None]:
-    """What runs inside, or is decorated with `@gpu_memory()`, may need more memory than the GPU has.
+    """What runs inside, or is decorated with `@gpu_memory()`, may need more memory than the GPU
+    has.
 
     Raises:
         X2VLMError: it did (`device/memory`).
@@ -193,16 +126,24 @@ def gpu_memory() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise X2VLMError(
-            "The GPU has too little free memory. Use dtype bfloat16, a smaller model, or the device cpu.", "device/memory"
+            "The GPU has too little free memory. Use dtype bfloat16, a smaller model, or the "
+            "device cpu.",
+            "device/memory",
         ) from None
 
 
 @gpu_memory()
-def load_member(name_or_path: str | Path, device: torch.device, dtype: torch.dtype, progress: hub.Progress | None) -> Member:
+def load_member(
+    name_or_path: str | Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: hub.Progress | None,
+) -> Member:
     """A checkpoint with its tokenizer and settings, ready for a Predictor.
 
     Raises:
-        CheckpointError: see `x2vlm.checkpoint.load_model`; no tokenizer (`ckpt/source`). ConfigError: bad settings.
+        CheckpointError: see `x2vlm.checkpoint.load_model`; no tokenizer (`ckpt/source`).
+            ConfigError: bad settings.
         X2VLMError: it does not fit on the device (`device/memory`).
     """
     loaded = load_model(name_or_path, progress=progress)
@@ -212,7 +153,13 @@ def load_member(name_or_path: str | Path, device: torch.device, dtype: torch.dty
         note = missing_note(loaded.config)
         raise CheckpointError(f"{note[0].upper()}{note[1:]}.", "ckpt/source")
     processor = Processor(loaded.config, tokenizer, settings.max_tokens)
-    return Member(Path(str(name_or_path)).name, loaded.sha256[:12], prepare(loaded.model, device, dtype), processor, settings)
+    return Member(
+        Path(str(name_or_path)).name,
+        loaded.sha256[:12],
+        prepare(loaded.model, device, dtype),
+        processor,
+        settings,
+    )
 
 
 def prepare(model: X2VLM, device: torch.device, dtype: torch.dtype) -> X2VLM:
@@ -225,11 +172,14 @@ def prepare(model: X2VLM, device: torch.device, dtype: torch.dtype) -> X2VLM:
     return model
 
 
-def assign_tasks(members: Sequence[Member], named: Mapping[str, Member]) -> tuple[dict[str, Member], dict[str, str]]:
+def assign_tasks(
+    members: Sequence[Member], named: Mapping[str, Member]
+) -> tuple[dict[str, Member], dict[str, str]]:
     """Which model serves which task, and task -> reason for those that none can serve.
 
     Args:
-        named: the caller's choice; a task that is not in it goes to the first model that has a head for it.
+        named: the caller's choice; a task that is not in it goes to the first model that has a head
+            for it.
 
     Raises:
         CheckpointError: a model named for a task cannot do it (`ckpt/keys`).
@@ -270,7 +220,11 @@ def _lacks(member: Member, task: str) -> str | None:
     """Why a model cannot serve a task, None if it can."""
     config = member.model.config
     if task == "video":
-        return None if config.num_frames else "This checkpoint was trained on pictures; a clip is the mean of its frames."
+        return (
+            None
+            if config.num_frames
+            else "This checkpoint was trained on pictures; a video is the mean of its frames."
+        )
     if set(TASK_HEADS[task]) & set(config.heads):
         return None
     return f"This checkpoint has no {TASK_HEADS[task][0].replace('_', ' ')} head."
@@ -289,7 +243,8 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise ParameterError(
-            f"There is no device {str(device)[:40]!r} here. Use cpu, or cuda with a GPU.", "param/range"
+            f"There is no device {str(device)[:40]!r} here. Use cpu, or cuda with a GPU.",
+            "param/range",
         ) from None
     return found
 

@@ -1,7 +1,8 @@
-"""Clips of 6 to 16 frames in which things enter, leave, grow or swap.
+"""Videos of 6 to 16 frames in which things enter, leave, grow or swap.
 
-A model that averages its frames cannot know the order, so captions and questions are about content: what appears, how
-many, which colours, which background. `Clip.summary` is the scene of all items that appear, for language and checker.
+A model that averages its frames cannot know the order, so captions and questions are about content:
+what appears, how many, which colours, which background. `Clip.summary` is the scene of all items
+that appear, for language and checker.
 """
 
 import random
@@ -32,7 +33,7 @@ class Track:
 
 
 @dataclass(frozen=True)
-class Clip:
+class Video:
     """`frames`: how many; `summary`: every item that appears, sizes left open, as one scene."""
 
     frames: int
@@ -57,8 +58,8 @@ def _swap(item: Item, frames: int, taken: set[str], rng: random.Random) -> list[
     return [Track(item, 0, half, False), Track(other, half, frames, False)]
 
 
-def sample_clip(seed: int, split: str = "train") -> Clip:
-    """The clip of a seed of `split_seeds(split)`: 1 to 5 items, at most 6 with a swap.
+def sample_video(seed: int, split: str = "train") -> Video:
+    """The video of a seed of `split_seeds(split)`: 1 to 5 items, at most 6 with a swap.
 
     Raises `ParameterError` for an unknown split or a seed outside it.
     """
@@ -69,48 +70,61 @@ def sample_clip(seed: int, split: str = "train") -> Clip:
         frames = rng.randint(6, 16)
         # What takes the place of a narrow item would be too small to see.
         wide = [i for i, item in enumerate(scene.items) if min(item.box[2:]) >= 0.8 * SMALL[0]]
-        free = [i for i in wide if not any(contains(scene.items[i], b) for b in scene.items if b is not scene.items[i])]
+        free = [
+            i
+            for i in wide
+            if not any(contains(scene.items[i], b) for b in scene.items if b is not scene.items[i])
+        ]
         swapped = rng.choice(free) if free and rng.random() < 0.5 else -1
         taken = {item.kind for item in scene.items}
         tracks = [
             track
             for index, item in enumerate(scene.items)
-            for track in (_swap(item, frames, taken, rng) if index == swapped else _track(item, frames, rng))
+            for track in (
+                _swap(item, frames, taken, rng) if index == swapped else _track(item, frames, rng)
+            )
         ]
         everything = tuple(replace(track.item, size="") for track in tracks)
         combinations = held_out_items(everything)
         # Content alone can show a held-out coloured shape, never a relation.
-        if any(len(found) == 1 for found in combinations) if split == "unseen" else not combinations:
-            return Clip(frames, tuple(tracks), Scene(scene.background, everything, scene.look))
+        if (
+            any(len(found) == 1 for found in combinations)
+            if split == "unseen"
+            else not combinations
+        ):
+            return Video(frames, tuple(tracks), Scene(scene.background, everything, scene.look))
 
 
-def frame_items(clip: Clip, frame: int) -> list[Item]:
+def frame_items(video: Video, frame: int) -> list[Item]:
     """The items to be seen in a frame, with their boxes of that moment."""
     items = []
-    for track in clip.tracks:
+    for track in video.tracks:
         if track.start <= frame < track.stop:
-            grown = GROWN_FROM + (1 - GROWN_FROM) * frame / (clip.frames - 1) if track.grows else 1.0
+            grown = (
+                GROWN_FROM + (1 - GROWN_FROM) * frame / (video.frames - 1) if track.grows else 1.0
+            )
             x, y, w, h = track.item.box
             items.append(replace(track.item, box=(x, y, w * grown, h * grown)))
     return items
 
 
-def render_clip(clip: Clip, size: int = 192) -> list[Image.Image]:
-    """The frames as RGB pictures."""
-    look = clip.summary.look
-    backdrop = paint_background(clip.summary.background, look, size)
+def render_video(video: Video, size: int = 192) -> list[Image.Image]:
+    """The frames as RGB images."""
+    look = video.summary.look
+    backdrop = paint_background(video.summary.background, look, size)
     frames = []
-    for index in range(clip.frames):
-        picture = backdrop.copy()
-        for item in frame_items(clip, index):
-            paste_item(picture, item)
-        frames.append(disturb(picture, look))
+    for index in range(video.frames):
+        image = backdrop.copy()
+        for item in frame_items(video, index):
+            paste_item(image, item)
+        frames.append(disturb(image, look))
     return frames
 
 
-def clip_captions(clip: Clip, rng: random.Random) -> list[str]:
-    """Captions of all that appears: kinds and colours with the background first, then shorter ones."""
-    scene = clip.summary
+def video_captions(video: Video, rng: random.Random) -> list[str]:
+    """Captions of all that appears: kinds and colours with the background first, then shorter
+    ones."""
+    scene = video.summary
     found = [
         list_caption(scene, rng, detail=1),
         list_caption(scene, rng, detail=0, shuffle=True),
@@ -119,9 +133,10 @@ def clip_captions(clip: Clip, rng: random.Random) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def clip_questions(clip: Clip, split: str, rng: random.Random) -> list[dict]:
-    """Questions about content as {"question", "answer", "kind"}; in `unseen` only those about held-out coloured shapes."""
-    scene = clip.summary
+def video_questions(video: Video, split: str, rng: random.Random) -> list[dict]:
+    """Questions about content as {"question", "answer", "kind"}; in `unseen` only those about
+    held-out coloured shapes."""
+    scene = video.summary
     if split == "unseen":
         shapes = [found for found in held_out_items(scene.items) if len(found) == 1]
         return [question for found in shapes for question in held_out_questions(scene, found, rng)]

@@ -1,4 +1,5 @@
-"""What an explanation explains: a match, the words of a caption, an answer or a box, each as a quantity of the fused tokens."""
+"""What an explanation explains: a match, the words of a caption, an answer or a box, each as a
+quantity of the fused tokens."""
 
 from __future__ import annotations
 
@@ -9,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from x2vlm import explain
 from x2vlm.errors import ParameterError
+from x2vlm.inference import explain
+from x2vlm.inference.models import Member
 from x2vlm.processing import TokenizedText
 from x2vlm.results import Word
-from x2vlm.suite import Member
 
 
 @dataclass(frozen=True)
 class ExplainedText:
-    """One text ready for `x2vlm.explain`.
+    """One text ready for `x2vlm.inference.explain`.
 
     Attributes:
         text_embeds, attention_mask: as `X2VLM.fuse` takes them, one text.
@@ -49,7 +50,8 @@ def match_target(member: Member, text: str) -> ExplainedText:
 
 @torch.no_grad()
 def box_target(member: Member, text: str) -> ExplainedText:
-    """The sum of the box (cx + cy + w + h, fractions), so of all that the box head says; the score is that sum."""
+    """The sum of the box (cx + cy + w + h, fractions), so of all that the box head says; the score
+    is that sum."""
     model = member.model
 
     def total(fused: Tensor) -> Tensor:
@@ -60,38 +62,52 @@ def box_target(member: Member, text: str) -> ExplainedText:
 
 @torch.no_grad()
 def answer_target(member: Member, question: str, answer: str) -> ExplainedText:
-    """The log-probability of the answer, through the question states that the decoder reads; the score is the probability."""
+    """The log-probability of the answer, through the question states that the decoder reads; the
+    score is the probability."""
     model, tokens = member.model, member.processor.tokenize(question, "question", "question")
     if "answer_decoder" in model.config.heads:
         answer_ids = member.answer_tensors((answer,))[0]
 
         def log_probability(fused: Tensor) -> Tensor:
             decoder = model.answer_decoder
-            hidden = decoder(answer_ids[:, :-1], decoder.project_context(fused), torch.ones_like(fused[..., 0]))
+            hidden = decoder(
+                answer_ids[:, :-1], decoder.project_context(fused), torch.ones_like(fused[..., 0])
+            )
             scores = decoder.head(hidden).float().log_softmax(-1)
             return scores.gather(2, answer_ids[:, 1:, None]).sum((1, 2))
     else:
         if answer not in member.answers:
-            raise ParameterError("The answer is none of this model's own labels. Give one of them, or none.", "param/range")
+            raise ParameterError(
+                "The answer is none of this model's own labels. Give one of them, or none.",
+                "param/range",
+            )
         label = member.answers.index(answer)
 
         def log_probability(fused: Tensor) -> Tensor:
             return model.classification_head(fused[:, 0]).float().log_softmax(-1)[:, label]
 
-    return _plain(member, tokens, log_probability, lambda fused: float(log_probability(fused).exp()))
+    return _plain(
+        member, tokens, log_probability, lambda fused: float(log_probability(fused).exp())
+    )
 
 
 @torch.no_grad()
 def caption_target(member: Member, caption: str) -> ExplainedText:
-    """The log-probability of every token given those before it, all in one pass (`explain.left_to_right_layout`).
+    """The log-probability of every token given those before it, all in one pass
+    (`explain.left_to_right_layout`).
 
-    A word's map is that of its tokens' `[MASK]`s; the score is the geometric mean of the tokens' probabilities.
+    A word's map is that of its tokens' `[MASK]`s; the score is the geometric mean of the tokens'
+    probabilities.
     """
     model, processor = member.model, member.processor
     prompt = [processor.cls_id, *processor.pieces(member.settings.prompt)]
-    tokens = processor.tokenize(caption, None, "caption", model.config.text.max_tokens - len(prompt))
+    tokens = processor.tokenize(
+        caption, None, "caption", model.config.text.max_tokens - len(prompt)
+    )
     pieces = tokens.ids[1:-1]
-    ids, sees, positions = (t.to(member.device) for t in explain.left_to_right_layout(prompt, pieces, processor.mask_id))
+    ids, sees, positions = (
+        t.to(member.device) for t in explain.left_to_right_layout(prompt, pieces, processor.mask_id)
+    )
     wanted = torch.tensor([pieces], device=member.device)
     masks = torch.arange(ids.shape[1] - len(pieces), ids.shape[1], device=member.device)[None]
 
@@ -118,7 +134,8 @@ def explain_text(
     head: int | str | None,
     seed: int,
 ) -> tuple[tuple[Word, ...], np.ndarray, np.ndarray, float]:
-    """Words, their maps float32 (words, G, G), the whole text's (G, G), and the score; of `image-gradcam` both are one map."""
+    """Words, their maps float32 (words, G, G), the whole text's (G, G), and the score; of
+    `image-gradcam` both are one map."""
     seen: list[Tensor] = []
 
     def objective(fused: Tensor) -> Tensor:
@@ -132,7 +149,10 @@ def explain_text(
         token_maps = explain.image_gradcam(*inputs)[None]
     elif method == "random":
         objective(member.model.fuse(target.text_embeds, target.attention_mask, image_embeds))
-        token_maps, word_index = explain.random_maps(image_embeds, len(words), seed), range(len(words))
+        token_maps, word_index = (
+            explain.random_maps(image_embeds, len(words), seed),
+            range(len(words)),
+        )
     else:
         if method == "rollout":
             everything = explain.rollout(*inputs)[0]
@@ -145,8 +165,13 @@ def explain_text(
 
 
 def _plain(
-    member: Member, tokens: TokenizedText, objective: explain.Objective, score: Callable[[Tensor], float]
+    member: Member,
+    tokens: TokenizedText,
+    objective: explain.Objective,
+    score: Callable[[Tensor], float],
 ) -> ExplainedText:
     ids = torch.tensor([tokens.ids], device=member.device)
     mask = torch.ones_like(ids)
-    return ExplainedText(tokens, member.model.encode_text(ids, mask), mask, objective, score, tokens.word_index)
+    return ExplainedText(
+        tokens, member.model.encode_text(ids, mask), mask, objective, score, tokens.word_index
+    )

@@ -15,7 +15,8 @@ from x2vlm.modeling.x2vlm import X2VLM
 
 
 def build_model(config: X2VLMConfig) -> X2VLM:
-    """Builds X2VLM with the heads that `config.heads` names; new BERT weights are N(0, 0.02), as in BERT."""
+    """Builds X2VLM with the heads that `config.heads` names; new BERT weights are N(0, 0.02), as in
+    BERT."""
     vision, text, fusion = config.vision, config.text, config.fusion
     heads, width = set(config.heads), text.hidden_size
 
@@ -42,13 +43,16 @@ def build_model(config: X2VLMConfig) -> X2VLM:
         for rate in _linear(text.drop_path, text.num_layers)
     ]
     fusion_layers = [
-        _fusion_layer(config, vision.hidden_size, fusion.dropout, rate) for rate in _linear(fusion.drop_path, fusion.num_layers)
+        _fusion_layer(config, vision.hidden_size, fusion.dropout, rate)
+        for rate in _linear(fusion.drop_path, fusion.num_layers)
     ]
     tied = None if config.multilingual else embeddings.words
     parts = {
         "text_encoder": TextEncoder(embeddings, text_layers),
         "fusion_encoder": FusionEncoder(fusion_layers),
-        "masked_lm_head": MaskedLMHead(width, text.vocab_size, text.layer_norm_eps, tied) if "masked_lm" in heads else None,
+        "masked_lm_head": MaskedLMHead(width, text.vocab_size, text.layer_norm_eps, tied)
+        if "masked_lm" in heads
+        else None,
         "answer_decoder": _answer_decoder(config) if "answer_decoder" in heads else None,
     }
     for part in parts.values():
@@ -57,13 +61,20 @@ def build_model(config: X2VLMConfig) -> X2VLM:
     if "contrastive" in heads:
         parts["image_projection"] = ProjectionHead(vision.hidden_size, config.projection_size)
         parts["text_projection"] = ProjectionHead(width, config.projection_size)
-    outputs = {"matching": (width, 2), "box": (width, 4), "pair": (2 * width, 2), "classification": (width, config.num_labels)}
+    outputs = {
+        "matching": (width, 2),
+        "box": (width, 4),
+        "pair": (2 * width, 2),
+        "classification": (width, config.num_labels),
+    }
     for head, (inputs, classes) in outputs.items():
         parts[f"{head}_head"] = MLPHead(inputs, classes) if head in heads else None
     return X2VLM(config, VisionEncoder(build_tower(vision), vision), **parts)
 
 
-def _fusion_layer(config: X2VLMConfig, context_size: int, dropout: float, drop_path: float = 0.0) -> TransformerLayer:
+def _fusion_layer(
+    config: X2VLMConfig, context_size: int, dropout: float, drop_path: float = 0.0
+) -> TransformerLayer:
     return TransformerLayer(
         config.text.hidden_size,
         config.fusion.num_heads,
@@ -77,7 +88,8 @@ def _fusion_layer(config: X2VLMConfig, context_size: int, dropout: float, drop_p
 
 
 def _answer_decoder(config: X2VLMConfig) -> AnswerDecoder:
-    """Layers shaped like the fusion layers, so that these can initialise them; it reads question states, not the image."""
+    """Layers shaped like the fusion layers, so that these can initialise them; it reads question
+    states, not the image."""
     text, decoder, width = config.text, config.decoder, config.text.hidden_size
     embeddings = TextEmbeddings(
         text.vocab_size,
@@ -88,9 +100,13 @@ def _answer_decoder(config: X2VLMConfig) -> AnswerDecoder:
         config.fusion.layer_norm_eps,
         config.fusion.dropout,
     )
-    layers = [_fusion_layer(config, width, config.fusion.dropout) for _ in range(decoder.num_layers)]
+    layers = [
+        _fusion_layer(config, width, config.fusion.dropout) for _ in range(decoder.num_layers)
+    ]
     tied = None if config.multilingual else embeddings.words
-    return AnswerDecoder(embeddings, layers, MaskedLMHead(width, text.vocab_size, config.fusion.layer_norm_eps, tied))
+    return AnswerDecoder(
+        embeddings, layers, MaskedLMHead(width, text.vocab_size, config.fusion.layer_norm_eps, tied)
+    )
 
 
 def _linear(rate: float, count: int) -> list[float]:

@@ -10,13 +10,13 @@ import torch
 from accelerate.state import AcceleratorState
 
 from tests.train.toy import ToyModel, ToyTask, assert_same_state, losses, toy_run, train_toy
-from train import engine, loader, state
-from train.engine import TrainingError, train
+from train import loader, state, trainer
 from train.loader import StepData, active_steps, build_loader
 from train.log import RunLog
 from train.stop import StopSignal
-from x2vlm.build import build_model
+from train.trainer import TrainingError, train
 from x2vlm.errors import CheckpointError, ConfigError, DataError
+from x2vlm.modeling.build import build_model
 
 
 @pytest.fixture(autouse=True)
@@ -30,14 +30,22 @@ def no_constant(name):
 
 
 def log(folder, event):
-    lines = [json.loads(line, parse_constant=no_constant) for line in (folder / "log.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line, parse_constant=no_constant)
+        for line in (folder / "log.jsonl").read_text().splitlines()
+    ]
     return [line for line in lines if line["event"] == event]
 
 
 def test_losses_fall_and_everything_is_written(tmp_path):
     exported = []
-    run, tasks = toy_run(tmp_path, steps=60, log__every=10, log__tensorboard=True, evaluate__every=30)
-    assert train(run, ToyModel(), tasks, export=lambda model, folder: exported.append((model, folder))) == 60
+    run, tasks = toy_run(
+        tmp_path, steps=60, log__every=10, log__tensorboard=True, evaluate__every=30
+    )
+    assert (
+        train(run, ToyModel(), tasks, export=lambda model, folder: exported.append((model, folder)))
+        == 60
+    )
     totals = [sum(values[:2]) for values in losses(tmp_path).values()]
     assert len(totals) == 6 and totals[-1] < 0.5 * totals[0]
     assert [line["step"] for line in log(tmp_path, "evaluate")] == [30, 60]
@@ -51,7 +59,9 @@ def test_weights_of_losses(tmp_path):
     run, tasks = toy_run(tmp_path, steps=3, task={"losses": {"contrastive_loss": 0}, "weight": 2.0})
     before = [parameter.clone() for parameter in model.text.parameters()]
     train(run, model, tasks)
-    assert tasks["toy"].loss_weights == dict.fromkeys(("regression_loss", "label_loss", "box_l1_loss"), 2.0)
+    assert tasks["toy"].loss_weights == dict.fromkeys(
+        ("regression_loss", "label_loss", "box_l1_loss"), 2.0
+    )
     assert all(torch.equal(old, new) for old, new in zip(before, model.text.parameters()))
     assert "toy/contrastive_loss" not in log(tmp_path, "train")[0]
 
@@ -74,7 +84,11 @@ def test_several_tasks_in_one_step_and_turns(tmp_path):
 
 def test_every_step_to_come_has_a_task(tmp_path):
     """A run that goes on needs tasks from the step where it stands."""
-    data = StepData({"early": ToyTask(batch_size=4, until_step=7), "late": ToyTask(batch_size=4, from_step=8)}, 0, 12)
+    data = StepData(
+        {"early": ToyTask(batch_size=4, until_step=7), "late": ToyTask(batch_size=4, from_step=8)},
+        0,
+        12,
+    )
     with pytest.raises(ConfigError, match="No task takes part in step 7;"):
         data.check_steps(0)
     with pytest.raises(ConfigError, match="No task takes part in step 0;"):
@@ -92,18 +106,21 @@ def test_frozen_and_idle_weights_stay(tmp_path):
     same = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
     assert {name.split(".")[0] for name in same} == {"image_projection", "idle_head"}
     with pytest.raises(ConfigError, match=r"no parameter begins with 'imge'.*image_projection"):
-        engine.freeze(model, ["imge"])
+        trainer.freeze(model, ["imge"])
 
 
 def test_a_tower_trains_with_explicit_attention_on_a_cpu(tmp_path, tiny_config):
     """The same numbers from plain products; models made elsewhere stay with the fused kernel."""
-    model, picture = build_model(tiny_config).eval(), torch.randn(2, 3, 64, 64)
-    before = model.encode_image(picture)
+    model, image = build_model(tiny_config).eval(), torch.randn(2, 3, 64, 64)
+    before = model.encode_image(image)
     run, tasks = toy_run(tmp_path)
-    engine.Trainer(run, model, tasks, None, (), None, StopSignal())
-    fused = [[block.attn.fused_attn for block in m.vision.tower.blocks] for m in (model, build_model(tiny_config))]
+    trainer.Trainer(run, model, tasks, None, (), None, StopSignal())
+    fused = [
+        [block.attn.fused_attn for block in m.vision.tower.blocks]
+        for m in (model, build_model(tiny_config))
+    ]
     assert fused == [[False, False], [True, True]]
-    torch.testing.assert_close(model.encode_image(picture), before, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.encode_image(image), before, rtol=0, atol=1e-5)
 
 
 def test_accumulation_is_the_same_step(tmp_path):
@@ -154,7 +171,9 @@ def test_unreadable_samples_are_named_counted_and_replaced(tmp_path, workers, ca
     train_toy(tmp_path, task={"bad": (3, 4)}, num_workers=workers)
     lines = log(tmp_path, "bad_samples")
     named = [problem for line in lines for problem in line["problems"]]
-    assert lines[-1]["count"] == len(named) >= 3  # 96 of 50 samples read: each of the two at least once
+    assert (
+        lines[-1]["count"] == len(named) >= 3
+    )  # 96 of 50 samples read: each of the two at least once
     assert {problem.split(":")[0] for problem in named} == {"toy 3", "toy 4"}
     assert "toy.jsonl line 3: cut off" in capsys.readouterr().out
 
@@ -170,7 +189,10 @@ def test_files_that_are_left_out_are_named_and_limited(tmp_path, capsys):
     assert log(tmp_path / "few", "left_out")[0]["problems"] == ["s1.tar is no whole tar file."]
     assert "Left out: s1.tar is no whole tar file." in capsys.readouterr().out
     run, _ = toy_run(tmp_path / "many")
-    with pytest.raises(TrainingError, match=r"2.0% of the data of task 'toy' cannot be read, more than 1.0%: s1.tar"):
+    with pytest.raises(
+        TrainingError,
+        match=r"2.0% of the data of task 'toy' cannot be read, more than 1.0%: s1.tar",
+    ):
         train(run, ToyModel(), {"toy": Torn(batch_size=8)})
 
 
@@ -199,9 +221,15 @@ def test_nan_in_one_batch_is_skipped_and_named(tmp_path, capsys):
     model = train_toy(tmp_path, steps=6, task={"nan": (7,)})
     (skip,) = log(tmp_path, "skip")
     assert 7 in skip["sample_ids"][0][0]["toy"]
-    assert "toy/regression_loss, toy/contrastive_loss, toy/box_l1_loss not finite" in capsys.readouterr().out
+    assert (
+        "toy/regression_loss, toy/contrastive_loss, toy/box_l1_loss not finite"
+        in capsys.readouterr().out
+    )
     assert all(parameter.isfinite().all() for parameter in model.parameters())
-    assert skip["step"] + 1 not in losses(tmp_path) or np.isfinite(losses(tmp_path)[skip["step"] + 1]).all()
+    assert (
+        skip["step"] + 1 not in losses(tmp_path)
+        or np.isfinite(losses(tmp_path)[skip["step"] + 1]).all()
+    )
 
 
 def test_a_skipped_step_leaves_weights_and_moments(tmp_path):
@@ -218,7 +246,9 @@ def test_nan_in_a_weight_is_never_saved(tmp_path):
     train(run, ToyModel(), tasks)
     good = sorted(path.name for path in tmp_path.glob("step-*"))
     model = ToyModel()
-    run, tasks = toy_run(tmp_path, steps=30, resume__allow_changed="max_steps", checkpoint__every=100)
+    run, tasks = toy_run(
+        tmp_path, steps=30, resume__allow_changed="max_steps", checkpoint__every=100
+    )
     step = tasks["toy"].training_step
 
     def poisoned(model, batch):
@@ -273,21 +303,39 @@ def test_the_best_checkpoint_stays_and_is_exported(tmp_path):
             return {"score": scores[2 * self.evaluations]}
 
     exported = []
-    # Every step is saved, so that the one after the best stands beside it without a score of its own.
+    # Every step is saved, so that the one after the best stands beside it without a score of its
+    # own.
     run, _ = toy_run(
-        tmp_path, steps=8, checkpoint__every=1, checkpoint__keep=3, evaluate__every=2, evaluate__metric="toy/score"
+        tmp_path,
+        steps=8,
+        checkpoint__every=1,
+        checkpoint__keep=3,
+        evaluate__every=2,
+        evaluate__metric="toy/score",
     )
-    train(run, ToyModel(), {"toy": Scored(batch_size=8)}, export=lambda model, folder: exported.append(folder.name))
+    train(
+        run,
+        ToyModel(),
+        {"toy": Scored(batch_size=8)},
+        export=lambda model, folder: exported.append(folder.name),
+    )
     assert [int(path.name[5:]) for path in sorted(tmp_path.glob("step-*"))] == [4, 6, 7, 8]
     assert exported == ["final", "best"]
 
 
 def test_a_metric_that_nothing_measures(tmp_path):
-    with pytest.raises(ConfigError, match=r"evaluate.metric is 'toi/bias'; it must be task/metric of one of the tasks"):
+    with pytest.raises(
+        ConfigError,
+        match=r"evaluate.metric is 'toi/bias'; it must be task/metric of one of the tasks",
+    ):
         train_toy(tmp_path, evaluate__metric="toi/bias")
-    with pytest.raises(ConfigError, match=r"evaluate.metric is 'toy/score'; this run measures toy/bias"):
+    with pytest.raises(
+        ConfigError, match=r"evaluate.metric is 'toy/score'; this run measures toy/bias"
+    ):
         train_toy(tmp_path, evaluate__every=2, evaluate__metric="toy/score")
-    train_toy(tmp_path, evaluate__every=2, evaluate__metric="toy/bias")  # what was learnt until then is not lost
+    train_toy(
+        tmp_path, evaluate__every=2, evaluate__metric="toy/bias"
+    )  # what was learnt until then is not lost
     assert log(tmp_path, "resume")[0]["step"] == 2
 
 
@@ -315,7 +363,11 @@ def test_out_of_memory_says_what_to_lower(tmp_path):
     tasks["toy"].training_step = greedy
     with pytest.raises(TrainingError) as error:
         train(run, ToyModel(), tasks)
-    assert "in step 0" in error.value.message and "[8, 6]" in error.value.message and "CUDA" not in error.value.message
+    assert (
+        "in step 0" in error.value.message
+        and "[8, 6]" in error.value.message
+        and "CUDA" not in error.value.message
+    )
 
 
 def test_a_dead_data_worker_is_named(tmp_path):

@@ -1,11 +1,14 @@
-"""Which patches of a picture a text's answer rests on: heat maps over the patch grid, and how far they can be trusted.
+"""Which patches of an image a text's answer rests on: heat maps over the patch grid, and how far
+they can be trusted.
 
-The main method is Grad-CAM on cross-attention (Selvaraju et al., arXiv 1610.02391; ALBEF, arXiv 2107.07651): attention times
-its positive gradient, for every token at once from one forward and one backward pass. Nothing is left in the model:
-probabilities are recorded by a function handed to `fuse`, gradients are returned by `torch.autograd.grad`, and only the text
-embeddings of the call ask for them.
+The main method is Grad-CAM on cross-attention (Selvaraju et al., arXiv 1610.02391; ALBEF, arXiv
+2107.07651): attention times its positive gradient, for every token at once from one forward and one
+backward pass. Nothing is left in the model: probabilities are recorded by a function handed to
+`fuse`, gradients are returned by `torch.autograd.grad`, and only the text embeddings of the call
+ask for them.
 
-Shapes: N texts, H heads, T tokens, P image tokens incl. pooled, G x G patches, C width, L fusion layers.
+Shapes: N texts, H heads, T tokens, P image tokens incl. pooled, G x G patches, C width, L fusion
+layers.
 """
 
 from __future__ import annotations
@@ -28,9 +31,11 @@ Objective = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class AttentionTrace:
-    """One pass over N texts: `attention` and its `gradients` per fusion layer float[N, H, T, P], detached.
+    """One pass over N texts: `attention` and its `gradients` per fusion layer float[N, H, T, P],
+    detached.
 
-    `fused_embeds` float[N, T, C] serve every head, so that the pass also gives the answer; `scores` float[N] is the objective.
+    `fused_embeds` float[N, T, C] serve every head, so that the pass also gives the answer; `scores`
+    float[N] is the objective.
     """
 
     attention: tuple[Tensor, ...]
@@ -54,40 +59,63 @@ def trace_attention(
     record = AttentionRecord()
     with torch.enable_grad():
         text_embeds = text_embeds.detach().requires_grad_()
-        fused = model.fuse(text_embeds, attention_mask, image_embeds.detach(), context_mask, attend=record)
+        fused = model.fuse(
+            text_embeds, attention_mask, image_embeds.detach(), context_mask, attend=record
+        )
         scores = objective(fused)
         gradients = torch.autograd.grad(scores.sum(), record.probabilities)
-    return AttentionTrace(tuple(p.detach() for p in record.probabilities), gradients, fused.detach(), scores.detach())
+    return AttentionTrace(
+        tuple(p.detach() for p in record.probabilities), gradients, fused.detach(), scores.detach()
+    )
 
 
 def gradcam(attention: Tensor, gradients: Tensor) -> Tensor:
-    """Attention times positive gradient, pooled token left out: float[N, H, T, P] to float[N, H, T, P-1]."""
+    """Attention times positive gradient, pooled token left out: float[N, H, T, P] to float[N, H, T,
+    P-1]."""
     return (attention * gradients.clamp(min=0))[..., 1:]
 
 
 def relevance(
-    trace: AttentionTrace, method: str = "gradient", layer: int | None = None, head: int | str | None = None
+    trace: AttentionTrace,
+    method: str = "gradient",
+    layer: int | None = None,
+    head: int | str | None = None,
 ) -> Tensor:
     """Maps of every token, float32[N, T, P-1].
 
     Args:
         method: `gradient`, or `attention` for the bare probabilities.
         layer: fusion layer from 0; None for the mean of all.
-        head: attention head from 0, `max` for the strongest head of each patch, None for the mean of all.
+        head: attention head from 0, `max` for the strongest head of each patch, None for the mean
+            of all.
     """
     layers = range(len(trace.attention)) if layer is None else [layer]
     maps = []
     for i in layers:
-        heat = gradcam(trace.attention[i], trace.gradients[i]) if method == "gradient" else trace.attention[i][..., 1:]
+        heat = (
+            gradcam(trace.attention[i], trace.gradients[i])
+            if method == "gradient"
+            else trace.attention[i][..., 1:]
+        )
         heat = heat.float()
-        maps.append(heat.mean(1) if head is None else heat.amax(1) if head == "max" else heat[:, head])
+        maps.append(
+            heat.mean(1) if head is None else heat.amax(1) if head == "max" else heat[:, head]
+        )
     return torch.stack(maps).mean(0)
 
 
-def rollout(model: X2VLM, text_embeds: Tensor, attention_mask: Tensor, image_embeds: Tensor, objective: Objective) -> Tensor:
-    """Relevance carried through self- and cross-attention of all fusion layers (Chefer et al., arXiv 2103.15679).
+def rollout(
+    model: X2VLM,
+    text_embeds: Tensor,
+    attention_mask: Tensor,
+    image_embeds: Tensor,
+    objective: Objective,
+) -> Tensor:
+    """Relevance carried through self- and cross-attention of all fusion layers (Chefer et al.,
+    arXiv 2103.15679).
 
-    Both kinds of attention are weighted by their positive gradient. Returns maps float32[N, T, P-1].
+    Both kinds of attention are weighted by their positive gradient. Returns maps float32[N, T,
+    P-1].
     """
     with torch.enable_grad():
         embeds = text_embeds.detach().requires_grad_()
@@ -95,33 +123,50 @@ def rollout(model: X2VLM, text_embeds: Tensor, attention_mask: Tensor, image_emb
         within, across = AttentionRecord(), AttentionRecord()
         bias = attention_bias(attention_mask, embeds.dtype)
         for layer, context in zip(model.fusion_encoder.layers, contexts, strict=True):
-            # The layer's own two attentions, one after the other, because its forward records only the second.
+            # The layer's own two attentions, one after the other, because its forward records only
+            # the second.
             attended = layer.attention(embeds, layer.attention.keys_values(embeds), bias, within)
             embeds = layer.attention_norm(embeds + attended)
-            embeds = layer.cross_attention_norm(embeds + layer.cross_attention(embeds, context, None, across))
+            embeds = layer.cross_attention_norm(
+                embeds + layer.cross_attention(embeds, context, None, across)
+            )
             embeds = layer.mlp_norm(embeds + layer.fc2(nn.functional.gelu(layer.fc1(embeds))))
         recorded = [*within.probabilities, *across.probabilities]
         gradients = torch.autograd.grad(objective(embeds).sum(), recorded)
-    weighted = [(p.detach() * g.clamp(min=0)).mean(1).float() for p, g in zip(recorded, gradients, strict=True)]
+    weighted = [
+        (p.detach() * g.clamp(min=0)).mean(1).float()
+        for p, g in zip(recorded, gradients, strict=True)
+    ]
     count = len(contexts)
     identity = torch.eye(embeds.shape[1], device=embeds.device)
-    text_to_text, text_to_image = identity.expand(len(embeds), -1, -1), torch.zeros_like(weighted[count])
+    text_to_text, text_to_image = (
+        identity.expand(len(embeds), -1, -1),
+        torch.zeros_like(weighted[count]),
+    )
     for self_attention, cross_attention in zip(weighted[:count], weighted[count:], strict=True):
         text_to_image = text_to_image + self_attention @ text_to_image
         text_to_text = text_to_text + self_attention @ text_to_text
         mixed = text_to_text - identity
-        mixed = mixed / mixed.sum(-1, keepdim=True).clamp(min=torch.finfo(mixed.dtype).tiny) + identity
+        mixed = (
+            mixed / mixed.sum(-1, keepdim=True).clamp(min=torch.finfo(mixed.dtype).tiny) + identity
+        )
         text_to_image = text_to_image + mixed.transpose(1, 2) @ cross_attention
     return text_to_image[..., 1:]
 
 
 def image_gradcam(
-    model: X2VLM, text_embeds: Tensor, attention_mask: Tensor, image_embeds: Tensor, objective: Objective
+    model: X2VLM,
+    text_embeds: Tensor,
+    attention_mask: Tensor,
+    image_embeds: Tensor,
+    objective: Objective,
 ) -> Tensor:
-    """Grad-CAM at the image tower's output by the grad-cam package: float32[P-1] in [0, 1], for a text as a whole.
+    """Grad-CAM at the image tower's output by the grad-cam package: float32[P-1] in [0, 1], for a
+    text as a whole.
 
-    The package hooks and runs a stand-in of this call that starts from the patch tokens, never the shared model. The model's
-    parameters must be frozen, as a Predictor's are: the package calls `backward`.
+    The package hooks and runs a stand-in of this call that starts from the patch tokens, never the
+    shared model. The model's parameters must be frozen, as a Predictor's are: the package calls
+    `backward`.
     """
     from pytorch_grad_cam import GradCAM
 
@@ -131,7 +176,9 @@ def image_gradcam(
         def __init__(self):
             super().__init__()
             self.patches = nn.Identity()
-            self.place = nn.Parameter(torch.zeros((), device=image_embeds.device))  # tells the package the device
+            self.place = nn.Parameter(
+                torch.zeros((), device=image_embeds.device)
+            )  # tells the package the device
 
         def forward(self, patches: Tensor) -> Tensor:
             patches = self.patches(patches)
@@ -146,13 +193,19 @@ def image_gradcam(
         return tokens.float().transpose(1, 2).unflatten(2, (side, side))
 
     stand_in = FromPatches()
-    with torch.enable_grad(), PatchGridCAM(stand_in, [stand_in.patches], reshape_transform=as_channels) as cam:
-        heat = cam(image_embeds[:, 1:].detach().clone().requires_grad_(), [lambda output: output[0]])
+    with (
+        torch.enable_grad(),
+        PatchGridCAM(stand_in, [stand_in.patches], reshape_transform=as_channels) as cam,
+    ):
+        heat = cam(
+            image_embeds[:, 1:].detach().clone().requires_grad_(), [lambda output: output[0]]
+        )
     return torch.from_numpy(heat[0].flatten())
 
 
 def random_maps(image_embeds: Tensor, count: int, seed: int) -> Tensor:
-    """The baseline of the grad-cam package's RandomCAM with a seed: channels of the image tokens weighted at random, ReLU.
+    """The baseline of the grad-cam package's RandomCAM with a seed: channels of the image tokens
+    weighted at random, ReLU.
 
     float32[count, P-1], each map scaled to at most 1.
     """
@@ -163,7 +216,8 @@ def random_maps(image_embeds: Tensor, count: int, seed: int) -> Tensor:
 
 
 def merge_pieces(token_maps: Tensor, word_index: Sequence[int], num_words: int) -> np.ndarray:
-    """Maps of tokens float[T, G*G] to maps of whole words float32 (num_words, G, G): the sum over a word's pieces."""
+    """Maps of tokens float[T, G*G] to maps of whole words float32 (num_words, G, G): the sum over a
+    word's pieces."""
     side = round(token_maps.shape[-1] ** 0.5)
     maps = torch.zeros(num_words, token_maps.shape[-1])
     for row, word in zip(token_maps.float().cpu(), word_index, strict=False):
@@ -173,23 +227,28 @@ def merge_pieces(token_maps: Tensor, word_index: Sequence[int], num_words: int) 
 
 
 def overall_map(token_maps: Tensor) -> np.ndarray:
-    """Map of a whole text float32 (G, G) from those of all its tokens float[T, G*G]: their mean, `[CLS]` and `[SEP]` included.
+    """Map of a whole text float32 (G, G) from those of all its tokens float[T, G*G]: their mean,
+    `[CLS]` and `[SEP]` included.
 
-    The special tokens gather what the words found, so the mean over all points better than the words alone (the same
-    choice as ALBEF's for grounding, arXiv 2107.07651).
+    The special tokens gather what the words found, so the mean over all points better than the
+    words alone (the same choice as ALBEF's for grounding, arXiv 2107.07651).
     """
     side = round(token_maps.shape[-1] ** 0.5)
     return token_maps.float().mean(0).view(side, side).cpu().numpy()
 
 
-def left_to_right_layout(prompt_ids: Sequence[int], piece_ids: Sequence[int], mask_id: int) -> tuple[Tensor, Tensor, Tensor]:
+def left_to_right_layout(
+    prompt_ids: Sequence[int], piece_ids: Sequence[int], mask_id: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """A caption laid out so that one pass scores each of its tokens as generation would.
 
-    The prompt and all pieces but the last stand first, then one `[MASK]` per piece at the piece's own position. A mask sees the
-    tokens before its position and itself, and nobody sees a mask: its gradients belong to its own token alone.
+    The prompt and all pieces but the last stand first, then one `[MASK]` per piece at the piece's
+    own position. A mask sees the tokens before its position and itself, and nobody sees a mask: its
+    gradients belong to its own token alone.
 
     Returns:
-        input_ids int64[1, T], attention_mask bool[1, T, T], position_ids int64[1, T]. The masks are the last tokens.
+        input_ids int64[1, T], attention_mask bool[1, T, T], position_ids int64[1, T]. The masks are
+        the last tokens.
     """
     real, count = [*prompt_ids, *piece_ids[:-1]], len(piece_ids)
     positions = torch.cat([torch.arange(len(real)), len(prompt_ids) + torch.arange(count)])
@@ -203,7 +262,8 @@ def agreement(map2d: np.ndarray, box_xyxy: Sequence[float]) -> Agreement:
     """How far a heat map (G, G) and a box agree.
 
     Args:
-        box_xyxy: as fractions of the picture's sides. A patch that the box cuts counts with the share inside.
+        box_xyxy: as fractions of the picture's sides. A patch that the box cuts counts with the
+            share inside.
     """
     side = len(map2d)
     edges = np.arange(side) / side
@@ -216,4 +276,6 @@ def agreement(map2d: np.ndarray, box_xyxy: Sequence[float]) -> Agreement:
     if not is_flat(map2d):
         row, column = np.unravel_index(int(map2d.argmax()), map2d.shape)
         hit = bool(x1 <= (column + 0.5) / side <= x2 and y1 <= (row + 0.5) / side <= y2)
-    return Agreement(pointing_hit=hit, energy_inside=inside, box_area=max(x2 - x1, 0.0) * max(y2 - y1, 0.0))
+    return Agreement(
+        pointing_hit=hit, energy_inside=inside, box_area=max(x2 - x1, 0.0) * max(y2 - y1, 0.0)
+    )

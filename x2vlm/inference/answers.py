@@ -1,4 +1,5 @@
-"""Answers to a question about one encoded picture or clip: ranked from a list, written freely, or a label of a closed list."""
+"""Answers to a question about one encoded image or video: ranked from a list, written freely, or a
+label of a closed list."""
 
 from __future__ import annotations
 
@@ -9,21 +10,26 @@ from torch import Tensor
 
 from x2vlm.checks import Cancel, check_cancel
 from x2vlm.errors import ParameterError
-from x2vlm.generation import beam_search
+from x2vlm.inference.generation import beam_search
+from x2vlm.inference.models import Member
 from x2vlm.modeling.classification import X2VLMForClassification
 from x2vlm.modeling.vqa import AnswerStepDecoder, X2VLMForQuestionAnswering
 from x2vlm.processing import TokenizedText
 from x2vlm.results import Answer
-from x2vlm.suite import Member
 
 SCORED_IN_FULL = 128
-"""Answers of a list that are scored to their end: those with the most probable first token, as in the official evaluation."""
+"""Answers of a list that are scored to their end: those with the most probable first token, as in
+the official evaluation."""
 MAX_ANSWER_TOKENS = 20
 
 
 @torch.no_grad()
 def rank_answers(
-    member: Member, image_embeds: Tensor, question: TokenizedText, choices: tuple[str, ...], top_k: int
+    member: Member,
+    image_embeds: Tensor,
+    question: TokenizedText,
+    choices: tuple[str, ...],
+    top_k: int,
 ) -> tuple[Answer, ...]:
     """The `top_k` best of the choices, best first."""
     ids, mask = _tensors(member, question)
@@ -31,7 +37,9 @@ def rank_answers(
         return _labels(member, image_embeds, ids, mask, choices, top_k)
     task = X2VLMForQuestionAnswering(member.model)
     states = task.read_question(image_embeds, ids, mask)
-    index, probability = task.rank_answers(states, mask, *member.answer_tensors(choices), k=max(SCORED_IN_FULL, top_k))
+    index, probability = task.rank_answers(
+        states, mask, *member.answer_tensors(choices), k=max(SCORED_IN_FULL, top_k)
+    )
     best = zip(index[0, :top_k].tolist(), probability[0, :top_k].tolist(), strict=True)
     return tuple(Answer(choices[i], p) for i, p in best)
 
@@ -40,13 +48,16 @@ def rank_answers(
 def generate_answers(
     member: Member, image_embeds: Tensor, question: TokenizedText, top_k: int, cancel: Cancel | None
 ) -> tuple[Answer, ...]:
-    """The `top_k` most probable answers that the decoder writes, best first; the probability is the whole sequence's.
+    """The `top_k` most probable answers that the decoder writes, best first; the probability is the
+    whole sequence's.
 
     Raises:
         ParameterError: the model can only choose from its list (`param/range`).
     """
     if "answer_decoder" not in member.model.config.heads:
-        raise ParameterError("This model chooses from a list and writes no answers. Use mode 'rank'.", "param/range")
+        raise ParameterError(
+            "This model chooses from a list and writes no answers. Use mode 'rank'.", "param/range"
+        )
     ids, mask = _tensors(member, question)
     states = X2VLMForQuestionAnswering(member.model).read_question(image_embeds, ids, mask)
     check_cancel(cancel)
@@ -59,19 +70,32 @@ def generate_answers(
         min_length=1,
         num_return=top_k,
     )[0]
-    answers = [Answer(member.processor.decode(h.token_ids), math.exp(h.log_probability)) for h in found]
+    answers = [
+        Answer(member.processor.decode(h.token_ids), math.exp(h.log_probability)) for h in found
+    ]
     return tuple(answer for answer in answers if answer.text)
 
 
 def _labels(
-    member: Member, image_embeds: Tensor, ids: Tensor, mask: Tensor, choices: tuple[str, ...], top_k: int
+    member: Member,
+    image_embeds: Tensor,
+    ids: Tensor,
+    mask: Tensor,
+    choices: tuple[str, ...],
+    top_k: int,
 ) -> tuple[Answer, ...]:
     """The label of a classification head; its list is fixed."""
     if choices != member.answers:
-        raise ParameterError("This model answers from its own list of labels only. Leave the choices out.", "param/range")
+        raise ParameterError(
+            "This model answers from its own list of labels only. Leave the choices out.",
+            "param/range",
+        )
     logits = X2VLMForClassification(member.model).predict(image_embeds, ids, mask)[0].float()
     best = logits.softmax(-1).topk(min(top_k, len(choices)))
-    return tuple(Answer(choices[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True))
+    return tuple(
+        Answer(choices[i], p)
+        for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    )
 
 
 def _tensors(member: Member, question: TokenizedText) -> tuple[Tensor, Tensor]:
