@@ -21,8 +21,9 @@ install: $(DEV_READY)  ## make .venv ready for everything below (each target doe
 demo: $(DEMO_READY)  ## open the app on http://127.0.0.1:7860; flags in ARGS="--port 7861"
 	$(PYTHON) app.py $(ARGS)
 
+# Two processes of one torch thread each: more threads a process gain nothing for models this small.
 test: $(DEV_READY)  ## run the tests; a part of them with ARGS="tests/x2vlm -k caption"
-	$(PYTHON) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 load: $(DEV_READY)  ## run the app's load tests at full size, minutes on a quiet machine
 	$(PYTHON) -m pytest -m load tests/app $(ARGS)

@@ -382,7 +382,8 @@ def _demo(arguments: argparse.Namespace) -> None:
     app = Path(__file__).resolve().parent.parent / "app.py"
     if not app.is_file():
         raise ParameterError(
-            "The app is not part of this installation. Run it from a clone of the repository.",
+            "The installed package holds the model alone, without the app. Clone the repository "
+            "and run `make demo` there.",
             "param/range",
         )
     sys.argv = [str(app), *arguments.rest]
