@@ -5,10 +5,11 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
+from x2vlm.stickers.captions import join
 from x2vlm.stickers.checker import check_caption
 from x2vlm.stickers.concepts import BACKGROUNDS, COLOURS, NUMBERS, SHAPES
 from x2vlm.stickers.geometry import Scene
-from x2vlm.stickers.language import Description, Voice, absent_description, descriptions, join
+from x2vlm.stickers.language import Description, Voice, absent_description, descriptions
 from x2vlm.stickers.scene import Bond, Wish, compose, random_source, sample_wish
 from x2vlm.stickers.splits import (
     HELD_OUT_COLOURS,

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 from PIL import Image
 
+from x2vlm.stickers.captions import captions, false_caption
 from x2vlm.stickers.geometry import Box, Scene
 from x2vlm.stickers.language import (
     Voice,
     absent_description,
     absent_phrases,
-    captions,
-    false_caption,
     held_out_regions,
     object_labels,
     region_phrases,

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
+from x2vlm.stickers.captions import list_caption
 from x2vlm.stickers.concepts import NAMES, SHAPES
 from x2vlm.stickers.geometry import Item, Scene, contains
-from x2vlm.stickers.language import list_caption
 from x2vlm.stickers.questions import CONTENT_MAKERS, held_out_questions, questions
 from x2vlm.stickers.render import disturb, paint_background, paste_item
 from x2vlm.stickers.scene import SMALL, compose, random_source, sample_wish
