@@ -13,6 +13,7 @@ from gradio.utils import get_upload_folder
 from x2vlm.errors import ParameterError, TextError
 from x2vlm.media import MediaLimits
 from x2vlm.results import Explanation
+from x2vlm.settings import Settings
 
 UPLOAD_MEGABYTES = 200
 MEDIA = MediaLimits()
@@ -27,7 +28,7 @@ BEAMS = 10
 CAPTIONS = 5
 NEW_TOKENS = 100
 TOP_ANSWERS = 5
-ABSENT_BELOW, FOUND_FROM = 0.3, 0.7  # match scores, until a loaded model brings its own
+ABSENT_BELOW, FOUND_FROM = Settings.absent, Settings.present  # until a model brings its own
 
 QUEUE = 32
 WORKERS = 1  # model calls at a time

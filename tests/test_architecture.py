@@ -52,7 +52,13 @@ RULES = (
 # x2vlm from the ground up: no file imports one of a later layer.
 LAYERS = (
     ("x2vlm/errors.py",),
-    ("x2vlm/config.py", "x2vlm/boxes.py", "x2vlm/checks.py", "x2vlm/results.py"),
+    (
+        "x2vlm/config.py",
+        "x2vlm/boxes.py",
+        "x2vlm/checks.py",
+        "x2vlm/results.py",
+        "x2vlm/options.py",
+    ),
     (
         "x2vlm/losses.py",
         "x2vlm/media",
@@ -65,7 +71,7 @@ LAYERS = (
     ("x2vlm/checkpoint",),
     ("x2vlm/modeling",),
     ("x2vlm/inference",),
-    ("x2vlm/doctor.py", "x2vlm/cli.py", "x2vlm/__main__.py"),
+    ("x2vlm/doctor.py", "x2vlm/cli_output.py", "x2vlm/cli.py", "x2vlm/__main__.py"),
 )
 
 # Optional packages that a host brings along; imported only where they are found.

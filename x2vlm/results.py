@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 
 Verdict = Literal["found", "unsure", "absent"]
-Target = Literal["match", "caption", "answer", "box"]
 
 
 class _Result:
@@ -119,14 +118,15 @@ class Explanation(_Result):
     `maps` is float32 (words, grid, grid), `overall` float32 (grid, grid), the mean over all tokens,
     the special ones too; not normalised. For a video they are maps of the temporal mean.
     `score` is the explained quantity (match probability, token probability, or box coordinate sum).
-    `truncated_at` is the character at which the text was cut, None if it was not.
+    `target` and `method` are names of `x2vlm.options.TARGETS` and `METHODS`. `truncated_at` is the
+    character at which the text was cut, None if it was not.
     """
 
     text: str
     words: tuple[Word, ...]
     maps: np.ndarray = field(repr=False)
     overall: np.ndarray = field(repr=False)
-    target: Target
+    target: str
     method: str
     layer: int | None
     score: float

@@ -10,7 +10,8 @@ import torch
 
 from x2vlm.errors import ParameterError, TextError
 from x2vlm.inference import explain
-from x2vlm.inference.predictor import METHODS, TARGETS, Predictor
+from x2vlm.inference.predictor import Predictor
+from x2vlm.options import METHODS, TARGETS
 from x2vlm.visualize import is_flat
 
 TEXT = "what color is the unaffable car"

@@ -14,13 +14,40 @@ from x2vlm.inference.generation import beam_search
 from x2vlm.inference.models import Member
 from x2vlm.modeling.classification import X2VLMForClassification
 from x2vlm.modeling.vqa import AnswerStepDecoder, X2VLMForQuestionAnswering
+from x2vlm.options import AnswerOptions
 from x2vlm.processing import TokenizedText
-from x2vlm.results import Answer
+from x2vlm.results import Answer, Answers
 
 SCORED_IN_FULL = 128
 """Answers of a list that are scored to their end: those with the most probable first token, as in
 the official evaluation."""
 MAX_ANSWER_TOKENS = 20
+
+
+def answer_question(
+    member: Member,
+    image_embeds: Tensor,
+    question: TokenizedText,
+    listed: tuple[str, ...],
+    options: AnswerOptions,
+    cancel: Cancel | None,
+) -> Answers:
+    """Answers ranked from the list, or written freely where there is none.
+
+    Raises:
+        ParameterError: ranking without a list (`param/range`).
+    """
+    mode = options.mode or ("rank" if listed else "generate")
+    if mode == "rank" and not listed:
+        raise ParameterError(
+            "This model has no answer list. Give choices, or use mode 'generate'.", "param/range"
+        )
+    check_cancel(cancel)
+    if mode == "rank":
+        found = rank_answers(member, image_embeds, question, listed, options.top_k)
+    else:
+        found = generate_answers(member, image_embeds, question, options.top_k, cancel)
+    return Answers(question.text, found, mode, question.truncated_at)
 
 
 @torch.no_grad()

@@ -6,49 +6,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 import torch
 from torch import Tensor
 
-from x2vlm.checks import Cancel, Progress, check_cancel, check_number, report
+from x2vlm.checks import Cancel, Progress, check_cancel, report
 from x2vlm.errors import ParameterError, TextError
 from x2vlm.inference.generation import Hypothesis, beam_search, sample
 from x2vlm.inference.models import Member
 from x2vlm.modeling.captioning import CaptionDecoder
+from x2vlm.options import CaptionOptions
 from x2vlm.processing import clean_caption, validate_text
 from x2vlm.results import Caption, Completion, Match, Word
 
 MAX_MASKS = 8
-
-
-@dataclass(frozen=True)
-class CaptionOptions:
-    """How to write; see `Predictor.caption`."""
-
-    num_beams: int = 3
-    num_captions: int = 1
-    min_length: int | None = None
-    max_new_tokens: int = 30
-    do_sample: bool = False
-    top_p: float = 0.9
-    temperature: float = 1.0
-    seed: int = 0
-    prefix: str | None = None
-
-    def __post_init__(self):
-        self._check("num_beams", 1, 10)
-        self._check("num_captions", 1, 10)
-        self._check("max_new_tokens", 1, 200)
-        if self.min_length is not None:
-            self._check("min_length", 0, self.max_new_tokens)
-        self._check("top_p", 0.01, 1, whole=False)
-        self._check("temperature", 0.01, 10, whole=False)
-        self._check("seed", 0, 2**63 - 1)
-
-    def _check(self, name: str, low: float, high: float, whole: bool = True) -> None:
-        object.__setattr__(self, name, check_number(name, getattr(self, name), low, high, whole))
 
 
 class _Watched:
@@ -57,13 +30,8 @@ class _Watched:
     def __init__(
         self, decoder: CaptionDecoder, most: int, cancel: Cancel | None, progress: Progress | None
     ):
-        self._decoder, self._most, self._cancel, self._progress, self._count = (
-            decoder,
-            most,
-            cancel,
-            progress,
-            0,
-        )
+        self._decoder, self._most = decoder, most
+        self._cancel, self._progress, self._count = cancel, progress, 0
         self.reorder = decoder.reorder
 
     def step(self, token_ids: Tensor) -> Tensor:

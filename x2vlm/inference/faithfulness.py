@@ -8,37 +8,42 @@ import torch
 from torch import Tensor
 
 from x2vlm.checks import Cancel, Progress, check_cancel, report
-from x2vlm.inference.grounding import match_texts
+from x2vlm.errors import ParameterError
+from x2vlm.inference.matching import match_scores
 from x2vlm.inference.models import Member
-from x2vlm.inference.scene import FRAMES_AT_ONCE
+from x2vlm.inference.scene import FRAMES_AT_ONCE, Scene
 from x2vlm.modeling.video import pool_frames
-from x2vlm.processing import TokenizedText
-from x2vlm.results import DeletionCheck
+from x2vlm.options import DeletionOptions
+from x2vlm.results import DeletionCheck, Explanation
 
 
 @torch.no_grad()
 def check_deletion(
     member: Member,
-    visual: Tensor,
-    text: TokenizedText,
-    map2d: np.ndarray,
-    steps: int,
-    draws: int,
-    seed: int,
+    scene: Scene,
+    explanation: Explanation,
+    options: DeletionOptions,
     cancel: Cancel | None = None,
     progress: Progress | None = None,
 ) -> DeletionCheck:
-    """Match probabilities while patches disappear.
+    """Match probabilities of an explained text while patches disappear.
 
-    Args:
-        visual: a normalised image float[3, H, W] or video float[F, 3, H, W].
-        map2d: float (G, G).
-        draws: random orders, of which the mean is taken.
+    Raises:
+        ParameterError: the map is not on the model's patch grid (`param/range`).
     """
-    rng = np.random.default_rng(seed)
+    map2d, grid = explanation.overall, member.model.config.vision.grid_size
+    if map2d.shape != (grid, grid):
+        raise ParameterError(
+            f"The map is not on this model's {grid} x {grid} patches. Explain again.",
+            "param/range",
+        )
+    text = member.processor.tokenize(explanation.text)
+    visual = member.processor.images(scene.frames).to(member.device, member.dtype)
+    visual = visual if scene.kind == "video" else visual[0]
+    rng, steps = np.random.default_rng(options.seed), options.steps
     orders = [
         np.argsort(-map2d.flatten(), kind="stable"),
-        *(rng.permutation(map2d.size) for _ in range(draws)),
+        *(rng.permutation(map2d.size) for _ in range(options.draws)),
     ]
     at_once = FRAMES_AT_ONCE if visual.ndim == 3 else max(1, FRAMES_AT_ONCE // len(visual))
     curves = []
@@ -50,9 +55,8 @@ def check_deletion(
                 delete_patches(visual, order[:count], len(map2d))
                 for order in orders[start : start + at_once]
             ]
-            matches += match_texts(member, _encode(member, torch.stack(part)), [text] * len(part))[
-                0
-            ]
+            embeds = _encode(member, torch.stack(part))
+            matches += match_scores(member, embeds, [text] * len(part))[0]
         curves.append(matches)
         report(progress, (step + 1) / (steps + 1), "Greying patches")
     by_heat, *by_chance = np.array(curves).T

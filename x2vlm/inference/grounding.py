@@ -2,48 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from x2vlm.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from x2vlm.checks import Cancel, check_cancel, check_texts
 from x2vlm.inference.explain import agreement, merge_pieces, overall_map, relevance, trace_attention
+from x2vlm.inference.matching import MAX_TEXTS, TEXTS_AT_ONCE, encode_texts, match_probability
 from x2vlm.inference.models import Member
-from x2vlm.modeling.x2vlm import region_context_mask
+from x2vlm.inference.targets import box_sum, match_logit
 from x2vlm.processing import TokenizedText
-from x2vlm.results import Explanation, Grounding, Verdict
+from x2vlm.results import Explanation, Grounding, Match, Verdict
 
 
-def ground_phrases(
-    member: Member, image_embeds: Tensor, phrases: list[TokenizedText], explain: bool
-) -> tuple[Tensor, list[float | None], list[Explanation | None]]:
-    """Boxes float[N, 4] (x1, y1, x2, y2) as fractions, inside the image; match probabilities,
-    explanations.
+@dataclass(frozen=True)
+class FoundPhrase:
+    """What the model says of one phrase.
+
+    Attributes:
+        box: float[4], (x1, y1, x2, y2) as fractions, inside the image.
+        match: match probability, None without a matching head.
+    """
+
+    phrase: TokenizedText
+    box: Tensor
+    match: float | None
+    explanation: Explanation | None
+
+
+def find_phrases(
+    member: Member,
+    image_embeds: Tensor,
+    phrases: str | Sequence[str],
+    explain: bool,
+    judge: Callable[[list[str]], Sequence[Match]] | None,
+    cancel: Cancel | None,
+) -> list[FoundPhrase]:
+    """Every phrase in its order, a few at a time.
 
     Args:
         image_embeds: float[1, P, D].
         explain: also trace the match logit, or the box where there is no matching head, back to the
             patches.
+        judge: matches texts in place of a matching head that the model lacks.
     """
+    tokens = [
+        member.processor.tokenize(phrase, field="phrase")
+        for phrase in check_texts("phrases", phrases, MAX_TEXTS)
+    ]
+    found: list[FoundPhrase] = []
+    for start in range(0, len(tokens), TEXTS_AT_ONCE):
+        check_cancel(cancel)
+        part = _find_at_once(member, image_embeds, tokens[start : start + TEXTS_AT_ONCE], explain)
+        if judge is not None and part[0].match is None:
+            matches = judge([one.phrase.text for one in part])
+            part = [
+                replace(one, match=match.probability)
+                for one, match in zip(part, matches, strict=True)
+            ]
+        found += part
+    return found
+
+
+def _find_at_once(
+    member: Member, image_embeds: Tensor, phrases: list[TokenizedText], explain: bool
+) -> list[FoundPhrase]:
     model, matching = member.model, "matching" in member.model.config.heads
     text_embeds, mask = encode_texts(member, phrases)
+    layer, heat = member.settings.explain_layer, None
     if explain:
-        objective = _match_logit if matching else _box_sum
-        trace = trace_attention(
-            model, text_embeds, mask, image_embeds, lambda fused: objective(member, fused)
-        )
-        fused, heat = trace.fused_embeds, relevance(trace, layer=member.settings.explain_layer)
+        objective = partial(match_logit if matching else box_sum, member)
+        trace = trace_attention(model, text_embeds, mask, image_embeds, objective)
+        fused, heat = trace.fused_embeds, relevance(trace, layer=layer)
     else:
         with torch.no_grad():
             fused = model.fuse(text_embeds, mask, image_embeds)
     with torch.no_grad():
         boxes = model.predict_boxes(fused.float()).cpu()
-        matches = (
-            model.match_logits(fused.float()).softmax(-1)[:, 1].tolist()
-            if matching
-            else [None] * len(phrases)
-        )
+        matches = match_probability(member, fused).tolist() if matching else [None] * len(phrases)
     explanations: list[Explanation | None] = [None] * len(phrases)
-    if explain:
+    if heat is not None:
         for i, tokens in enumerate(phrases):
             explanations[i] = Explanation(
                 text=tokens.text,
@@ -52,73 +94,39 @@ def ground_phrases(
                 overall=overall_map(heat[i, : len(tokens.ids)]),
                 target="match" if matching else "box",
                 method="gradient",
-                layer=member.settings.explain_layer,
+                layer=layer,
                 score=matches[i] if matching else float(boxes[i].sum()),
                 truncated_at=tokens.truncated_at,
             )
-    return cxcywh_to_xyxy(boxes).clamp(0, 1), matches, explanations
-
-
-@torch.no_grad()
-def match_texts(
-    member: Member,
-    image_embeds: Tensor,
-    texts: list[TokenizedText],
-    patch_mask: Tensor | None = None,
-) -> tuple[list[float | None], list[float | None]]:
-    """Match probability and cosine similarity of N texts with images float[B, P, D], B divides N;
-    None without the head.
-
-    Args:
-        patch_mask: bool[1, P-1], the patches of a region that `image_embeds` were made for.
-    """
-    model, none = member.model, [None] * len(texts)
-    text_embeds, mask = encode_texts(member, texts)
-    probabilities, similarities = none, none
-    if "matching" in model.config.heads:
-        context_mask = None if patch_mask is None else region_context_mask(patch_mask)
-        fused = model.fuse(text_embeds, mask, image_embeds, context_mask)
-        probabilities = model.match_logits(fused.float()).softmax(-1)[:, 1].tolist()
-    if "contrastive" in model.config.heads:
-        features = model.image_features(image_embeds.float()).repeat_interleave(
-            len(texts) // len(image_embeds), 0
-        )
-        similarities = (features * model.text_features(text_embeds.float())).sum(-1).tolist()
-    return probabilities, similarities
-
-
-@torch.no_grad()
-def encode_texts(member: Member, texts: list[TokenizedText]) -> tuple[Tensor, Tensor]:
-    """text_embeds float[N, T, C] and attention_mask int64[N, T]."""
-    ids, mask = (
-        tensor.to(member.device) for tensor in member.processor.pad([text.ids for text in texts])
-    )
-    return member.model.encode_text(ids, mask), mask
+    corners = cxcywh_to_xyxy(boxes).clamp(0, 1)
+    return [FoundPhrase(*one) for one in zip(phrases, corners, matches, explanations, strict=True)]
 
 
 def make_grounding(
-    phrase: TokenizedText,
-    box: Tensor,
+    found: FoundPhrase,
     size: tuple[int, int],
-    match: float | None,
     thresholds: tuple[float, float],
-    explanation: Explanation | None,
     frame: int | None,
 ) -> Grounding:
-    """A box in fractions, float[4], put into the user's pixels, with the verdict."""
+    """The box put into the user's pixels, with the verdict.
+
+    Args:
+        size: (width, height) of the image.
+        thresholds: match probabilities (absent, present).
+    """
     width, height = size
-    x1, y1, x2, y2 = box.tolist()
-    heat = None if explanation is None else explanation.overall
+    x1, y1, x2, y2 = found.box.tolist()
+    heat = found.explanation
     return Grounding(
-        phrase=phrase.text,
+        phrase=found.phrase.text,
         box_xyxy=(x1 * width, y1 * height, x2 * width, y2 * height),
-        box_cxcywh=tuple(xyxy_to_cxcywh(box).tolist()),
-        match=match,
-        verdict=verdict(match, thresholds),
-        explanation=explanation,
-        agreement=None if heat is None else agreement(heat, (x1, y1, x2, y2)),
+        box_cxcywh=tuple(xyxy_to_cxcywh(found.box).tolist()),
+        match=found.match,
+        verdict=verdict(found.match, thresholds),
+        explanation=heat,
+        agreement=None if heat is None else agreement(heat.overall, (x1, y1, x2, y2)),
         frame=frame,
-        truncated_at=phrase.truncated_at,
+        truncated_at=found.phrase.truncated_at,
     )
 
 
@@ -129,11 +137,3 @@ def verdict(match: float | None, thresholds: tuple[float, float]) -> Verdict | N
         return None
     absent, present = thresholds
     return "absent" if match < absent else "found" if match >= present else "unsure"
-
-
-def _match_logit(member: Member, fused: Tensor) -> Tensor:
-    return member.model.match_logits(fused.float())[:, 1]
-
-
-def _box_sum(member: Member, fused: Tensor) -> Tensor:
-    return member.model.predict_boxes(fused.float()).sum(-1)

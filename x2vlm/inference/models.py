@@ -18,23 +18,13 @@ from x2vlm.checkpoint.tokenizer import find_tokenizer, missing_note
 from x2vlm.checks import check_choice
 from x2vlm.errors import CheckpointError, ConfigError, ParameterError, TextError, X2VLMError
 from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.options import TASKS
 from x2vlm.processing import Processor, validate_text
 from x2vlm.results import ModelInfo
 from x2vlm.settings import SETTINGS_FILE, Settings
 
 DEFAULT_FRAMES = 8
 """Frames of a video for a model that was trained on images."""
-TASK_HEADS = {
-    "caption": ("masked_lm",),
-    "answer": ("answer_decoder", "classification"),
-    "ground": ("box",),
-    "explain": ("matching", "box", "masked_lm", "answer_decoder", "classification"),
-    "match": ("matching", "contrastive"),
-    "complete": ("masked_lm",),
-    "describe_region": ("masked_lm", "matching", "contrastive"),
-}
-"""Which heads serve a task; one of them is enough."""
-TASKS = (*TASK_HEADS, "video")
 FLOAT32_PARTS = ("matching_head", "box_head", "image_projection", "text_projection")
 """Small heads stay float32 in a bfloat16 model: eight bits would move a box by two pixels."""
 
@@ -225,9 +215,9 @@ def _lacks(member: Member, task: str) -> str | None:
             if config.num_frames
             else "This checkpoint was trained on pictures; a video is the mean of its frames."
         )
-    if set(TASK_HEADS[task]) & set(config.heads):
+    if set(TASKS[task]) & set(config.heads):
         return None
-    return f"This checkpoint has no {TASK_HEADS[task][0].replace('_', ' ')} head."
+    return f"This checkpoint has no {TASKS[task][0].replace('_', ' ')} head."
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:

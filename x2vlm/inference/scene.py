@@ -17,6 +17,7 @@ from x2vlm.errors import MediaError, ParameterError
 from x2vlm.inference.models import Member
 from x2vlm.media import OpenedImage, OpenedVideo, open_image, open_media, sample_frame_indices
 from x2vlm.modeling.video import pool_frames
+from x2vlm.processing import patch_mask
 
 FRAMES_AT_ONCE = 8
 
@@ -75,6 +76,20 @@ class Scene:
             if member not in self._embeds:
                 self._embeds[member] = _encode(self, member, cancel)
             return self._embeds[member]
+
+    @torch.no_grad()
+    def region_embeds(
+        self, member: Member, box: Sequence[float], cancel: Cancel | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """A region of `image` as a model sees it: float[1, P, D], and its patches bool[1, P-1].
+
+        Args:
+            box: (x1, y1, x2, y2) as fractions.
+        """
+        patches = patch_mask(box, member.model.config.vision.grid_size)[None].to(member.device)
+        whole = self.embeds(member, cancel).frames[self.middle : self.middle + 1]
+        owner = torch.zeros(1, dtype=torch.long, device=member.device)
+        return member.model.encode_regions(whole, patches, owner), patches
 
 
 def open_scene(

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from x2vlm.checks import check_number
 from x2vlm.errors import ParameterError
 from x2vlm.inference import explain
+from x2vlm.inference.matching import match_probability
 from x2vlm.inference.models import Member
+from x2vlm.options import METHODS, ExplainOptions
 from x2vlm.processing import TokenizedText
-from x2vlm.results import Word
+from x2vlm.results import Explanation, Word
 
 
 @dataclass(frozen=True)
@@ -36,28 +39,32 @@ class ExplainedText:
     word_index: tuple[int, ...]
 
 
+def match_logit(member: Member, fused: Tensor) -> Tensor:
+    """The class-1 logit of the matching head, the quantity behind a match: float[N]."""
+    return member.model.match_logits(fused.float())[:, 1]
+
+
+def box_sum(member: Member, fused: Tensor) -> Tensor:
+    """The sum of a box (cx + cy + w + h, fractions), so of all that the box head says: float[N]."""
+    return member.model.predict_boxes(fused.float()).sum(-1)
+
+
 @torch.no_grad()
 def match_target(member: Member, text: str) -> ExplainedText:
-    """The class-1 logit of the matching head; the score is the match probability."""
-    model = member.model
+    """The match of a text; the score is the match probability."""
     return _plain(
         member,
         member.processor.tokenize(text),
-        lambda fused: model.match_logits(fused.float())[:, 1],
-        lambda fused: float(model.match_logits(fused.float()).softmax(-1)[0, 1]),
+        partial(match_logit, member),
+        lambda fused: float(match_probability(member, fused)),
     )
 
 
 @torch.no_grad()
 def box_target(member: Member, text: str) -> ExplainedText:
-    """The sum of the box (cx + cy + w + h, fractions), so of all that the box head says; the score
-    is that sum."""
-    model = member.model
-
-    def total(fused: Tensor) -> Tensor:
-        return model.predict_boxes(fused.float()).sum(-1)
-
-    return _plain(member, member.processor.tokenize(text), total, lambda fused: float(total(fused)))
+    """The box of a text; the score is the sum of its four numbers."""
+    tokens, total = member.processor.tokenize(text), partial(box_sum, member)
+    return _plain(member, tokens, total, lambda fused: float(total(fused)))
 
 
 @torch.no_grad()
@@ -125,17 +132,23 @@ def caption_target(member: Member, caption: str) -> ExplainedText:
     )
 
 
+def explained_text(member: Member, text: str, target: str, answer: str) -> ExplainedText:
+    """A text made ready for one of `x2vlm.options.TARGETS`; the answer is for `answer` alone."""
+    if target == "answer":
+        return answer_target(member, text, answer)
+    makers = {"match": match_target, "caption": caption_target, "box": box_target}
+    return makers[target](member, text)
+
+
 def explain_text(
-    member: Member,
-    image_embeds: Tensor,
-    target: ExplainedText,
-    method: str,
-    layer: int | None,
-    head: int | str | None,
-    seed: int,
-) -> tuple[tuple[Word, ...], np.ndarray, np.ndarray, float]:
-    """Words, their maps float32 (words, G, G), the whole text's (G, G), and the score; of
-    `image-gradcam` both are one map."""
+    member: Member, image_embeds: Tensor, target: ExplainedText, options: ExplainOptions
+) -> Explanation:
+    """Heat maps of a text that was made ready.
+
+    Raises:
+        ParameterError: no such layer or head in the model (`param/range`).
+    """
+    layer, head = _layer_and_head(member, options)
     seen: list[Tensor] = []
 
     def objective(fused: Tensor) -> Tensor:
@@ -144,24 +157,44 @@ def explain_text(
 
     inputs = (member.model, target.text_embeds, target.attention_mask, image_embeds, objective)
     words, text = target.tokens.words, target.tokens.text
-    if method == "image-gradcam":
+    if options.method == "image-gradcam":
         words, word_index = (Word(text, 0, len(text)),), (0,)
         token_maps = explain.image_gradcam(*inputs)[None]
-    elif method == "random":
+    elif options.method == "random":
         objective(member.model.fuse(target.text_embeds, target.attention_mask, image_embeds))
-        token_maps, word_index = (
-            explain.random_maps(image_embeds, len(words), seed),
-            range(len(words)),
-        )
+        word_index = range(len(words))
+        token_maps = explain.random_maps(image_embeds, len(words), options.seed)
     else:
-        if method == "rollout":
+        if options.method == "rollout":
             everything = explain.rollout(*inputs)[0]
         else:
-            everything = explain.relevance(explain.trace_attention(*inputs), method, layer, head)[0]
+            trace = explain.trace_attention(*inputs)
+            everything = explain.relevance(trace, options.method, layer, head)[0]
         token_maps, word_index = everything[-len(target.word_index) :], target.word_index
-    maps = explain.merge_pieces(token_maps, word_index, len(words))
     with torch.no_grad():
-        return words, maps, explain.overall_map(token_maps), target.score(seen[0])
+        return Explanation(
+            text=text,
+            words=words,
+            maps=explain.merge_pieces(token_maps, word_index, len(words)),
+            overall=explain.overall_map(token_maps),
+            target=options.target,
+            method=options.method,
+            layer=layer,
+            score=target.score(seen[0]),
+            truncated_at=target.tokens.truncated_at,
+        )
+
+
+def _layer_and_head(member: Member, options: ExplainOptions) -> tuple[int | None, int | str | None]:
+    """The layer and the head that a map comes from, None for all."""
+    fusion, layer, head = member.model.config.fusion, options.layer, options.head
+    if head is not None and head != "max":
+        head = check_number("head", head, 0, fusion.num_heads - 1)
+    if layer == "mean" or not METHODS[options.method].layered:
+        return None, head
+    if layer is None:
+        return member.settings.explain_layer, head
+    return check_number("layer", layer, 0, fusion.num_layers - 1), head
 
 
 def _plain(

@@ -1,0 +1,201 @@
+"""What can be chosen: tasks, explanation targets, heat-map methods, and the options of captions,
+answers and explanations with their defaults and ranges.
+
+Every fact stands here once. `Predictor` checks its arguments by these tables, and the command line,
+the API and the page build their flags, signatures and controls from them. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from x2vlm.checks import check_choice, check_number
+
+TASKS: dict[str, tuple[str, ...]] = {
+    "caption": ("masked_lm",),
+    "answer": ("answer_decoder", "classification"),
+    "ground": ("box",),
+    "explain": ("matching", "box", "masked_lm", "answer_decoder", "classification"),
+    "match": ("matching", "contrastive"),
+    "complete": ("masked_lm",),
+    "describe_region": ("masked_lm", "matching", "contrastive"),
+    "video": (),
+}
+"""Task of a Predictor -> the heads that serve it, one of which is enough. `video` needs frame
+positions instead of a head."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an explanation explains.
+
+    Attributes:
+        task: the task whose model is explained.
+        heads: heads that this model must have.
+        help: one sentence for people.
+    """
+
+    task: str
+    heads: tuple[str, ...]
+    help: str
+
+
+TARGETS: dict[str, Target] = {
+    "match": Target("match", ("matching",), "the match of the text with the image"),
+    "caption": Target("caption", (), "the probability of each word of a caption"),
+    "answer": Target("answer", (), "the probability of an answer to the question"),
+    "box": Target("ground", (), "the box of the text"),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to compute heat maps; the functions are in `x2vlm.inference.explain`.
+
+    Attributes:
+        layered: whether a fusion layer and an attention head can be chosen.
+        help: one sentence for people.
+    """
+
+    layered: bool
+    help: str
+
+
+METHODS: dict[str, Method] = {
+    "gradient": Method(True, "Grad-CAM on cross-attention: attention times positive gradient"),
+    "attention": Method(True, "cross-attention probabilities alone"),
+    "rollout": Method(False, "relevance through self- and cross-attention of all layers"),
+    "image-gradcam": Method(False, "Grad-CAM at the image tower's output, one map for the text"),
+    "random": Method(False, "the random baseline"),
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One choice: all that a check, a flag or a slider needs to know.
+
+    Attributes:
+        kind: int, float, bool or str.
+        default: None where the model decides.
+        low, high: least and greatest number; None for a text or a switch.
+        choices: the texts to choose from; empty for a free text.
+        help: one sentence for people.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    help: str = ""
+
+    def check(self, value: Any) -> Any:
+        """The value itself, a number as `kind`.
+
+        Raises:
+            ParameterError: outside its range, or none of the choices (`param/range`).
+        """
+        if value is None and self.default is None:
+            return None
+        if self.low is not None:
+            return check_number(self.name, value, self.low, self.high, whole=self.kind is int)
+        return check_choice(self.name, value, self.choices) if self.choices else value
+
+
+def _option(
+    kind: type,
+    default: Any,
+    help: str,
+    limits: tuple[float | None, float | None] = (None, None),
+    choices: Sequence[str] = (),
+) -> Any:
+    facts = {"kind": kind, "help": help, "low": limits[0], "high": limits[1]}
+    return field(default=default, metadata={**facts, "choices": tuple(choices)})
+
+
+class Options:
+    """Base of the option sets below: frozen dataclasses whose values are checked when made."""
+
+    @classmethod
+    def table(cls) -> dict[str, Option]:
+        """Name -> `Option`, in the order of the fields."""
+        return {
+            f.name: Option(f.name, default=f.default, **f.metadata) for f in dataclasses.fields(cls)
+        }
+
+    def __post_init__(self) -> None:
+        for name, option in self.table().items():
+            object.__setattr__(self, name, option.check(getattr(self, name)))
+
+
+_SEEDS = (0, 2**63 - 1)
+
+
+@dataclass(frozen=True)
+class CaptionOptions(Options):
+    """How captions are written."""
+
+    num_beams: int = _option(int, 3, "beams of the search, unless words are drawn", (1, 10))
+    num_captions: int = _option(int, 1, "captions to write, best first", (1, 10))
+    min_length: int | None = _option(
+        int, None, "tokens before the caption may end; by default as the model was tuned", (0, 200)
+    )
+    max_new_tokens: int = _option(
+        int, 30, "longest caption in tokens, cut to what the model can hold", (1, 200)
+    )
+    do_sample: bool = _option(bool, False, "draw words instead of searching the most probable ones")
+    top_p: float = _option(
+        float, 0.9, "share of the probability that words are drawn from", (0.01, 1)
+    )
+    temperature: float = _option(
+        float, 1.0, "how evenly words are drawn: below 1 bolder, above 1 flatter", (0.01, 10)
+    )
+    seed: int = _option(int, 0, "of the drawing; the same seed gives the same captions", _SEEDS)
+    prefix: str | None = _option(str, None, "words that the caption begins with")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_length is not None:
+            check_number("min_length", self.min_length, 0, self.max_new_tokens)
+
+
+@dataclass(frozen=True)
+class AnswerOptions(Options):
+    """How a question is answered."""
+
+    top_k: int = _option(int, 5, "answers to return, best first", (1, 100))
+    mode: str | None = _option(
+        str,
+        None,
+        "choose from the list, or write freely; by default the list where there is one",
+        choices=("rank", "generate"),
+    )
+
+
+@dataclass(frozen=True)
+class ExplainOptions(Options):
+    """What is explained, and how the heat maps are computed."""
+
+    target: str = _option(str, "match", "what is explained", choices=tuple(TARGETS))
+    answer: str | None = _option(str, None, "the answer to explain; by default the best one")
+    method: str = _option(str, "gradient", "how the maps are computed", choices=tuple(METHODS))
+    layer: int | str | None = _option(
+        str, None, "fusion layer from 0, or mean; by default the layer that points best"
+    )
+    head: int | str | None = _option(
+        str, None, "attention head from 0, or max; by default the mean of all"
+    )
+    seed: int = _option(int, 0, "of the random baseline", _SEEDS)
+
+
+@dataclass(frozen=True)
+class DeletionOptions(Options):
+    """How the faithfulness of a map is checked."""
+
+    steps: int = _option(int, 10, "steps from the whole image to none of it", (1, 100))
+    draws: int = _option(int, 5, "random orders to compare with", (1, 50))
+    seed: int = _option(int, 0, "of the random orders", _SEEDS)
