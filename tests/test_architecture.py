@@ -60,6 +60,7 @@ LAYERS = (
         "x2vlm/options.py",
     ),
     (
+        "x2vlm/batch_norm.py",
         "x2vlm/losses.py",
         "x2vlm/media",
         "x2vlm/stickers",

@@ -1,101 +1,158 @@
-"""From a finished run to the folder that `Predictor.from_pretrained` loads: half-precision weights
-and settings for their use.
+"""From a finished run to the folder that `Predictor.from_pretrained` loads: half-precision weights,
+settings for their use, and what the training images were like.
 
-    python -m train.bundle --run runs/mini --out assets/mini
+    python -m train.bundle --config train/configs/mini.yaml --out assets/mini
 
-What a Predictor must know beside the weights is chosen on the `val` split of the sticker world,
-never on `test`: the match probabilities from which a phrase counts as found or absent, and the
-fusion layer whose maps point best.
+What a Predictor must know beside the weights is chosen on the `validation` data of the run's tasks,
+never on `test`: of its `matching` task the match probabilities from which a phrase counts as found
+or absent, of its `grounding` task the fusion layer whose maps point best, of its
+`question_answering` task the answers. What is chosen by hand (prompt, lengths, note) stands in
+`predictor.json` of the folder and stays.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from train.config import load_run
 from train.data.records import DataConfig
-from train.data.stickers import StickerData
 from train.tasks.grounding import Grounding
 from train.tasks.matching import Matching
+from train.tasks.question_answering import QuestionAnswering
+from train.tasks.records import RecordTask
 from x2vlm.checkpoint import load_model, save_model
-from x2vlm.errors import X2VLMError
+from x2vlm.errors import ConfigError, X2VLMError
+from x2vlm.inference.domain import Domain
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import Processor
 from x2vlm.settings import Settings
-from x2vlm.stickers import ANSWERS
 
 MISTAKES = 0.05
 """Share of the true phrases that may be called absent, and of the absent ones that may be called
 found."""
-NOTE = "mini knows the sticker world only; for photographs choose an X2-VLM checkpoint"
+DOMAIN_IMAGES = 3000
+"""Training images that the domain is described by; a third as many validation images set its
+limit."""
+OUTSIDE = 0.01
+"""Share of the validation images that may lie outside the domain."""
+
+
+def first_of(tasks: Mapping[str, RecordTask], kind: type) -> RecordTask:
+    """The first task of a kind. Raises `ConfigError` where a run has none."""
+    found = [task for task in tasks.values() if isinstance(task, kind)]
+    if not found:
+        raise ConfigError(
+            f"The run has no {kind.__name__} task, whose validation data the settings are chosen "
+            "on.",
+            "config/key",
+        )
+    return found[0]
 
 
 @torch.no_grad()
-def calibrate(model: X2VLM, processor: Processor, scenes: int) -> Settings:
-    """Settings for a model of the sticker world, from the first `scenes` scenes of the `val` split.
+def calibrate(model: X2VLM, processor: Processor, tasks: Mapping[str, RecordTask]) -> dict:
+    """Measured settings: `explain_layer`, `absent`, `present`, `answers`.
 
     `absent` lies below all but 5 % of the true phrases and `present` above all but 5 % of the
     absent ones; where the two kinds do not overlap, the gap between them is the range of doubt.
     """
-    data = DataConfig(stickers=StickerData(split="val"))
+    grounding, matching = first_of(tasks, Grounding), first_of(tasks, Matching)
     pointing = []
     for layer in (None, *range(model.config.fusion.num_layers)):
-        task = Grounding(batch_size=1, data=data, explain_layer=layer)
+        task = dataclasses.replace(grounding, explain_layer=layer)
         task.prepare_texts(processor)
-        pointing.append((task.measure(model, task.open_test(data, scenes))["pointing"], layer))
-    task = Matching(batch_size=1, data=data)
-    task.prepare_texts(processor)
-    odds, labels = task.scores(model, task.open_test(data, scenes))
+        found = [
+            task.measure(model, task.open_test(data))["pointing"]
+            for data in grounding.validation.values()
+        ]
+        pointing.append((sum(found) / len(found), layer))
+    matching.prepare_texts(processor)
+    scored = [
+        matching.scores(model, matching.open_test(data)) for data in matching.validation.values()
+    ]
+    odds, labels = (np.concatenate(parts) for parts in zip(*scored, strict=True))
     probability = 1 / (1 + np.exp(-odds))
     edges = (
         np.quantile(probability[labels == 1], MISTAKES),
         np.quantile(probability[labels == 0], 1 - MISTAKES),
     )
-    return Settings(
-        max_tokens=48,
-        min_length=0,
-        no_repeat_ngram_size=0,  # true captions name two large things in a row
-        absent=round(float(min(edges)), 3),
-        present=round(float(max(edges)), 3),
-        answers=ANSWERS,
-        explain_layer=max(pointing, key=lambda found: found[0])[1],
-        note=NOTE,
-    )
+    return {
+        "absent": round(float(min(edges)), 3),
+        "present": round(float(max(edges)), 3),
+        "answers": tuple(first_of(tasks, QuestionAnswering).candidates()),
+        "explain_layer": max(pointing, key=lambda found: found[0])[1],
+    }
+
+
+@torch.no_grad()
+def describe_domain(model: X2VLM, processor: Processor, tasks: Mapping[str, RecordTask]) -> Domain:
+    """The pooled tokens of images that tasks train on, and as the limit those of validation images
+    of the `matching` task."""
+    trained = [task for task in tasks.values() if task.loss_weights and not _videos(task.data)]
+    each = DOMAIN_IMAGES // len(trained)
+    features = [_pooled(model, processor, task, task.data, each) for task in trained]
+    matching = first_of(tasks, Matching)
+    held_out = [
+        _pooled(model, processor, matching, data, DOMAIN_IMAGES // 3)
+        for data in matching.validation.values()
+    ]
+    return Domain.fit(torch.cat(features), torch.cat(held_out), OUTSIDE)
+
+
+def _videos(data: DataConfig) -> bool:
+    return data.stickers is not None and data.stickers.kind != "scene"
+
+
+def _pooled(model, processor: Processor, task: RecordTask, data: DataConfig, count: int) -> Tensor:
+    """float[N, D] of `count` images, evenly spread over the data."""
+    if data.photos:
+        data = dataclasses.replace(data, photos=dataclasses.replace(data.photos, features=""))
+    task.prepare_texts(processor)
+    records = task.open_test(data)
+    chosen = np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)
+    groups = [chosen[start : start + 32] for start in range(0, len(chosen), 32)]
+    return torch.cat([task.see(model, [records[int(i)] for i in g])[:, 0] for g in groups])
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m train.bundle", description=__doc__.splitlines()[0]
     )
-    parser.add_argument(
-        "--run", required=True, help="output_dir of a finished run, or a model folder"
-    )
+    parser.add_argument("--config", required=True, help="YAML of the run")
+    parser.add_argument("--model", help="model folder; default: the run's own final weights")
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument(
-        "--scenes", type=int, default=300, help="validation scenes for the settings"
+        "--domain-only", action="store_true", help="write what the training images are like alone"
     )
-    options = parser.parse_args(arguments)
-    source = Path(options.run)
+    options, overrides = parser.parse_known_args(arguments)
+    out = Path(options.out)
     try:
-        loaded = load_model(source / "final" if (source / "final").is_dir() else source)
+        run, tasks = load_run(["--config", options.config, *overrides])
+        loaded = load_model(options.model or Path(run.output_dir) / "final")
         processor = Processor.from_pretrained(loaded.tokenizer_dir, loaded.config)
-        settings = calibrate(loaded.model, processor, options.scenes)
-        card = Path(options.out) / "README.md"
-        kept = card.read_text(encoding="utf-8") if card.is_file() else None
-        out = save_model(
-            loaded.model, options.out, processor.tokenizer, kept, torch.float16, settings
-        )
+        if not options.domain_only:
+            measured = calibrate(loaded.model, processor, tasks)
+            settings = dataclasses.replace(Settings.read(out), **measured)
+            card = out / "README.md"
+            kept = card.read_text(encoding="utf-8") if card.is_file() else None
+            save_model(loaded.model, out, processor.tokenizer, kept, torch.float16, settings)
+            print(
+                f"absent below {settings.absent}, found from {settings.present}, maps of layer "
+                f"{settings.explain_layer}"
+            )
+        describe_domain(loaded.model, processor, tasks).write(out)
     except X2VLMError as error:
         print(error, file=sys.stderr)
         return 2
-    print(
-        f"{out}: absent below {settings.absent}, found from {settings.present}, maps of layer "
-        f"{settings.explain_layer}"
-    )
+    print(f"{out} written")
     return 0
 
 

@@ -73,7 +73,14 @@ def evaluate(
 
 
 def describe(data: DataConfig, count: int) -> str:
-    """Which samples: seeds of the sticker world, or files."""
+    """Which samples: seeds of the sticker world, photos, or files."""
+    if data.photos is not None:
+        photos = data.photos
+        names = ", ".join(Path(file).name for file in photos.files)
+        if photos.kind in ("mosaics", "tiles"):
+            last = photos.first + count - 1
+            return f"{photos.kind} {photos.first} to {last} of {names}"
+        return f"{photos.kind}, first {count} of {names}"
     if data.stickers is None:
         return f"first {count} of {', '.join(Path(file).name for file in data.files)}"
     from x2vlm.stickers import WORLD_VERSION, split_seeds

@@ -80,18 +80,29 @@ def load_source(source: ModelSource) -> tuple[X2VLM, object, set[str]]:
             )
         model = build_model(config)
         parts = {name: part for name in PARTS if (part := getattr(source, f"{name}_from"))}
+        tokenizer = find_tokenizer(config, None, given)
+        if not parts:
+            return model, tokenizer, set()
+        fresh = set(
+            initialize(model, **parts, vocabulary=tokenizer.get_vocab() if tokenizer else None)
+        )
         return (
             model,
-            find_tokenizer(config, None, given),
-            set(initialize(model, **parts) if parts else ()),
+            tokenizer,
+            fresh if "answer_decoder" not in config.heads else _copy_decoder(model, fresh),
         )
     loaded = load_model(source.init_from, config=config or source.overrides)
     print(loaded.report)
     new = set(loaded.report.missing)
     if "answer_decoder" in loaded.report.missing_heads:
-        new = {name for name in new if not name.startswith("answer_decoder.")}
-        new |= set(initialize_answer_decoder(loaded.model))
+        new = _copy_decoder(loaded.model, new)
     return loaded.model, find_tokenizer(loaded.config, loaded.tokenizer_dir, given), new
+
+
+def _copy_decoder(model: X2VLM, fresh: set[str]) -> set[str]:
+    """Starts the answer decoder as a copy of the fusion layers; what is fresh now."""
+    fresh = {name for name in fresh if not name.startswith("answer_decoder.")}
+    return fresh | set(initialize_answer_decoder(model))
 
 
 def _preset(source: ModelSource) -> X2VLMConfig | None:

@@ -22,6 +22,10 @@ Rate = Annotated[float, (0, 1)]
 """Numbers with their least and greatest value, which `read_values` checks; files with other numbers
 are damaged or hostile."""
 
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+"""CLIP's statistics, with which every tower's images are normalised."""
+
 HEADS = ("contrastive", "matching", "box", "masked_lm", "answer_decoder", "pair", "classification")
 """Every head a model can carry. `pair` reasons over two images (NLVR2), `classification` answers
 from a closed list."""
@@ -32,7 +36,9 @@ class VisionConfig:
     """The image tower.
 
     Attributes:
-        tower: `beit2` (X2-VLM), `swin` (X-VLM) or `clip` (ViT-B/16 as in CLIP).
+        tower: `beit2` (X2-VLM), `swin` (X-VLM), `clip` (ViT-B/16 as in CLIP) or `timm` (layers
+            above the feature maps of a timm model).
+        backbone: the timm model of a `timm` tower.
         image_size: side of the square input in pixels; a multiple of `patch_size`.
         patch_size: pixels per side of one output token (32 for Swin: its output stride).
         hidden_size, num_layers, num_heads: width D, depth and heads (Swin: of the last stage, see
@@ -42,7 +48,8 @@ class VisionConfig:
             training from scratch needs).
     """
 
-    tower: Literal["beit2", "swin", "clip"] = "beit2"
+    tower: Literal["beit2", "swin", "clip", "timm"] = "beit2"
+    backbone: str = ""
     image_size: Size = 224
     patch_size: Size = 16
     hidden_size: Size = 768
@@ -303,7 +310,33 @@ MINI = X2VLMConfig(
     num_frames=4,
     heads=_ALL_BUT_CLASSES,
 )
+PHOTO = X2VLMConfig(
+    vision=VisionConfig(
+        tower="timm",
+        backbone="tf_efficientnet_lite2",
+        image_size=256,
+        hidden_size=384,
+        num_layers=2,
+        num_heads=6,
+        drop_path=0.0,
+        layer_scale=None,
+        position="sincos",
+    ),
+    text=TextConfig(
+        vocab_size=10_000,
+        dropout=0.0,
+        hidden_size=384,
+        num_layers=6,
+        num_heads=12,
+        intermediate_size=1536,
+    ),
+    fusion=FusionConfig(num_layers=3, num_heads=12, intermediate_size=1536, dropout=0.0),
+    decoder=DecoderConfig(num_layers=2, max_positions=16),
+    num_frames=4,
+    heads=("contrastive", "matching", "box", "masked_lm", "answer_decoder"),
+)
 PRESETS = {
+    "photo": PHOTO,
     "mini": MINI,
     "base": BASE,
     "large": LARGE,

@@ -42,9 +42,12 @@ def examine() -> dict[str, Any]:
         )
     if not opencv:
         warnings.append("OpenCV is missing; image-gradcam needs opencv-python-headless.")
-    mini = hub.mini_dir()
-    if mini is None:
-        warnings.append("The bundled checkpoint mini is not here; give --model a name or a path.")
+    bundled = {name: hub.bundled_dir(name) is not None for name in hub.BUNDLED}
+    warnings += [
+        f"The bundled checkpoint {name} is not here; give --model a name or a path."
+        for name, here in bundled.items()
+        if not here
+    ]
     gpus = (
         [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         if torch.cuda.is_available()
@@ -64,7 +67,7 @@ def examine() -> dict[str, Any]:
             "capability": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
         },
-        "bundled_mini": mini is not None,
+        "bundled": bundled,
         "cached_checkpoints": [
             name for name, known in hub.KNOWN.items() if (hub.cache_dir() / known.file).is_file()
         ],

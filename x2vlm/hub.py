@@ -1,8 +1,8 @@
 """Known checkpoints by name: where they live, and how to get them here once.
 
-A name is `mini` (bundled), an official file (downloaded into the Hugging Face cache on request) or
-`owner/name` on the Hugging Face Hub. Addresses are never taken from a caller: what can be fetched
-stands in the table below.
+A name is `photo` or `mini` (bundled), an official file (downloaded into the Hugging Face cache on
+request) or `owner/name` on the Hugging Face Hub. Addresses are never taken from a caller: what can
+be fetched stands in the table below.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class KnownCheckpoint:
     size: int | None = None
 
 
-MINI = "mini"
+BUNDLED = ("photo", "mini")
+"""Checkpoints that come with the package."""
 KNOWN = {
     "x2vlm_base_4m": KnownCheckpoint("x2vlm_base_4m.th", "X2-VLM base, pre-trained on 4M images"),
     "x2vlm_large_4m": KnownCheckpoint(
@@ -104,10 +105,10 @@ def cache_dir() -> Path:
     return Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser() / "x2vlm"
 
 
-def mini_dir() -> Path | None:
-    """The bundled checkpoint: `assets/mini` of a clone, or what the wheel installed; None where
-    neither is there."""
-    clone = Path(__file__).resolve().parent.parent / "assets" / MINI
+def bundled_dir(name: str) -> Path | None:
+    """A bundled checkpoint: its folder in the `assets` of a clone, or what the wheel installed;
+    None where neither is there."""
+    clone = Path(__file__).resolve().parent.parent / "assets" / name
     if (clone / "config.json").is_file():
         return clone
     try:
@@ -115,7 +116,7 @@ def mini_dir() -> Path | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     found = [
-        Path(file.locate()) for file in installed if file.match(f"share/x2vlm/{MINI}/config.json")
+        Path(file.locate()) for file in installed if file.match(f"share/x2vlm/{name}/config.json")
     ]
     return found[0].resolve().parent if found and found[0].is_file() else None
 
@@ -124,8 +125,8 @@ def resolve(path_or_name: str | Path, progress: Progress | None = None) -> Path:
     """The local file or folder of a checkpoint, downloaded first if it is a known name.
 
     Args:
-        path_or_name: `mini`, an existing file or folder, a name of `KNOWN`, or `owner/name` on the
-            Hugging Face Hub.
+        path_or_name: `photo`, `mini`, an existing file or folder, a name of `KNOWN`, or
+            `owner/name` on the Hugging Face Hub.
 
     Raises:
         CheckpointError: nothing of that name (`ckpt/source`), or it cannot be fetched
@@ -143,12 +144,12 @@ def resolve(path_or_name: str | Path, progress: Progress | None = None) -> Path:
             "of the known names.",
             "ckpt/source",
         )
-    if text == MINI:  # whatever folder the program is started in
-        if mini := mini_dir():
-            return mini
+    if text in BUNDLED:  # whatever folder the program is started in
+        if folder := bundled_dir(text):
+            return folder
         raise CheckpointError(
-            "The bundled model mini is not part of this installation. Run from a clone, or install "
-            "the package again.",
+            f"The bundled model {text} is not part of this installation. Run from a clone, or "
+            "install the package again.",
             "ckpt/source",
         )
     try:
@@ -172,9 +173,11 @@ def unknown(name: str) -> CheckpointError:
     """The error for a name that leads nowhere, with the nearest known name."""
     stem = re.split(r"[\\/]", name)[-1]
     close = difflib.get_close_matches(
-        stem.lower().removesuffix(".th").replace("-", "_"), [MINI, *KNOWN], n=1, cutoff=0.6
+        stem.lower().removesuffix(".th").replace("-", "_"), [*BUNDLED, *KNOWN], n=1, cutoff=0.6
     )
-    hint = f" Did you mean {close[0]}?" if close else f" Known names: {', '.join([MINI, *KNOWN])}."
+    hint = (
+        f" Did you mean {close[0]}?" if close else f" Known names: {', '.join([*BUNDLED, *KNOWN])}."
+    )
     shown = re.sub(r"[^\w.\-]", "?", stem)[:60]
     return CheckpointError(
         f"There is no checkpoint {shown!r}: neither a path nor a known name.{hint}", "ckpt/source"

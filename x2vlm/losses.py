@@ -196,3 +196,27 @@ def box_losses(
     l1 = (boxes_cxcywh - targets_cxcywh).abs().sum(dim=1)
     giou = generalized_iou_pairs(cxcywh_to_xyxy(boxes_cxcywh), cxcywh_to_xyxy(targets_cxcywh))
     return _global_mean(l1, weights), _global_mean(1 - giou, weights)
+
+
+def alignment_loss(
+    patch_features: Tensor,
+    text_features: Tensor,
+    inside: Tensor,
+    temperature: Tensor | float,
+    weights: Tensor,
+) -> Tensor:
+    """How much of a phrase's similarity to the patches falls outside its box. Not in the paper.
+
+    The similarities become shares of the image by a softmax over its patches; the loss is minus the
+    logarithm of the share inside. A phrase finds its place so thousands of images before the box
+    head does, and the box head follows.
+
+    Args:
+        patch_features: float[B, P, E], L2-normalised; text_features: float[B, K, E].
+        inside: bool[B, K, P], the patches of each phrase's box.
+        weights: float or bool[B, K], 0 = no box is known.
+    """
+    similarity = patch_features.float() @ text_features.float().transpose(1, 2) / temperature
+    shares = similarity.log_softmax(dim=1).transpose(1, 2)
+    within = shares.masked_fill(~inside, -torch.inf).logsumexp(dim=2)
+    return _global_mean(-within.masked_fill(~weights.bool(), 0), weights)

@@ -19,12 +19,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from x2vlm.config import X2VLMConfig
+from x2vlm.config import IMAGE_MEAN, IMAGE_STD, X2VLMConfig
 from x2vlm.errors import CheckpointError, TextError
 from x2vlm.results import Word
 
-IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
-IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_CHARACTERS = 10_000
 """A longer text is refused before any tokenising."""
 

@@ -14,6 +14,8 @@ from x2vlm.config import Few, Rate, read_values
 from x2vlm.errors import ConfigError, ParameterError
 
 SETTINGS_FILE = "predictor.json"
+DOMAIN_FILE = "domain.safetensors"
+"""What the training images were like, see `x2vlm.inference.domain`."""
 
 
 @dataclass(frozen=True)

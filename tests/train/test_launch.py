@@ -91,7 +91,7 @@ def test_a_signal_before_the_start_ends_well(write_run, tmp_path):
     [
         ({"max_step": 3}, 2, "Unknown key 'max_step'"),
         ({"model": {}}, 2, "Name model.preset or model.init_from"),
-        ({"model": {"preset": "minni"}}, 2, "Known presets: mini"),
+        ({"model": {"preset": "minni"}}, 2, "Known presets: photo, mini"),
         ({"model": {"init_from": "no/such/folder"}}, 1, "no checkpoint 'folder'"),
         ({"output_dir": "/proc/run"}, 2, "cannot be written"),
     ],

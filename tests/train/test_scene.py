@@ -1,5 +1,4 @@
-"""One encoding for everything gives the losses that each task gives by itself; and what a bundle
-says about its use."""
+"""One encoding for everything gives the losses that each task gives by itself."""
 
 from itertools import product
 
@@ -8,13 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from train import bundle
 from train.config import build_task
 from train.data.transforms import normalize
 from train.data.vocabulary import build_tokenizer, learn_vocabulary
-from x2vlm.checkpoint import save_model
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
-from x2vlm.inference.predictor import Predictor
 from x2vlm.losses import classification_loss, masked_lm_loss
 from x2vlm.modeling.build import build_model
 from x2vlm.modeling.captioning import X2VLMForCaptioning
@@ -23,7 +19,7 @@ from x2vlm.modeling.retrieval import X2VLMForRetrieval
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
 from x2vlm.modeling.x2vlm import region_context_mask
 from x2vlm.processing import Processor
-from x2vlm.stickers import ANSWERS, OBJECT_NAMES, corpus, make_record
+from x2vlm.stickers import OBJECT_NAMES, corpus
 
 CONFIG = X2VLMConfig(
     vision=VisionConfig(
@@ -96,29 +92,6 @@ def test_shared_encoding_gives_the_losses_of_the_single_tasks(task, model):
     ids, mask = (batch["caption"][key][:4] for key in ("input_ids", "attention_mask"))
     retrieval = X2VLMForRetrieval(model)(visual, ids, mask, batch["caption_keys"])
     torch.testing.assert_close(losses["contrastive_loss"], retrieval.losses["contrastive_loss"])
-
-
-def test_a_bundle_is_calibrated_on_validation_scenes(model, processor, tmp_path, capsys):
-    save_model(model, tmp_path / "run" / "final", processor.tokenizer)
-    assert (
-        bundle.main(
-            ["--run", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--scenes", "12"]
-        )
-        == 0
-    )
-    assert "maps of layer" in capsys.readouterr().out
-    predictor = Predictor.from_pretrained(tmp_path / "out")
-    assert 0 <= predictor.info.thresholds[0] <= predictor.info.thresholds[1] <= 1
-    answers = predictor.answer(
-        make_record(2_000_000_000, "test")["image"], "what is the background?"
-    )
-    assert answers.best in ANSWERS
-
-
-def test_a_bundle_without_a_run_says_so(tmp_path, capsys):
-    assert bundle.main(["--run", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
-    assert "[ckpt/source]" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
 
 
 def test_objects_are_named_from_their_own_patches_alone(task, model):

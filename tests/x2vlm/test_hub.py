@@ -300,8 +300,8 @@ def test_local_paths(tmp_path, monkeypatch):
     for name in ("mini", NAME):
         Path(name).mkdir()
     assert hub.resolve(NAME) == Path(NAME)  # what is here comes before what is known
-    assert (
-        hub.resolve("mini") == hub.mini_dir()
+    assert hub.resolve("mini") == hub.bundled_dir(
+        "mini"
     )  # but `mini` is the bundled one wherever a program is started
 
 
@@ -331,11 +331,13 @@ def test_the_bundled_model_is_found_in_a_clone_and_in_a_wheel(tmp_path, monkeypa
     (clone / "assets" / "mini").mkdir(parents=True)
     monkeypatch.setattr(hub, "__file__", str(clone / "x2vlm" / "hub.py"))
     monkeypatch.setattr(hub.importlib.metadata, "files", lambda _: None)
-    assert hub.mini_dir() is None
+    assert hub.bundled_dir("mini") is None
     with pytest.raises(CheckpointError, match="install"):
         hub.resolve("mini")
     (clone / "assets" / "mini" / "config.json").write_text("{}")
-    assert hub.mini_dir() == clone / "assets" / "mini" and hub.resolve("mini") == hub.mini_dir()
+    assert hub.bundled_dir("mini") == clone / "assets" / "mini" and hub.resolve(
+        "mini"
+    ) == hub.bundled_dir("mini")
 
     installed = tmp_path / "prefix" / "share" / "x2vlm" / "mini"
     installed.mkdir(parents=True)
@@ -346,7 +348,7 @@ def test_the_bundled_model_is_found_in_a_clone_and_in_a_wheel(tmp_path, monkeypa
     )()
     monkeypatch.setattr(hub, "__file__", str(tmp_path / "site-packages" / "x2vlm" / "hub.py"))
     monkeypatch.setattr(hub.importlib.metadata, "files", lambda _: [entry])
-    assert hub.mini_dir() == installed
+    assert hub.bundled_dir("mini") == installed
 
 
 def test_every_official_file_has_a_name():

@@ -754,14 +754,18 @@ def test_import_is_light_and_public_names_resolve():
         _ = x2vlm.nonsense
 
 
-@pytest.mark.skipif(hub.mini_dir() is None, reason="the bundled checkpoint is not here yet")
+@pytest.mark.skipif(
+    hub.bundled_dir("mini") is None, reason="the bundled checkpoint is not here yet"
+)
 def test_the_bundled_model_does_what_its_results_say():
     """The acceptance of a fresh clone: scenes that training never saw, asked about offline through
     the Predictor, against the shares in `results.json`; three standard deviations of a count of 60
     are allowed for."""
     from x2vlm import stickers
 
-    results = json.loads((hub.mini_dir() / "results.json").read_text(encoding="utf-8"))["results"]
+    results = json.loads((hub.bundled_dir("mini") / "results.json").read_text(encoding="utf-8"))[
+        "results"
+    ]
     predictor = Predictor.from_pretrained("mini")
     assert predictor.missing == {}
     found = answered = 0

@@ -16,16 +16,18 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from train.data.photos import PhotoData, PhotoRecords
 from train.data.stickers import StickerData, StickerRecords
 from x2vlm.errors import ConfigError, DataError, X2VLMError
 
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """Either the sticker world or files.
+    """The sticker world, photos or files.
 
     Attributes:
         stickers: scenes drawn on the fly.
+        photos: views and mosaics of photos.
         files: annotation files (`.jsonl`, `.json`) or WebDataset shards (`.tar`); a pattern such as
             `shards/*.tar` names several.
         media: folder that relative image paths start from; empty for the folder of the annotation
@@ -35,15 +37,16 @@ class DataConfig:
     """
 
     stickers: StickerData | None = None
+    photos: PhotoData | None = None
     files: list[str] = field(default_factory=list)
     media: str = ""
     format: str = "image_text"
     keys: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
-        if (self.stickers is None) == (not self.files):
+        if (self.stickers is not None) + (self.photos is not None) + bool(self.files) != 1:
             raise ConfigError(
-                "Data come either from `stickers` or from `files`; give exactly one of them.",
+                "Data come from `stickers`, `photos` or `files`; give exactly one of them.",
                 "config/value",
             )
 
@@ -56,6 +59,8 @@ def open_records(config: DataConfig, image_size: int) -> Sequence[dict[str, Any]
     """
     if config.stickers is not None:
         return StickerRecords(config.stickers, image_size)
+    if config.photos is not None:
+        return PhotoRecords(config.photos, image_size)
     from train.data.files import FileRecords
 
     return FileRecords(config.files, config.media, config.format, config.keys)

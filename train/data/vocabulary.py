@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tokenizers.normalizers import BertNormalizer
@@ -24,6 +24,7 @@ from transformers import BertTokenizerFast
 
 from train.data.files import expand, open_entries
 from train.data.formats import captions_of
+from x2vlm.processing import load_tokenizer
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SCRIPTS = (
@@ -78,6 +79,22 @@ def learn_vocabulary(corpus: Iterable[str], size: int, min_count: int = 2) -> li
     )[:size]
 
 
+def cut_vocabulary(vocabulary: Sequence[str], corpus: Iterable[str], size: int) -> list[str]:
+    """At most `size` tokens of a published WordPiece vocabulary, in its order: specials, single
+    characters and their continuations, and the tokens of the corpus; then, while there is room, the
+    first words of the vocabulary, which are the most common ones. Whatever could be written still
+    can."""
+    tokenizer = build_tokenizer(list(vocabulary))
+    counts: Counter[int] = Counter()
+    for text in corpus:
+        counts.update(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
+    kept = [t for t in vocabulary if t in SPECIAL_TOKENS or len(t.removeprefix("##")) == 1]
+    kept += [vocabulary[index] for index, _ in counts.most_common()]
+    kept += [token for token in vocabulary if token.isalpha()]
+    chosen = set(list(dict.fromkeys(kept))[:size])
+    return [token for token in vocabulary if token in chosen]
+
+
 def _letters(
     script: tuple[int, int], normalizer: BertNormalizer, splitter: BertPreTokenizer
 ) -> list[str]:
@@ -119,7 +136,10 @@ def _corpus(files: list[str], texts: int) -> Iterator[str]:
         yield from corpus(texts, seed=0)
     for file in (open_entries(path, "") for path in expand(files)):
         for index in range(len(file)):
-            yield from captions_of(file.entry(index))
+            entry = file.entry(index)
+            yield from captions_of(entry)
+            for pair in entry.get("questions", ()):
+                yield f"{pair['question']} {pair['answer']}"
 
 
 def main() -> None:
@@ -136,9 +156,18 @@ def main() -> None:
     parser.add_argument(
         "--max-length", type=int, default=64, help="longest text of the model in tokens"
     )
+    parser.add_argument(
+        "--cut-from",
+        help="folder of a WordPiece tokenizer whose vocabulary is cut, not learnt anew",
+    )
     arguments = parser.parse_args()
 
-    vocabulary = learn_vocabulary(_corpus(arguments.files, arguments.texts), arguments.size)
+    corpus = _corpus(arguments.files, arguments.texts)
+    if arguments.cut_from:
+        own = load_tokenizer(arguments.cut_from).get_vocab()
+        vocabulary = cut_vocabulary(sorted(own, key=own.get), corpus, arguments.size)
+    else:
+        vocabulary = learn_vocabulary(corpus, arguments.size)
     save_tokenizer(vocabulary, arguments.out, arguments.max_length)
     print(f"{len(vocabulary)} tokens written to {arguments.out}")
 

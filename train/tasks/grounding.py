@@ -72,6 +72,8 @@ class Grounding(RecordTask):
         for group in records.batches(32):
             embeds = self.see(model, group)
             owners, phrases = owned(group, lambda record: record["regions"])
+            if not phrases:
+                continue
             sizes = np.array(
                 [(*group[owner]["image"].size, *group[owner]["image"].size) for owner in owners]
             )

@@ -11,14 +11,17 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import timm
 import torch
 from torch import Tensor
 
+from x2vlm.batch_norm import folded_state
 from x2vlm.checkpoint.keys import canonical, our_name
 from x2vlm.checkpoint.loading import fit_tensor, parameter_slots, translated_tensors
 from x2vlm.checkpoint.safe_load import read_tensors, shown
 from x2vlm.errors import CheckpointError
 from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.processing import load_tokenizer
 
 
 def initialize(
@@ -28,6 +31,7 @@ def initialize(
     vision: str | Path | None = None,
     text: str | Path | None = None,
     fusion: str | Path | None = None,
+    vocabulary: Mapping[str, int] | None = None,
 ) -> list[str]:
     """Fills a freshly built model from published parts, in the order of the arguments.
 
@@ -42,6 +46,8 @@ def initialize(
             of the last of them, or get the file's remaining layers where it has just as many
             (X-VLM).
         fusion: BERT for the fusion layers alone, as CCLM wants: its last layers.
+        vocabulary: token -> row of the model's word table, where it is cut from that of `text`,
+            whose folder must then hold its tokenizer: rows are copied by token.
 
     Returns:
         Names of parameters that no source has set.
@@ -58,9 +64,11 @@ def initialize(
         }
         fresh -= _copy(model, kept, str(x2vlm))
     if vision is not None:
-        fresh -= _copy(model, _vision_tensors(vision), str(vision))
+        fresh -= _copy(model, _vision_tensors(vision, model), str(vision))
     if text is not None:
         source = _transformer_tensors(text)
+        if vocabulary is not None and len(vocabulary) != len(source[_WORDS]):
+            source[_WORDS] = _rows_by_token(source[_WORDS], Path(text), vocabulary)
         fresh -= _copy(model, _text_part(source, model), str(text))
         if not model.config.multilingual:
             fresh -= _copy(model, _fusion_part(source, model, shared=True), str(text))
@@ -130,9 +138,50 @@ def _copy(model: X2VLM, tensors: Mapping[str, Tensor], source: str) -> set[str]:
     return done
 
 
-def _vision_tensors(source: str | Path) -> dict[str, Tensor]:
+_WORDS = "embeddings.word_embeddings.weight"
+
+
+def _rows_by_token(words: Tensor, folder: Path, vocabulary: Mapping[str, int]) -> Tensor:
+    """The rows of a word table in the order of a vocabulary that is cut from its own; tokens that
+    it lacks get its mean."""
+    own = load_tokenizer(folder).get_vocab()
+    rows = words.mean(dim=0).expand(len(vocabulary), -1).clone()
+    for token, row in vocabulary.items():
+        if token in own:
+            rows[row] = words[own[token]]
+    return rows
+
+
+def _backbone_tensors(source: str | Path, backbone: str) -> dict[str, Tensor]:
+    """A timm backbone with its batch norms folded, from a local file with timm's names or from timm
+    itself."""
+    local = Path(source).is_file()
+    try:
+        model = timm.create_model(backbone if local else str(source), pretrained=not local)
+    except Exception:
+        raise _unreachable(source, "timm") from None
+    if local:
+        tensors = read_tensors(Path(source))
+        lacking = [
+            name
+            for name, own in model.state_dict().items()
+            if name not in tensors or tensors[name].shape != own.shape
+        ]
+        if lacking:
+            raise CheckpointError(
+                f"{shown(Path(source).name)} does not hold {backbone}: {lacking[0]} is missing or "
+                "of another shape. `python -m train.prepare.photo_parts` writes a file that fits.",
+                "ckpt/keys",
+            )
+        model.load_state_dict(tensors, strict=False)
+    return {f"vision.tower.backbone.{name}": t for name, t in folded_state(model).items()}
+
+
+def _vision_tensors(source: str | Path, model: X2VLM) -> dict[str, Tensor]:
     """A local file follows the official names (Swin's `downsample` differs from timm's), a timm
     model those of our tower."""
+    if model.config.vision.tower == "timm":
+        return _backbone_tensors(source, model.config.vision.backbone)
     if Path(source).is_file():
         tensors = read_tensors(Path(source))
         shared = tensors.pop("rel_pos_bias.relative_position_bias_table", None)
@@ -141,8 +190,6 @@ def _vision_tensors(source: str | Path) -> dict[str, Tensor]:
                 tensors[f"blocks.{block}.attn.relative_position_bias_table"] = shared
         named = {our_name(f"vision_encoder.{key}"): tensor for key, tensor in tensors.items()}
         return {name: tensor for name, tensor in named.items() if tensor.is_floating_point()}
-    import timm
-
     try:
         tower = timm.create_model(str(source), pretrained=True, num_classes=0)
     except Exception:

@@ -131,7 +131,7 @@ def convert(
         CheckpointError: see `load_model`, `find_tokenizer` and `save_model`. ConfigError: see
             `x2vlm.inference.models.Settings.read`.
     """
-    from x2vlm.settings import SETTINGS_FILE, Settings
+    from x2vlm.settings import DOMAIN_FILE, SETTINGS_FILE, Settings
 
     loaded = load_model(
         source,
@@ -146,6 +146,8 @@ def convert(
     beside = loaded.path.parent
     settings = Settings.read(beside) if (beside / SETTINGS_FILE).is_file() else None
     save_model(loaded.model, directory, found, dtype=dtype, settings=settings)
+    if (beside / DOMAIN_FILE).is_file():
+        shutil.copy(beside / DOMAIN_FILE, directory)
     return (
         loaded.report
         if found is not None

@@ -17,6 +17,7 @@ from x2vlm.checkpoint import load_model
 from x2vlm.checkpoint.tokenizer import find_tokenizer, missing_note
 from x2vlm.checks import check_choice
 from x2vlm.errors import CheckpointError, ConfigError, ParameterError, TextError, X2VLMError
+from x2vlm.inference.domain import Domain
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.options import TASKS
 from x2vlm.processing import Processor, validate_text
@@ -38,6 +39,7 @@ class Member:
     model: X2VLM
     processor: Processor
     settings: Settings
+    domain: Domain | None = None
 
     def __post_init__(self):
         layer, layers = self.settings.explain_layer, self.model.config.fusion.num_layers
@@ -149,6 +151,7 @@ def load_member(
         prepare(loaded.model, device, dtype),
         processor,
         settings,
+        Domain.read(loaded.path.parent),
     )
 
 

@@ -27,6 +27,7 @@ from x2vlm.checks import (
 from x2vlm.errors import CheckpointError, ParameterError
 from x2vlm.inference.answers import answer_question
 from x2vlm.inference.captions import complete_masks, write_ranked
+from x2vlm.inference.domain import outside_note
 from x2vlm.inference.faithfulness import check_deletion
 from x2vlm.inference.grounding import find_phrases, make_grounding
 from x2vlm.inference.matching import match_frames, match_texts
@@ -170,7 +171,11 @@ class Predictor:
             scene = dataclasses.replace(scene, notes=(*scene.notes, self.missing["video"]))
         members = set(self._serving.values())
         if len(members) == 1:  # a suite encodes when it knows which of its models is asked
-            scene.embeds(*members, cancel)
+            (member,) = members
+            pooled = scene.embeds(member, cancel).frames[:, 0]
+            if member.domain is not None and member.domain.outside(pooled):
+                note = outside_note(member.name)
+                scene = dataclasses.replace(scene, notes=(*scene.notes, note))
         return scene
 
     @gpu_memory()

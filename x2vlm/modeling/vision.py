@@ -9,21 +9,17 @@ Shapes: B images, P tokens incl. pooled, D width, R regions.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from timm.models.beit import Attention, Beit
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from x2vlm.config import VisionConfig
+from x2vlm.config import IMAGE_MEAN, IMAGE_STD, VisionConfig
 from x2vlm.errors import ParameterError
+from x2vlm.modeling.feature_tower import FeatureTower
 from x2vlm.modeling.layers import Linear
-
-SINCOS_AMPLITUDE = 0.5
-"""Absolute positions at half amplitude: what let towers trained from scratch localise (see
-`VisionConfig.position`)."""
+from x2vlm.modeling.positions import SINCOS_AMPLITUDE, sincos_positions
 
 
 class VisionEncoder(nn.Module):
@@ -68,13 +64,22 @@ class VisionEncoder(nn.Module):
                 f"image_size={image.shape[-1]}.",
                 "param/range",
             )
-        tokens = self.tower.forward_features(image)
+        return self._with_pooled(self.tower.forward_features(image))
+
+    def from_maps(self, maps: Tensor) -> Tensor:
+        """`forward` from what a frozen `timm` backbone made of the images, `FeatureTower.maps`."""
+        return self._with_pooled(self.tower.tokens(maps))
+
+    def _with_pooled(self, tokens: Tensor) -> Tensor:
+        """The tower's tokens, normalised, without its class token, behind their mean."""
         if self.config.tower == "swin":
             patches = tokens.flatten(1, 2)
         elif self.config.tower == "beit2":
             patches = self.tower.fc_norm(tokens[:, 1:])
-        else:
+        elif self.config.tower == "clip":
             patches = tokens[:, 1:]
+        else:
+            patches = tokens
         return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
 
 
@@ -118,17 +123,6 @@ def share_position_index(tower: nn.Module) -> None:
         attention.relative_position_index = attentions[0].relative_position_index
 
 
-def sincos_positions(grid_size: int, width: int) -> Tensor:
-    """Fixed two-dimensional positions, float[grid_size**2, width]: a quarter of the width each for
-    sin and cos of x and y."""
-    frequencies = torch.exp(torch.arange(width // 4) * (-math.log(1e4) / (width // 4)))
-    angles = torch.arange(grid_size)[:, None] * frequencies
-    axis = torch.cat([angles.sin(), angles.cos()], dim=1)
-    rows = axis[:, None].expand(-1, grid_size, -1)
-    columns = axis[None].expand(grid_size, -1, -1)
-    return torch.cat([columns, rows], dim=2).flatten(0, 1)
-
-
 def build_tower(config: VisionConfig) -> nn.Module:
     """The timm model of a configuration, freshly initialised."""
     if config.tower == "swin":
@@ -143,6 +137,8 @@ def build_tower(config: VisionConfig) -> nn.Module:
             drop_path_rate=config.drop_path,
             num_classes=0,
         )
+    if config.tower == "timm":
+        return _feature_tower(config)
     shared = {
         "img_size": config.image_size,
         "patch_size": config.patch_size,
@@ -179,3 +175,18 @@ def build_tower(config: VisionConfig) -> nn.Module:
                 config.grid_size, config.hidden_size
             )
     return tower
+
+
+def _feature_tower(config: VisionConfig) -> FeatureTower:
+    return FeatureTower(
+        config.backbone,
+        config.image_size,
+        config.grid_size,
+        config.hidden_size,
+        config.num_layers,
+        config.num_heads,
+        config.mlp_ratio,
+        config.drop_path,
+        IMAGE_MEAN,
+        IMAGE_STD,
+    )
