@@ -46,7 +46,11 @@ OUTSIDE = 0.01
 
 
 def first_of(tasks: Mapping[str, RecordTask], kind: type) -> RecordTask:
-    """The first task of a kind. Raises `ConfigError` where a run has none."""
+    """The first task of a kind, one with validation data before others.
+
+    Raises:
+        ConfigError: the run has none (`config/key`).
+    """
     found = [task for task in tasks.values() if isinstance(task, kind)]
     if not found:
         raise ConfigError(
@@ -54,7 +58,7 @@ def first_of(tasks: Mapping[str, RecordTask], kind: type) -> RecordTask:
             "on.",
             "config/key",
         )
-    return found[0]
+    return max(found, key=lambda task: bool(task.validation))
 
 
 @torch.no_grad()
@@ -96,7 +100,7 @@ def calibrate(model: X2VLM, processor: Processor, tasks: Mapping[str, RecordTask
 def describe_domain(model: X2VLM, processor: Processor, tasks: Mapping[str, RecordTask]) -> Domain:
     """The pooled tokens of images that tasks train on, and as the limit those of validation images
     of the `matching` task."""
-    trained = [task for task in tasks.values() if task.loss_weights and not _videos(task.data)]
+    trained = [task for task in tasks.values() if task.loss_weights and _plain(task.data)]
     each = DOMAIN_IMAGES // len(trained)
     features = [_pooled(model, processor, task, task.data, each) for task in trained]
     matching = first_of(tasks, Matching)
@@ -107,8 +111,10 @@ def describe_domain(model: X2VLM, processor: Processor, tasks: Mapping[str, Reco
     return Domain.fit(torch.cat(features), torch.cat(held_out), OUTSIDE)
 
 
-def _videos(data: DataConfig) -> bool:
-    return data.stickers is not None and data.stickers.kind != "scene"
+def _plain(data: DataConfig) -> bool:
+    """Images as people give them: no videos, no pairs, no mosaics."""
+    kind = data.stickers.kind if data.stickers else data.photos.kind if data.photos else "photos"
+    return kind in ("scene", "photos", "nouns")
 
 
 def _pooled(model, processor: Processor, task: RecordTask, data: DataConfig, count: int) -> Tensor:

@@ -18,7 +18,7 @@ from train.data.transforms import normalize, to_pixels
 from train.data.vocabulary import learn_vocabulary, save_tokenizer
 from train.launch import load_source
 from x2vlm.errors import ConfigError, DataError
-from x2vlm.inference.domain import Domain, outside_note
+from x2vlm.inference.domain import outside_note
 from x2vlm.inference.predictor import Predictor
 
 
@@ -205,22 +205,3 @@ def test_an_image_outside_the_domain_gets_a_note(finished, folder):
     assert (note in predictor.encode(noise).notes) == bool(
         member.domain.distance(pooled) > member.domain.limit
     )
-
-
-def test_far_features_are_outside_and_near_ones_are_not():
-    torch.manual_seed(0)
-    features = torch.randn(400, 100) * torch.linspace(2, 0.1, 100)
-    domain = Domain.fit(features[:300], features[300:], 0.02)
-    assert not domain.outside(features[300:]) and domain.outside(features[:5] + 5)
-
-
-def test_a_domain_is_read_as_it_was_written(tmp_path):
-    torch.manual_seed(0)
-    features = torch.randn(200, 80)
-    domain = Domain.fit(features[:150], features[150:], 0.1)
-    domain.write(tmp_path)
-    read = Domain.read(tmp_path)
-    torch.testing.assert_close(
-        read.distance(features), domain.distance(features), rtol=0.01, atol=0.1
-    )
-    assert read.limit == pytest.approx(domain.limit)

@@ -14,6 +14,7 @@ from x2vlm.boxes import (
     xyxy_to_cxcywh,
 )
 from x2vlm.losses import (
+    alignment_loss,
     box_losses,
     classification_loss,
     contrastive_loss,
@@ -138,3 +139,22 @@ def test_box_formats_round_trip():
     torch.testing.assert_close(
         xywh_to_cxcywh(torch.tensor([[10.0, 20, 4, 6]])), torch.tensor([[12.0, 23, 4, 6]])
     )
+
+
+def test_alignment_is_the_share_of_the_similarity_inside_the_box():
+    """Equal similarities: minus the logarithm of the box's share of the patches."""
+    patches, texts = torch.ones(1, 8, 2), torch.ones(1, 1, 2)
+    inside = torch.tensor([[[True, True] + [False] * 6]])
+    loss = alignment_loss(patches, texts, inside, 0.1, torch.ones(1, 1))
+    assert loss.item() == pytest.approx(math.log(4), abs=1e-5)
+
+
+def test_alignment_leaves_out_phrases_without_a_box():
+    torch.manual_seed(0)
+    patches, texts = torch.randn(2, 8, 4), torch.randn(2, 3, 4)
+    inside = torch.rand(2, 3, 8) > 0.5
+    known = torch.tensor([[True, False, False], [True, False, False]])
+    loss = alignment_loss(patches, texts, inside, 1.0, known)
+    alone = alignment_loss(patches, texts[:, :1], inside[:, :1], 1.0, known[:, :1])
+    torch.testing.assert_close(loss, alone)
+    assert alignment_loss(patches, texts, inside, 1.0, torch.zeros(2, 3)).item() == 0

@@ -93,6 +93,7 @@ class Domain:
         tensors = {"mean": self.mean, "variances": self.variances}
         tensors |= {"directions": self.directions.half(), "limit": torch.tensor(self.limit)}
         save_file(tensors, folder / DOMAIN_FILE)
+        (folder / DOMAIN_FILE).chmod(0o644)  # safetensors lets its writer alone read it
 
 
 def outside_note(name: str) -> str:
