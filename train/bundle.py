@@ -32,6 +32,7 @@ from x2vlm.checkpoint import load_model, save_model
 from x2vlm.errors import ConfigError, X2VLMError
 from x2vlm.inference.domain import Domain
 from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.options import MapChoice, MapChoices
 from x2vlm.processing import Processor
 from x2vlm.settings import Settings
 
@@ -63,7 +64,7 @@ def first_of(tasks: Mapping[str, RecordTask], kind: type) -> RecordTask:
 
 @torch.no_grad()
 def calibrate(model: X2VLM, processor: Processor, tasks: Mapping[str, RecordTask]) -> dict:
-    """Measured settings: `explain_layer`, `absent`, `present`, `answers`.
+    """Measured settings: `maps`, `absent`, `present`, `answers`.
 
     `absent` lies below all but 5 % of the true phrases and `present` above all but 5 % of the
     absent ones; where the two kinds do not overlap, the gap between them is the range of doubt.
@@ -78,6 +79,7 @@ def calibrate(model: X2VLM, processor: Processor, tasks: Mapping[str, RecordTask
             for data in grounding.validation.values()
         ]
         pointing.append((sum(found) / len(found), layer))
+    layer = max(pointing, key=lambda found: found[0])[1]
     matching.prepare_texts(processor)
     scored = [
         matching.scores(model, matching.open_test(data)) for data in matching.validation.values()
@@ -92,7 +94,11 @@ def calibrate(model: X2VLM, processor: Processor, tasks: Mapping[str, RecordTask
         "absent": round(float(min(edges)), 3),
         "present": round(float(max(edges)), 3),
         "answers": tuple(first_of(tasks, QuestionAnswering).candidates()),
-        "explain_layer": max(pointing, key=lambda found: found[0])[1],
+        "maps": MapChoices(
+            caption=MapChoice("phrase", layer=layer),
+            query=MapChoice("phrase", layer=layer),
+            phrase=MapChoice("match", layer=layer),
+        ),
     }
 
 
@@ -152,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
             save_model(loaded.model, out, processor.tokenizer, kept, torch.float16, settings)
             print(
                 f"absent below {settings.absent}, found from {settings.present}, maps of layer "
-                f"{settings.explain_layer}"
+                f"{settings.maps.phrase.layer}"
             )
         describe_domain(loaded.model, processor, tasks).write(out)
     except X2VLMError as error:

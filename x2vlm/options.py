@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from x2vlm.checks import check_choice, check_number
+from x2vlm.config import Few
 
 TASKS: dict[str, tuple[str, ...]] = {
     "caption": ("masked_lm",),
@@ -44,10 +45,38 @@ class Target:
 
 
 TARGETS: dict[str, Target] = {
+    "phrase": Target(
+        "match", ("matching",), "the match of each phrase of the text, read by itself"
+    ),
     "match": Target("match", ("matching",), "the match of the text with the image"),
     "caption": Target("caption", (), "the probability of each word of a caption"),
     "answer": Target("answer", (), "the probability of an answer to the question"),
     "box": Target("ground", (), "the box of the text"),
+}
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a map is for. A checkpoint's settings hold the best `MapChoice` for every use.
+
+    Attributes:
+        task: the task whose model has the settings.
+        targets: what may be explained; the first that the model has the heads for is the fallback.
+        help: one sentence for people.
+    """
+
+    task: str
+    targets: tuple[str, ...]
+    help: str
+
+
+USES: dict[str, Use] = {
+    "caption": Use("caption", ("phrase", "caption", "match", "box"), "the words of a caption"),
+    "query": Use(
+        "match", ("phrase", "match", "box", "caption", "answer"), "the words of a typed text"
+    ),
+    "phrase": Use("ground", ("match", "box"), "a phrase as a whole"),
+    "answer": Use("answer", ("answer",), "an answer to a question"),
 }
 
 
@@ -71,6 +100,10 @@ METHODS: dict[str, Method] = {
     "image-gradcam": Method(False, "Grad-CAM at the image tower's output, one map for the text"),
     "random": Method(False, "the random baseline"),
 }
+
+
+TargetName = Literal[tuple(TARGETS)]
+MethodName = Literal[tuple(METHODS)]
 
 
 @dataclass(frozen=True)
@@ -178,18 +211,96 @@ class AnswerOptions(Options):
 
 @dataclass(frozen=True)
 class ExplainOptions(Options):
-    """What is explained, and how the heat maps are computed."""
+    """What is explained, and how the heat maps are computed. What is not given is the choice that
+    points best, measured for the checkpoint and stored in its settings."""
 
-    target: str = _option(str, "match", "what is explained", choices=tuple(TARGETS))
+    use: str | None = _option(
+        str,
+        None,
+        "what the text is; by default as the target says, a typed text without one",
+        choices=tuple(USES),
+    )
+    target: str | None = _option(
+        str, None, "what is explained; by default what points best", choices=tuple(TARGETS)
+    )
     answer: str | None = _option(str, None, "the answer to explain; by default the best one")
-    method: str = _option(str, "gradient", "how the maps are computed", choices=tuple(METHODS))
+    method: str | None = _option(
+        str, None, "how the maps are computed; by default what points best", choices=tuple(METHODS)
+    )
     layer: int | str | None = _option(
-        str, None, "fusion layer from 0, or mean; by default the layer that points best"
+        str, None, "fusion layer from 0, or mean; by default what points best"
     )
     head: int | str | None = _option(
-        str, None, "attention head from 0, or max; by default the mean of all"
+        str, None, "attention head from 0, max or mean; by default what points best"
+    )
+    unit: str = _option(
+        str,
+        "phrase",
+        "what has a map of its own: phrases, or every word",
+        choices=("phrase", "word"),
     )
     seed: int = _option(int, 0, "of the random baseline", _SEEDS)
+
+    @property
+    def purpose(self) -> str:
+        """The use, by default the one that the target belongs to."""
+        if self.use is not None:
+            return self.use
+        if self.answer is not None and self.target is None:
+            return "answer"
+        known = {"caption": "caption", "answer": "answer", "match": "phrase", "box": "phrase"}
+        return known.get(self.target, "query")
+
+
+@dataclass(frozen=True)
+class MapChoice:
+    """How the maps of one use are computed.
+
+    Attributes:
+        target, method: names of `TARGETS` and `METHODS`.
+        layer: fusion layer from 0, None for the mean of all.
+        head: attention head from 0, `max` for the strongest head of each patch, None for the mean
+            of all.
+    """
+
+    target: TargetName
+    method: MethodName = "gradient"
+    layer: Few | None = None
+    head: Few | Literal["max"] | None = None
+
+    def changed_by(self, options: ExplainOptions, target: str) -> MapChoice:
+        """This choice with what the caller chose in its place. Layer and head hold only for the
+        target and method that they were measured for."""
+        stored = self if self.target == target else MapChoice(target)
+        method = options.method or stored.method
+        if method != stored.method:
+            stored = MapChoice(target, method)
+        layer = stored.layer if options.layer is None else options.layer
+        head = stored.head if options.head is None else options.head
+        if not METHODS[method].layered:
+            layer = head = None
+        return MapChoice(
+            target, method, None if layer == "mean" else layer, None if head == "mean" else head
+        )
+
+    def check(self, num_layers: int, num_heads: int) -> None:
+        """Raises:
+        ParameterError: the model has no such layer or head (`param/range`).
+        """
+        if self.layer is not None:
+            check_number("layer", self.layer, 0, num_layers - 1)
+        if self.head not in (None, "max"):
+            check_number("head", self.head, 0, num_heads - 1)
+
+
+@dataclass(frozen=True)
+class MapChoices:
+    """The best choice for every use (`USES`), measured by `x2vlm calibrate`."""
+
+    caption: MapChoice = MapChoice("phrase")
+    query: MapChoice = MapChoice("phrase")
+    phrase: MapChoice = MapChoice("match")
+    answer: MapChoice = MapChoice("answer")
 
 
 @dataclass(frozen=True)

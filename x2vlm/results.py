@@ -46,6 +46,18 @@ class Word(_Result):
 
 
 @dataclass(frozen=True)
+class Phrase(_Result):
+    """Words that have one map: characters `text[start:end]` of the sentence, and the positions of
+    its `words`. `match` is its own match probability where it was read by itself."""
+
+    text: str
+    start: int
+    end: int
+    words: tuple[int, ...]
+    match: float | None = None
+
+
+@dataclass(frozen=True)
 class Caption(_Result):
     """One caption. `log_probability` is the sum over tokens (end token included); `match` the
     matching head's probability.
@@ -113,11 +125,13 @@ class Agreement(_Result):
 
 @dataclass(frozen=True)
 class Explanation(_Result):
-    """One map per word of `text`, and one of the text as a whole.
+    """Heat maps of a text: one per phrase, and one of the text as a whole.
 
-    `maps` is float32 (words, grid, grid), `overall` float32 (grid, grid), the mean over all tokens,
-    the special ones too; not normalised. For a video they are maps of the temporal mean.
-    `score` is the explained quantity (match probability, token probability, or box coordinate sum).
+    `maps` is float32 (words, grid, grid): the words of a phrase share its map, a word of no phrase
+    ("in", "the") has a map of zeros. `overall` is float32 (grid, grid), the mean over all tokens,
+    the special ones too. Maps are not normalised; for a video they are maps of the temporal mean.
+    `score` is the explained quantity of the whole text (match probability, token probability, or
+    box coordinate sum).
     `target` and `method` are names of `x2vlm.options.TARGETS` and `METHODS`. `truncated_at` is the
     character at which the text was cut, None if it was not.
     """
@@ -131,6 +145,8 @@ class Explanation(_Result):
     layer: int | None
     score: float
     truncated_at: int | None = None
+    head: int | str | None = None
+    phrases: tuple[Phrase, ...] = ()
 
 
 @dataclass(frozen=True)

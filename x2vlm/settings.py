@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from x2vlm.checks import check_number
 from x2vlm.config import Few, Rate, read_values
 from x2vlm.errors import ConfigError, ParameterError
+from x2vlm.options import MapChoices
 
 SETTINGS_FILE = "predictor.json"
 DOMAIN_FILE = "domain.safetensors"
@@ -32,7 +33,7 @@ class Settings:
             chosen on validation data.
         answers: the list that questions are ranked over; for a `classification` head the labels in
             order.
-        explain_layer: fusion layer whose maps point best, from 0; None for the mean of all.
+        maps: the heat maps that point best, for every use.
         note: what the model knows and does not, for the user.
     """
 
@@ -43,7 +44,7 @@ class Settings:
     absent: Rate = 0.2
     present: Rate = 0.5
     answers: tuple[str, ...] = ()
-    explain_layer: Few | None = None
+    maps: MapChoices = field(default_factory=MapChoices)
     note: str = ""
 
     @classmethod

@@ -31,7 +31,7 @@ def test_mini_is_measured_as_it_is_shipped():
     _, tasks = load_run(["--config", str(CONFIGS / "mini.yaml")])
     assert (
         tasks["grounding"].explain_layer
-        == Settings.read(CONFIGS.parents[1] / "assets" / "mini").explain_layer
+        == Settings.read(CONFIGS.parents[1] / "assets" / "mini").maps.phrase.layer
     )
 
 

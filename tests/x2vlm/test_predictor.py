@@ -33,6 +33,7 @@ from x2vlm.inference.predictor import Predictor
 from x2vlm.inference.scene import open_scene
 from x2vlm.modeling.build import build_model
 from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.options import MapChoice, MapChoices
 from x2vlm.processing import Processor
 from x2vlm.results import Answers
 from x2vlm.settings import Settings
@@ -524,8 +525,9 @@ def test_without_matching_head_there_is_no_verdict(tiny_config, tiny_processor, 
     match = predictor.match(photo, "dog")[0]
     assert match.probability is None and match.similarity is not None
     assert predictor.caption(photo, max_new_tokens=3)[0].match is None
+    assert predictor.explain(photo, "dog").target == "box"
     with pytest.raises(CheckpointError):
-        predictor.explain(photo, "dog")
+        predictor.explain(photo, "dog", target="match")
 
 
 def test_suite_of_one_checkpoint_a_task(tiny_folder, tiny_config, tiny_tokenizer, tmp_path, photo):
@@ -716,7 +718,7 @@ def test_bad_devices_and_settings(tiny_folder, tiny_model, tiny_processor, tmp_p
     for change in ({"device": "toaster"}, {"device": "cuda:77"}, {"dtype": "int8"}):
         with pytest.raises(ParameterError, match="param/range"):
             Predictor.from_pretrained(tiny_folder, **change)
-    settings = Settings(absent=0.1, answers=("yes", "너"), explain_layer=2, min_length=0)
+    settings = Settings(absent=0.1, answers=("yes", "너"), min_length=0)
     settings.write(tmp_path)
     assert Settings.read(tmp_path) == settings and Settings.read(tmp_path / "nowhere") == Settings()
     (tmp_path / "predictor.json").write_text("[1]")
@@ -729,12 +731,16 @@ def test_bad_devices_and_settings(tiny_folder, tiny_model, tiny_processor, tmp_p
         ({"absent": 0.6, "present": 0.5}, "absent .* above present"),
         ({"max_tokens": "40"}, "max_tokens .* whole number"),
         ({"answers": "yes"}, "answers .* list, every entry text"),
-        ({"explain_layer": 1.5}, "explain_layer .* whole number .* or null"),
+        (
+            {"maps": {"query": {"target": "match", "layer": 1.5}}},
+            "layer .* whole number .* or null",
+        ),
     ):
         with pytest.raises(ConfigError, match=error):
             Settings.from_dict(values)
-    with pytest.raises(ConfigError, match="fusion layers are 0 to 2"):
-        Predictor.from_model(tiny_model, tiny_processor, Settings(explain_layer=3))
+    deep = MapChoices(query=MapChoice("match", layer=3))
+    with pytest.raises(ConfigError, match=r"maps.query .* from 0 to 2"):
+        Predictor.from_model(tiny_model, tiny_processor, Settings(maps=deep))
     with pytest.raises(CheckpointError, match="ckpt/source"):
         Predictor.from_pretrained("no such model")
 

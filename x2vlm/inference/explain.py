@@ -14,7 +14,7 @@ layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from x2vlm.modeling.layers import AttentionRecord, attention_bias
 from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.options import METHODS, MapChoice
 from x2vlm.results import Agreement
 from x2vlm.visualize import is_flat
 
@@ -67,6 +68,55 @@ def trace_attention(
     return AttentionTrace(
         tuple(p.detach() for p in record.probabilities), gradients, fused.detach(), scores.detach()
     )
+
+
+@dataclass(frozen=True)
+class FusionInputs:
+    """N texts on one image and the explained quantity; fields as in `trace_attention`."""
+
+    model: X2VLM
+    text_embeds: Tensor
+    attention_mask: Tensor
+    image_embeds: Tensor
+    objective: Objective
+
+    def row(self, i: int) -> FusionInputs:
+        """The i-th text alone."""
+        return replace(
+            self,
+            text_embeds=self.text_embeds[i : i + 1],
+            attention_mask=self.attention_mask[i : i + 1],
+        )
+
+    def arguments(self) -> tuple[X2VLM, Tensor, Tensor, Tensor, Objective]:
+        """As `trace_attention`, `rollout` and `image_gradcam` take them."""
+        return tuple(getattr(self, f.name) for f in fields(self))
+
+
+def token_maps(inputs: FusionInputs, choice: MapChoice, seed: int) -> tuple[Tensor, Tensor]:
+    """Maps of every token by any of `x2vlm.options.METHODS`.
+
+    A method without maps of tokens gives all tokens of a text the text's one map.
+
+    Args:
+        seed: of the random baseline.
+
+    Returns:
+        float32[N, T, P-1] and fused_embeds float[N, T, C].
+    """
+    if METHODS[choice.method].layered:
+        trace = trace_attention(*inputs.arguments())
+        return relevance(trace, choice.method, choice.layer, choice.head), trace.fused_embeds
+    with torch.no_grad():
+        fused = inputs.model.fuse(inputs.text_embeds, inputs.attention_mask, inputs.image_embeds)
+    texts, tokens = fused.shape[:2]
+    if choice.method == "rollout":
+        return rollout(*inputs.arguments()), fused
+    if choice.method == "random":
+        drawn = random_maps(inputs.image_embeds, texts * tokens, seed)
+        return drawn.unflatten(0, (texts, tokens)), fused
+    rows = [image_gradcam(*inputs.row(i).arguments()) for i in range(texts)]
+    return torch.stack(rows)[:, None].expand(-1, tokens, -1), fused
 
 
 def gradcam(attention: Tensor, gradients: Tensor) -> Tensor:
@@ -215,15 +265,10 @@ def random_maps(image_embeds: Tensor, count: int, seed: int) -> Tensor:
     return maps / maps.amax(1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
-def merge_pieces(token_maps: Tensor, word_index: Sequence[int], num_words: int) -> np.ndarray:
-    """Maps of tokens float[T, G*G] to maps of whole words float32 (num_words, G, G): the sum over a
-    word's pieces."""
-    side = round(token_maps.shape[-1] ** 0.5)
-    maps = torch.zeros(num_words, token_maps.shape[-1])
-    for row, word in zip(token_maps.float().cpu(), word_index, strict=False):
-        if word >= 0:
-            maps[word] += row
-    return maps.view(num_words, side, side).numpy()
+def as_grid(flat_map: Tensor) -> np.ndarray:
+    """A map float[G*G] as float32 (G, G)."""
+    side = round(flat_map.shape[-1] ** 0.5)
+    return flat_map.float().view(side, side).cpu().numpy()
 
 
 def overall_map(token_maps: Tensor) -> np.ndarray:
@@ -233,8 +278,7 @@ def overall_map(token_maps: Tensor) -> np.ndarray:
     The special tokens gather what the words found, so the mean over all points better than the
     words alone (the same choice as ALBEF's for grounding, arXiv 2107.07651).
     """
-    side = round(token_maps.shape[-1] ** 0.5)
-    return token_maps.float().mean(0).view(side, side).cpu().numpy()
+    return as_grid(token_maps.float().mean(0))
 
 
 def left_to_right_layout(

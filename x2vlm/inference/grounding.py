@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from x2vlm.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from x2vlm.checks import Cancel, check_cancel, check_texts
-from x2vlm.inference.explain import agreement, merge_pieces, overall_map, relevance, trace_attention
+from x2vlm.inference.explain import agreement
+from x2vlm.inference.explanations import explain_phrases, lay_out
 from x2vlm.inference.matching import MAX_TEXTS, TEXTS_AT_ONCE, encode_texts, match_probability
 from x2vlm.inference.models import Member
-from x2vlm.inference.targets import box_sum, match_logit
+from x2vlm.inference.phrases import split_phrases
 from x2vlm.processing import TokenizedText
 from x2vlm.results import Explanation, Grounding, Match, Verdict
 
@@ -46,8 +46,7 @@ def find_phrases(
 
     Args:
         image_embeds: float[1, P, D].
-        explain: also trace the match logit, or the box where there is no matching head, back to the
-            patches.
+        explain: also make the heat map of each phrase, by what the settings choose for it.
         judge: matches texts in place of a matching head that the model lacks.
     """
     tokens = [
@@ -72,34 +71,22 @@ def _find_at_once(
     member: Member, image_embeds: Tensor, phrases: list[TokenizedText], explain: bool
 ) -> list[FoundPhrase]:
     model, matching = member.model, "matching" in member.model.config.heads
-    text_embeds, mask = encode_texts(member, phrases)
-    layer, heat = member.settings.explain_layer, None
+    explanations: list[Explanation | None] = [None] * len(phrases)
     if explain:
-        objective = partial(match_logit if matching else box_sum, member)
-        trace = trace_attention(model, text_embeds, mask, image_embeds, objective)
-        fused, heat = trace.fused_embeds, relevance(trace, layer=layer)
+        maps = member.settings.maps
+        whole = maps.phrase if matching else replace(maps.phrase, target="box")
+        spans = [split_phrases(tokens.text, tokens.words) for tokens in phrases]
+        batch = lay_out(member, phrases, spans)
+        part = maps.query if maps.query.target == "phrase" else whole
+        explanations, fused = explain_phrases(member, image_embeds, batch, whole, part)
     else:
+        text_embeds, mask = encode_texts(member, phrases)
         with torch.no_grad():
             fused = model.fuse(text_embeds, mask, image_embeds)
     with torch.no_grad():
-        boxes = model.predict_boxes(fused.float()).cpu()
+        boxes = cxcywh_to_xyxy(model.predict_boxes(fused.float()).cpu()).clamp(0, 1)
         matches = match_probability(member, fused).tolist() if matching else [None] * len(phrases)
-    explanations: list[Explanation | None] = [None] * len(phrases)
-    if heat is not None:
-        for i, tokens in enumerate(phrases):
-            explanations[i] = Explanation(
-                text=tokens.text,
-                words=tokens.words,
-                maps=merge_pieces(heat[i], tokens.word_index, len(tokens.words)),
-                overall=overall_map(heat[i, : len(tokens.ids)]),
-                target="match" if matching else "box",
-                method="gradient",
-                layer=layer,
-                score=matches[i] if matching else float(boxes[i].sum()),
-                truncated_at=tokens.truncated_at,
-            )
-    corners = cxcywh_to_xyxy(boxes).clamp(0, 1)
-    return [FoundPhrase(*one) for one in zip(phrases, corners, matches, explanations, strict=True)]
+    return [FoundPhrase(*one) for one in zip(phrases, boxes, matches, explanations, strict=True)]
 
 
 def make_grounding(

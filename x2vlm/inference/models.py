@@ -19,7 +19,7 @@ from x2vlm.checks import check_choice
 from x2vlm.errors import CheckpointError, ConfigError, ParameterError, TextError, X2VLMError
 from x2vlm.inference.domain import Domain
 from x2vlm.modeling.x2vlm import X2VLM
-from x2vlm.options import TASKS
+from x2vlm.options import TASKS, USES
 from x2vlm.processing import Processor, validate_text
 from x2vlm.results import ModelInfo
 from x2vlm.settings import SETTINGS_FILE, Settings
@@ -42,13 +42,15 @@ class Member:
     domain: Domain | None = None
 
     def __post_init__(self):
-        layer, layers = self.settings.explain_layer, self.model.config.fusion.num_layers
-        if layer is not None and layer >= layers:
-            raise ConfigError(
-                f"explain_layer in {SETTINGS_FILE} is {layer}; this model's fusion layers are 0 to "
-                f"{layers - 1}.",
-                "config/value",
-            )
+        fusion = self.model.config.fusion
+        for use in USES:
+            choice = getattr(self.settings.maps, use)
+            try:
+                choice.check(fusion.num_layers, fusion.num_heads)
+            except ParameterError as error:
+                raise ConfigError(
+                    f"maps.{use} in {SETTINGS_FILE}: {error.message}", "config/value"
+                ) from None
 
     @property
     def device(self) -> torch.device:

@@ -28,6 +28,12 @@ from x2vlm.errors import CheckpointError, ParameterError
 from x2vlm.inference.answers import answer_question
 from x2vlm.inference.captions import complete_masks, write_ranked
 from x2vlm.inference.domain import outside_note
+from x2vlm.inference.explanations import (
+    choose_map,
+    choose_target,
+    explain_alone,
+    explain_sentence,
+)
 from x2vlm.inference.faithfulness import check_deletion
 from x2vlm.inference.grounding import find_phrases, make_grounding
 from x2vlm.inference.matching import match_frames, match_texts
@@ -42,7 +48,7 @@ from x2vlm.inference.models import (
     prepare,
 )
 from x2vlm.inference.scene import Scene, open_scene
-from x2vlm.inference.targets import explain_text, explained_text
+from x2vlm.inference.targets import explained_text
 from x2vlm.modeling.x2vlm import X2VLM, region_context_mask
 from x2vlm.options import (
     TARGETS,
@@ -100,8 +106,7 @@ class Predictor:
         dtype: str | torch.dtype | None = None,
         progress: hub.Progress | None = None,
     ) -> Predictor:
-        """Load a model by name, folder or file, or several as a suite, mapped task -> name, folder
-        or file.
+        """Load a model by name, folder or file, or a suite as a mapping task -> name.
 
         Args:
             device: by default the first GPU if there is one.
@@ -261,25 +266,28 @@ class Predictor:
     def explain(
         self, scene: Any, text: str, *, cancel: Cancel | None = None, **options: Any
     ) -> Explanation:
-        """Show which patches each word of a text rests on; of a video, patches of the mean over its
-        frames.
+        """Show which patches a text rests on, phrase by phrase; of a video, patches of the mean
+        over its frames. Without options it explains what points best for the checkpoint.
 
         Args:
-            text: a description, for `target="caption"` a caption, for `target="answer"` the
-                question.
-            options: fields of `x2vlm.options.ExplainOptions`: `target`, `answer`, `method`,
-                `layer`, `head`, `seed`.
+            text: a description, a caption (`use="caption"`), or a question (`use="answer"`).
+            options: fields of `x2vlm.options.ExplainOptions`: `use`, `target`, `answer`, `method`,
+                `layer`, `head`, `unit`, `seed`. The official Grad-CAM of every word is
+                `target="match", method="gradient", unit="word"` and a `layer`.
         """
         chosen = ExplainOptions(**options)
-        target = TARGETS[chosen.target]
-        member, scene = self._member(target.task, *target.heads), self.encode(scene, cancel=cancel)
+        scene, target = self.encode(scene, cancel=cancel), choose_target(self._serving, chosen)
+        member = self._member(TARGETS[target].task, *TARGETS[target].heads)
+        choice = choose_map(member, chosen, target)
         answer = chosen.answer
-        if chosen.target == "answer" and answer is None:
+        if target == "answer" and answer is None:
             answer = self.answer(scene, text, cancel=cancel).best
-        explained = explained_text(member, text, chosen.target, answer)
         embeds = scene.embeds(member, cancel).whole
         check_cancel(cancel)
-        return explain_text(member, embeds, explained, chosen)
+        if target == "phrase":
+            return explain_alone(member, embeds, text, choice, chosen)
+        explained = explained_text(member, text, target, answer)
+        return explain_sentence(member, embeds, explained, choice, chosen)
 
     @gpu_memory()
     def match(
@@ -323,8 +331,7 @@ class Predictor:
 
         Args:
             box_xyxy: in pixels; clipped to the image.
-            phrases: texts to rank for the region.
-            caption_options: as for `caption`.
+            phrases: texts to rank for the region; `caption_options` as for `caption`.
         """
         options = CaptionOptions(**caption_options)
         member, scene = self._member("describe_region"), self.encode(scene, cancel=cancel)
@@ -342,10 +349,7 @@ class Predictor:
             match, seen = self._judge(region, cancel), region_context_mask(patches)
             captions = tuple(write_ranked(member, embeds, options, match, seen, cancel))
         ranked = sorted(
-            matches,
-            key=lambda match: (
-                -(match.similarity if match.probability is None else match.probability)
-            ),
+            matches, key=lambda m: -(m.similarity if m.probability is None else m.probability)
         )
         width, height = scene.size
         pixels = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
@@ -376,21 +380,14 @@ class Predictor:
         self, look: Callable[[Member], tuple[Tensor, ...]], cancel: Cancel | None
     ) -> Callable[[list[str]], tuple[Match, ...]] | None:
         """A function that matches what other models say; None where no model has the matching head.
-
-        Args:
-            look: gives the image embeddings of the judging model, and the patches of a region.
-        """
+        `look` gives the image embeddings of the judging model, and the patches of a region."""
         judge = self._serving.get("match")
         if judge is None or "matching" not in judge.model.config.heads:
             return None
         return lambda texts: match_texts(judge, texts, *look(judge), cancel=cancel)
 
     def _member(self, task: str, *heads: str) -> Member:
-        """The model for a task that has all of these heads.
-
-        Raises:
-            CheckpointError: there is none (`ckpt/keys`).
-        """
+        """The model for a task that has all of these heads; `CheckpointError` without one."""
         if task in self.missing:
             raise CheckpointError(
                 f"{self.missing[task]} Choose a checkpoint that was trained for it.", "ckpt/keys"

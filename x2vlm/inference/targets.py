@@ -10,14 +10,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from x2vlm.checks import check_number
 from x2vlm.errors import ParameterError
 from x2vlm.inference import explain
 from x2vlm.inference.matching import match_probability
 from x2vlm.inference.models import Member
-from x2vlm.options import METHODS, ExplainOptions
 from x2vlm.processing import TokenizedText
-from x2vlm.results import Explanation, Word
 
 
 @dataclass(frozen=True)
@@ -133,68 +130,12 @@ def caption_target(member: Member, caption: str) -> ExplainedText:
 
 
 def explained_text(member: Member, text: str, target: str, answer: str) -> ExplainedText:
-    """A text made ready for one of `x2vlm.options.TARGETS`; the answer is for `answer` alone."""
+    """A whole text made ready for one of `x2vlm.options.TARGETS` (not `phrase`); the answer is for
+    `answer` alone."""
     if target == "answer":
         return answer_target(member, text, answer)
     makers = {"match": match_target, "caption": caption_target, "box": box_target}
     return makers[target](member, text)
-
-
-def explain_text(
-    member: Member, image_embeds: Tensor, target: ExplainedText, options: ExplainOptions
-) -> Explanation:
-    """Heat maps of a text that was made ready.
-
-    Raises:
-        ParameterError: no such layer or head in the model (`param/range`).
-    """
-    layer, head = _layer_and_head(member, options)
-    seen: list[Tensor] = []
-
-    def objective(fused: Tensor) -> Tensor:
-        seen.append(fused.detach())
-        return target.objective(fused)
-
-    inputs = (member.model, target.text_embeds, target.attention_mask, image_embeds, objective)
-    words, text = target.tokens.words, target.tokens.text
-    if options.method == "image-gradcam":
-        words, word_index = (Word(text, 0, len(text)),), (0,)
-        token_maps = explain.image_gradcam(*inputs)[None]
-    elif options.method == "random":
-        objective(member.model.fuse(target.text_embeds, target.attention_mask, image_embeds))
-        word_index = range(len(words))
-        token_maps = explain.random_maps(image_embeds, len(words), options.seed)
-    else:
-        if options.method == "rollout":
-            everything = explain.rollout(*inputs)[0]
-        else:
-            trace = explain.trace_attention(*inputs)
-            everything = explain.relevance(trace, options.method, layer, head)[0]
-        token_maps, word_index = everything[-len(target.word_index) :], target.word_index
-    with torch.no_grad():
-        return Explanation(
-            text=text,
-            words=words,
-            maps=explain.merge_pieces(token_maps, word_index, len(words)),
-            overall=explain.overall_map(token_maps),
-            target=options.target,
-            method=options.method,
-            layer=layer,
-            score=target.score(seen[0]),
-            truncated_at=target.tokens.truncated_at,
-        )
-
-
-def _layer_and_head(member: Member, options: ExplainOptions) -> tuple[int | None, int | str | None]:
-    """The layer and the head that a map comes from, None for all."""
-    fusion, layer, head = member.model.config.fusion, options.layer, options.head
-    if head is not None and head != "max":
-        head = check_number("head", head, 0, fusion.num_heads - 1)
-    if layer == "mean" or not METHODS[options.method].layered:
-        return None, head
-    if layer is None:
-        return member.settings.explain_layer, head
-    return check_number("layer", layer, 0, fusion.num_layers - 1), head
 
 
 def _plain(
