@@ -11,6 +11,7 @@ from typing import Any
 _HOMES = {
     "Predictor": "x2vlm.inference.predictor",
     "Scene": "x2vlm.inference.scene",
+    "Frames": "x2vlm.inference.scene",
     "Settings": "x2vlm.settings",
     "CaptionOptions": "x2vlm.options",
     "AnswerOptions": "x2vlm.options",

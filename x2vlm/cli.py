@@ -7,6 +7,7 @@ used, 130 interrupted. Answers go to standard output, everything else to standar
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import runpy
 import sys
 from collections.abc import Callable
@@ -62,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="x2vlm", description="Describe, ask, find and see why, in pictures and videos."
     )
+    parser.add_argument("--version", action="version", version=f"x2vlm {_version()}")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     caption = _inference(verbs, "caption", _caption, "describe a picture or clip")
@@ -146,6 +148,13 @@ def _add_management(verbs: Any) -> None:
 
     demo = verbs.add_parser("demo", help="open the app; further arguments go to it", add_help=False)
     demo.set_defaults(run=_demo)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("x2vlm")
+    except importlib.metadata.PackageNotFoundError:
+        return "from a clone, not installed"
 
 
 FLAGS = {"num_beams": "beams", "num_captions": "candidates", "do_sample": "sample"}

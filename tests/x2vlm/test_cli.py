@@ -246,3 +246,8 @@ def test_module_runs_as_a_command(tiny_folder, image, monkeypatch, capsys):
         runpy.run_module("x2vlm", run_name="__main__")
     assert stop.value.code == 0
     assert json.loads(capsys.readouterr().out)["matches"][0]["text"] == "dog"
+
+
+def test_version(run):
+    code, out, _ = run("--version", model=False)
+    assert code == 0 and out.startswith("x2vlm ")

@@ -30,7 +30,7 @@ from x2vlm.errors import (
 from x2vlm.inference import models
 from x2vlm.inference.captions import caption_score, is_repetitive
 from x2vlm.inference.predictor import Predictor
-from x2vlm.inference.scene import open_scene
+from x2vlm.inference.scene import Frames, open_scene
 from x2vlm.modeling.build import build_model
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.options import MapChoice, MapChoices
@@ -99,6 +99,38 @@ def test_kept_scene_is_as_good_as_a_fresh_one(tiny_predictor, photo):
     assert tiny_predictor.encode(scene) is scene
     with pytest.raises(dataclasses.FrozenInstanceError):
         scene.kind = "video"
+
+
+def test_a_list_is_a_batch(tiny_predictor, photo):
+    images = [photo, photo.rotate(180), photo]
+    for many, one in (
+        (tiny_predictor.match(images, PHRASES), lambda i: tiny_predictor.match(i, PHRASES)),
+        (tiny_predictor.ground(images, PHRASES), lambda i: tiny_predictor.ground(i, PHRASES)),
+    ):
+        found = [flat([r.to_dict() for r in item]) for item in many]
+        expected = [flat([r.to_dict() for r in one(image)]) for image in images]
+        for single, wanted in zip(found, expected, strict=True):
+            for path, value in wanted.items():
+                value = pytest.approx(value, abs=1e-4, rel=1e-4) if _is_float(value) else value
+                assert single[path] == value, path
+
+
+def _is_float(value):
+    return isinstance(value, float)
+
+
+def test_an_error_belongs_to_its_item(tiny_predictor, photo):
+    first, bad, last = tiny_predictor.match([photo, "nowhere.png", photo], "dog")
+    assert isinstance(bad, MediaError)
+    assert first == last
+
+
+def test_a_predictor_says_what_it_is(tiny_predictor):
+    assert repr(tiny_predictor).startswith("Predictor(tiny, cpu, float32: caption, answer")
+
+
+def test_no_images_are_an_empty_batch(tiny_predictor):
+    assert tiny_predictor.caption([]) == []
 
 
 def test_image_is_encoded_once(tiny_predictor, photo, tiny_model, monkeypatch):
@@ -381,7 +413,7 @@ def test_regions(tiny_predictor, photo):
 
 
 def test_videos(tiny_predictor, video_frames):
-    scene = tiny_predictor.encode(video_frames)
+    scene = tiny_predictor.encode(Frames(video_frames))
     assert (
         scene.kind == "video"
         and scene.indices == (0, 2, 4, 5)
@@ -401,10 +433,10 @@ def test_videos(tiny_predictor, video_frames):
         image = tiny_predictor.ground(video_frames[scene.indices[i]], "a red car")[0]
         np.testing.assert_allclose(frame.box_xyxy, image.box_xyxy, atol=1e-3)
     assert tiny_predictor.ground(scene, "a red car")[0].frame == 2
-    chosen = tiny_predictor.encode(video_frames, frame_indices=[5, 1])
+    chosen = tiny_predictor.encode(Frames(video_frames), frame_indices=[5, 1])
     assert (
         chosen.indices == (5, 1)
-        and len(tiny_predictor.encode(video_frames, num_frames=2).frames) == 2
+        and len(tiny_predictor.encode(Frames(video_frames), num_frames=2).frames) == 2
     )
     for change in (
         {"frame_indices": [9]},
@@ -413,33 +445,33 @@ def test_videos(tiny_predictor, video_frames):
         {"num_frames": 1.5},
     ):
         with pytest.raises(ParameterError, match="param/range"):
-            tiny_predictor.encode(video_frames, **change)
+            tiny_predictor.encode(Frames(video_frames), **change)
     with pytest.raises(ParameterError):
         tiny_predictor.ground(scene, "dog", frame=4)
     with pytest.raises(MediaError):
-        tiny_predictor.encode([])
+        tiny_predictor.encode(Frames([]))
 
 
 def test_only_chosen_images_of_a_list_are_opened(tiny_predictor, video_frames, photo):
     damaged = [b"no picture", video_frames[1], b"no picture", photo]
-    assert tiny_predictor.encode(damaged, frame_indices=[1, 1]).frames == (
+    assert tiny_predictor.encode(Frames(damaged), frame_indices=[1, 1]).frames == (
         video_frames[1],
         video_frames[1],
     )
     with pytest.raises(MediaError, match="image/"):
-        tiny_predictor.encode(damaged, frame_indices=[0])
+        tiny_predictor.encode(Frames(damaged), frame_indices=[0])
     with pytest.raises(MediaError, match="one size"):
-        tiny_predictor.encode(damaged, frame_indices=[1, 3])
+        tiny_predictor.encode(Frames(damaged), frame_indices=[1, 3])
     flag = threading.Event()
     flag.set()
     with pytest.raises(Cancelled):
-        open_scene([photo], 1, None, flag)
+        open_scene(Frames([photo]), 1, None, flag)
 
 
 def test_many_frames_are_seen_a_few_at_a_time(
     tiny_predictor, tiny_model, video_frames, monkeypatch
 ):
-    scene = tiny_predictor.encode(video_frames, num_frames=20)
+    scene = tiny_predictor.encode(Frames(video_frames), num_frames=20)
     explanation = tiny_predictor.explain(scene, "a red car")
     whole = tiny_predictor.match(scene, "a red car")[0].probability
     texts, frames, fuse, forward = [], [], X2VLM.fuse, type(tiny_model.vision).forward
@@ -468,7 +500,7 @@ def test_many_frames_are_seen_a_few_at_a_time(
 def test_video_is_what_the_model_makes_of_it(
     tiny_predictor, tiny_model, tiny_processor, video_frames
 ):
-    scene = tiny_predictor.encode(video_frames)
+    scene = tiny_predictor.encode(Frames(video_frames))
     video = tiny_processor.images(scene.frames)[None]
     with torch.no_grad():
         expected = tiny_model.encode_video(video)
@@ -482,7 +514,7 @@ def test_a_video_for_a_model_of_images_says_so(tiny_config, tiny_processor, vide
         build_model(dataclasses.replace(tiny_config, num_frames=0)), tiny_processor
     )
     assert "video" in predictor.missing and "video" not in predictor.tasks
-    scene = predictor.encode(video_frames)
+    scene = predictor.encode(Frames(video_frames))
     assert predictor.missing["video"] in scene.notes and scene.indices == (0, 0, 1, 1, 2, 3, 4, 5)
     assert predictor.match(scene, "dog")[0].probability is not None
 

@@ -157,6 +157,31 @@ def load_member(
     )
 
 
+def load_suite(
+    name_or_path: str | Path | Mapping[str, str | Path],
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+    progress: hub.Progress | None,
+) -> tuple[list[Member], dict[str, Member]]:
+    """The models, and which one was named for which task; see `Predictor.from_pretrained`.
+
+    Raises:
+        ParameterError: unknown device, dtype or task (`param/range`).
+    """
+    device, dtype = pick_device(device), pick_dtype(dtype)
+    if not isinstance(name_or_path, Mapping):
+        return [load_member(name_or_path, device, dtype, progress)], {}
+    if not name_or_path or set(name_or_path) - set(TASKS):
+        raise ParameterError(
+            f"A suite maps tasks to checkpoints. Tasks: {', '.join(TASKS)}.", "param/range"
+        )
+    loaded = {
+        source: load_member(source, device, dtype, progress)
+        for source in dict.fromkeys(name_or_path.values())
+    }
+    return list(loaded.values()), {task: loaded[source] for task, source in name_or_path.items()}
+
+
 def prepare(model: X2VLM, device: torch.device, dtype: torch.dtype) -> X2VLM:
     """Freezes a model for inference, in place; its small heads stay float32."""
     model.requires_grad_(False).eval().to(device)

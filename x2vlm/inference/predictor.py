@@ -24,8 +24,9 @@ from x2vlm.checks import (
     check_number,
     check_texts,
 )
-from x2vlm.errors import CheckpointError, ParameterError
+from x2vlm.errors import CheckpointError, X2VLMError
 from x2vlm.inference.answers import answer_question
+from x2vlm.inference.batch import attempt, batched
 from x2vlm.inference.captions import complete_masks, write_ranked
 from x2vlm.inference.domain import outside_note
 from x2vlm.inference.explanations import (
@@ -42,17 +43,14 @@ from x2vlm.inference.models import (
     assign_tasks,
     describe_suite,
     gpu_memory,
-    load_member,
-    pick_device,
-    pick_dtype,
+    load_suite,
     prepare,
 )
-from x2vlm.inference.scene import Scene, open_scene
+from x2vlm.inference.scene import Scene, encode_together, open_scene
 from x2vlm.inference.targets import explained_text
 from x2vlm.modeling.x2vlm import X2VLM, region_context_mask
 from x2vlm.options import (
     TARGETS,
-    TASKS,
     AnswerOptions,
     CaptionOptions,
     DeletionOptions,
@@ -78,8 +76,10 @@ class Predictor:
     """Caption, ask, ground, match and explain. Make one with `from_pretrained`, or `from_model` for
     a model in memory.
 
-    Every method takes a `Scene` of `encode`, or the image or video itself. `cancel` is any object
-    with `is_set()`, looked at between stages. Boxes are in pixels of the upright image.
+    Every method takes a `Scene` of `encode`, or the image or video itself. A video is a path, bytes
+    or `Frames([...])`; a list is a batch, for which a list comes back in the same order, with an
+    X2VLMError where an item failed. `cancel` is any object with `is_set()`, looked at between
+    stages. Boxes are in pixels of the upright image.
 
     Attributes:
         tasks: what this Predictor can do.
@@ -98,6 +98,10 @@ class Predictor:
         self.tasks: tuple[str, ...] = tuple(self._serving)
         self.info = describe_suite(members)
 
+    def __repr__(self) -> str:
+        info = self.info
+        return f"Predictor({info.name}, {info.device}, {info.dtype}: {', '.join(self.tasks)})"
+
     @classmethod
     def from_pretrained(
         cls,
@@ -113,25 +117,10 @@ class Predictor:
             dtype: `float32` by default; `bfloat16` halves memory and is faster where the processor
                 has it.
             progress: called with (bytes here, bytes in all) while a known checkpoint is downloaded.
-
         Raises:
-            CheckpointError: see `x2vlm.checkpoint.load_model`. ParameterError: unknown device,
-                dtype or task (`param/range`).
+            CheckpointError, ParameterError: see `load_model`, `load_suite`.
         """
-        device, dtype = pick_device(device), pick_dtype(dtype)
-        if not isinstance(name_or_path, Mapping):
-            return cls([load_member(name_or_path, device, dtype, progress)])
-        if not name_or_path or set(name_or_path) - set(TASKS):
-            raise ParameterError(
-                f"A suite maps tasks to checkpoints. Tasks: {', '.join(TASKS)}.", "param/range"
-            )
-        loaded = {
-            source: load_member(source, device, dtype, progress)
-            for source in dict.fromkeys(name_or_path.values())
-        }
-        return cls(
-            list(loaded.values()), {task: loaded[source] for task, source in name_or_path.items()}
-        )
+        return cls(*load_suite(name_or_path, device, dtype, progress))
 
     @classmethod
     def from_model(
@@ -154,35 +143,42 @@ class Predictor:
         num_frames: int | None = None,
         frame_indices: Sequence[int] | None = None,
         cancel: Cancel | None = None,
-    ) -> Scene:
+    ) -> Scene | list[Scene | X2VLMError]:
         """Open an image or video and encode it once, for any number of questions.
 
         Args:
-            media: path, bytes, PIL image, uint8 array (H, W, 3), list of images (a video), an
-                opened medium or a Scene.
+            media: path, bytes, PIL image, uint8 array (H, W, 3), `Frames` (a video), an opened
+                medium or a Scene; or a list of them, for which a list comes back.
             num_frames: frames of a video to look at, evenly spread; `info.num_frames` by default.
             frame_indices: exactly these frames of a video.
 
-        Raises:
-            MediaError: see `x2vlm.media`.
         """
-        if isinstance(media, Scene):
-            return media
-        count = self.info.num_frames
-        if num_frames is not None:
-            count = check_number("num_frames", num_frames, 1, 256)
-        scene = open_scene(media, count, frame_indices, cancel)
+        wanted = self.info.num_frames if num_frames is None else num_frames
+        count = check_number("num_frames", wanted, 1, 256)
+        if not isinstance(media, (list, tuple)):
+            return self._prepare(open_scene(media, count, frame_indices, cancel), cancel)
+        opened = [attempt(open_scene, one, count, frame_indices, cancel) for one in media]
+        members = set(self._serving.values())
+        if len(members) == 1:
+            encode_together([one for one in opened if isinstance(one, Scene)], *members, cancel)
+        return [self._prepare(one, cancel) if isinstance(one, Scene) else one for one in opened]
+
+    def _prepare(self, scene: Scene, cancel: Cancel | None) -> Scene:
+        """Encode, where one model serves all, and say what its answers may suffer from."""
+        if scene.prepared:
+            return scene
+        notes = []
         if scene.kind == "video" and "video" in self.missing:
-            scene = dataclasses.replace(scene, notes=(*scene.notes, self.missing["video"]))
+            notes.append(self.missing["video"])
         members = set(self._serving.values())
         if len(members) == 1:  # a suite encodes when it knows which of its models is asked
             (member,) = members
             pooled = scene.embeds(member, cancel).frames[:, 0]
             if member.domain is not None and member.domain.outside(pooled):
-                note = outside_note(member.name)
-                scene = dataclasses.replace(scene, notes=(*scene.notes, note))
-        return scene
+                notes.append(outside_note(member.name))
+        return dataclasses.replace(scene, notes=(*scene.notes, *notes), prepared=True)
 
+    @batched
     @gpu_memory()
     def caption(
         self,
@@ -205,6 +201,7 @@ class Predictor:
         match = self._judge(lambda judge: (scene.embeds(judge, cancel).whole,), cancel)
         return tuple(write_ranked(member, embeds, chosen, match, cancel=cancel, progress=progress))
 
+    @batched
     @gpu_memory()
     def answer(
         self,
@@ -230,6 +227,7 @@ class Predictor:
         embeds = scene.embeds(member, cancel).whole
         return answer_question(member, embeds, tokens, listed, chosen, cancel)
 
+    @batched
     @gpu_memory()
     def ground(
         self,
@@ -262,6 +260,7 @@ class Predictor:
         named = number if scene.kind == "video" else None
         return tuple(make_grounding(one, scene.size, limits, named) for one in found)
 
+    @batched
     @gpu_memory()
     def explain(
         self, scene: Any, text: str, *, cancel: Cancel | None = None, **options: Any
@@ -289,6 +288,7 @@ class Predictor:
         explained = explained_text(member, text, target, answer)
         return explain_sentence(member, embeds, explained, choice, chosen)
 
+    @batched
     @gpu_memory()
     def match(
         self, scene: Any, texts: str | Sequence[str], *, cancel: Cancel | None = None
@@ -297,6 +297,7 @@ class Predictor:
         member, scene = self._member("match"), self.encode(scene, cancel=cancel)
         return match_texts(member, texts, scene.embeds(member, cancel).whole, cancel=cancel)
 
+    @batched
     @gpu_memory()
     def match_over_time(
         self, scene: Any, text: str, *, cancel: Cancel | None = None
@@ -307,6 +308,7 @@ class Predictor:
         values = match_frames(member, scene.embeds(member, cancel).frames, text, cancel)
         return tuple(zip(scene.times, values, strict=True))
 
+    @batched
     @gpu_memory()
     def complete(
         self, scene: Any, text: str, top_k: int = 5, *, cancel: Cancel | None = None
@@ -316,6 +318,7 @@ class Predictor:
         embeds = scene.embeds(member, cancel).whole
         return complete_masks(member, embeds, text, check_number("top_k", top_k, 1, 100))
 
+    @batched
     @gpu_memory()
     def describe_region(
         self,

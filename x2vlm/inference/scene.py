@@ -23,6 +23,13 @@ FRAMES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, eq=False)
+class Frames:
+    """Images in a sequence that are one video, of one frame a second."""
+
+    images: Sequence[Any]
+
+
+@dataclass(frozen=True, eq=False)
 class Embeds:
     """What one model made of a scene.
 
@@ -45,6 +52,7 @@ class Scene:
         indices, times: each frame's number and second in the video; (0,) and (0.0,) for an image.
         duration: seconds; 0 for an image.
         notes: sentences for the user, for example that the file ends early.
+        prepared: whether a Predictor has added its own notes.
     """
 
     kind: Literal["image", "video"]
@@ -53,6 +61,7 @@ class Scene:
     times: tuple[float, ...] = (0.0,)
     duration: float = 0.0
     notes: tuple[str, ...] = ()
+    prepared: bool = field(default=False, repr=False)
     _embeds: Any = field(default_factory=weakref.WeakKeyDictionary, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
@@ -95,15 +104,31 @@ class Scene:
 def open_scene(
     media: Any, num_frames: int, frame_indices: Sequence[int] | None, cancel: Cancel | None
 ) -> Scene:
-    """Opens a path, bytes, PIL image, array, list of frames, or what `x2vlm.media` opened. See
+    """Opens a path, bytes, PIL image, array, `Frames`, or what `x2vlm.media` opened. See
     `Predictor.encode`."""
-    if isinstance(media, (list, tuple)):
-        media = _video_of(media, num_frames, frame_indices, cancel)
+    if isinstance(media, Scene):
+        return media
+    if isinstance(media, Frames):
+        media = _video_of(media.images, num_frames, frame_indices, cancel)
     elif not isinstance(media, (OpenedImage, OpenedVideo)):
         media = open_media(media, num_frames, indices=frame_indices, cancel=cancel)
     if isinstance(media, OpenedImage):
         return Scene("image", (media.pixels,), notes=media.notes)
     return Scene("video", media.frames, media.indices, media.times, media.duration, media.notes)
+
+
+@torch.no_grad()
+def encode_together(scenes: Sequence[Scene], member: Member, cancel: Cancel | None) -> None:
+    """Images through a model's tower, several at a time; videos wait until they are asked about."""
+    waiting = [s for s in scenes if s.kind == "image" and member not in s._embeds]
+    for start in range(0, len(waiting), FRAMES_AT_ONCE):
+        check_cancel(cancel)
+        part = waiting[start : start + FRAMES_AT_ONCE]
+        images = member.processor.images([scene.image for scene in part])
+        embeds = member.model.encode_image(images.to(member.device, member.dtype))
+        for scene, one in zip(part, embeds.split(1), strict=True):
+            with scene._lock:
+                scene._embeds.setdefault(member, Embeds(one, one))
 
 
 def _video_of(
