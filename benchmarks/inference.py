@@ -28,6 +28,7 @@ from x2vlm.inference.generation import beam_search
 from x2vlm.inference.predictor import Predictor
 from x2vlm.modeling.build import build_model
 from x2vlm.modeling.captioning import CaptionDecoder
+from x2vlm.modeling.cpu_linear import pack_linears
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import Processor
@@ -180,7 +181,7 @@ def explaining(config: X2VLMConfig = BASE_384, rounds: int = 15) -> list[Measure
 MEASURE_LOADING = """
 import sys
 from pathlib import Path
-from x2vlm.checkpoint import load_model
+from x2vlm import load_model
 def kilobytes(field):
     return next(int(line.split()[1]) for
     line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
@@ -253,7 +254,9 @@ def write_caption(model: X2VLM, image_embeds: Tensor, prompt: Tensor):
 
 def fresh_model(config: X2VLMConfig, *heads: str) -> X2VLM:
     torch.manual_seed(0)
-    return build_model(config.replace(heads=heads)).eval().requires_grad_(False)
+    model = build_model(config.replace(heads=heads)).eval().requires_grad_(False)
+    pack_linears(model)
+    return model
 
 
 def blip_like(config: X2VLMConfig) -> BlipForConditionalGeneration:

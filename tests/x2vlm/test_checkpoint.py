@@ -8,7 +8,6 @@ import os
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -560,15 +559,3 @@ def test_two_threads_may_load_while_another_builds(models, tmp_path):
         assert not any(
             parameter.is_meta for job in builds for parameter in job.result().parameters()
         )
-
-
-def test_numpy_scalars_are_not_needed(models, tmp_path):
-    """A harmless file that holds something beyond weights' types is refused all the same, and says
-    what it is."""
-    torch.save(
-        {"model": official_state_dict(models["pair"]), "epoch": np.float64(3)},
-        tmp_path / "model.th",
-    )
-    with pytest.raises(CheckpointError, match="numpy") as caught:
-        load_model(tmp_path / "model.th")
-    assert caught.value.code == "ckpt/unsafe"

@@ -1,22 +1,25 @@
 """Hostile and damaged weights files: nothing runs, every refusal is a sentence with a code, and
 says nothing it should not."""
 
+import argparse
 import io
 import os
 import pickle
 import re
+import struct
 import tarfile
 import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from tests import bad_checkpoints
 from x2vlm.checkpoint import load_model
-from x2vlm.checkpoint.safe_load import read_tensors
+from x2vlm.checkpoint.safe_load import read_tensors, read_weights
 from x2vlm.errors import CheckpointError
 
 LEAKS = re.compile(r"0x[0-9a-f]{4,}|Traceback|weights_only|/tmp|/root|/home|site-packages|\x1b|\n")
@@ -174,3 +177,49 @@ def test_the_checksum_is_what_catches_a_flipped_bit(tmp_path):
     assert zipfile.ZipFile(io.BytesIO(good)).testzip() is None
     with pytest.raises(zipfile.BadZipFile):
         zipfile.ZipFile(io.BytesIO(MALFORMED["flipped.th"])).read("archive/data/0")
+
+
+@pytest.mark.parametrize("remainder", range(256))
+def test_safetensors_are_told_by_their_structure(remainder, tmp_path):
+    """A header of 0x80 bytes begins like a pickle."""
+    header = b'{"a.b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    header += b" " * ((remainder - len(header)) % 256)
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + struct.pack("<f", 1.5))
+    assert read_tensors(path)["a.b"].tolist() == [1.5]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        argparse.Namespace(lr=1e-4, model=argparse.Namespace(size=3)),
+        np.float64(0.5),
+        {"epoch": np.int64(3), "best": np.float32(0.1)},
+    ],
+    ids=["namespace", "scalar", "scalars"],
+)
+def test_values_beside_the_weights_are_read_over(beside, tmp_path):
+    path = tmp_path / "x.th"
+    torch.save({"model": {"a.b": torch.ones(2)}, "args": beside}, path)
+    assert read_tensors(path)["a.b"].tolist() == [1, 1]
+
+
+def test_the_pair_that_the_official_checkpointer_writes_is_read(tmp_path):
+    path = tmp_path / "run.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, content in (
+            ("run/model_state_epoch_9.th", {"model": {"a.b": torch.ones(2)}}),
+            ("run/training_state_latest.th", {"optimizer": {"state": {}}, "epoch": 9}),
+        ):
+            torch.save(content, tmp_path / "member")
+            archive.add(tmp_path / "member", name)
+    assert read_tensors(path)["a.b"].tolist() == [1, 1]
+
+
+def test_the_wrapper_that_was_taken_is_told(tmp_path):
+    path = tmp_path / "x.th"
+    state, average = {"a.b": torch.ones(2)}, {"a.b": torch.zeros(2)}
+    torch.save({"model_state_dict": {"module": state}, "model_ema": average}, path)
+    weights = read_weights(path)
+    assert weights.tensors["a.b"].tolist() == [1, 1]
+    assert weights.notes == ("weights taken from model_state_dict.module, not model_ema",)

@@ -1,25 +1,25 @@
-"""The linear layer's arranged weights give what the plain product gives, and follow the weight."""
+"""Packed linear layers give what the plain product gives, and follow the weight."""
 
 import copy
 import pickle
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from x2vlm.modeling.layers import ARRANGED_DTYPES, Linear
+from x2vlm.modeling.cpu_linear import PACKED_DTYPES, PackedLinear, pack_linears
 
 
 @pytest.fixture
-def layer() -> Linear:
+def layer() -> PackedLinear:
     torch.manual_seed(0)
-    return Linear(48, 50).requires_grad_(False)
+    return PackedLinear(nn.Linear(48, 50)).requires_grad_(False)
 
 
-def assert_plain(layer: Linear, x: torch.Tensor, tolerance: float = 1e-5) -> None:
-    torch.testing.assert_close(
-        layer(x), nn.Linear.forward(layer, x), atol=tolerance, rtol=tolerance
-    )
+def assert_plain(layer: PackedLinear, x: torch.Tensor, tolerance: float = 1e-5) -> None:
+    plain = F.linear(x, layer.weight, layer.bias)
+    torch.testing.assert_close(layer(x), plain, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_rows_that_do_not_lie_one_after_the_other(layer):
     assert_plain(layer, torch.randn(48, 3).T)
 
 
-def test_a_changed_or_replaced_weight_is_arranged_anew(layer):
+def test_a_changed_or_replaced_weight_is_packed_anew(layer):
     x = torch.randn(3, 48)
     assert_plain(layer, x)
     layer.weight.mul_(2)
@@ -53,31 +53,33 @@ def test_a_changed_or_replaced_weight_is_arranged_anew(layer):
 
 def test_a_weight_made_in_inference_mode_works():
     with torch.inference_mode():
-        layer = Linear(48, 50)
+        layer = PackedLinear(nn.Linear(48, 50))
         assert_plain(layer, torch.randn(3, 48))
 
 
-@pytest.mark.skipif(torch.float32 not in ARRANGED_DTYPES, reason="this torch has no oneDNN")
-def test_a_weight_is_arranged_once_and_its_copy_stays_with_the_layer(layer):
+@pytest.mark.skipif(torch.float32 not in PACKED_DTYPES, reason="this torch has no oneDNN")
+def test_a_weight_is_packed_once_and_its_copy_stays_with_the_layer(layer):
     layer(torch.randn(3, 48))
-    first = layer._arranged
+    first = layer._packed
     layer(torch.randn(4, 48))
-    assert first is not None and layer._arranged is first
+    assert first is not None and layer._packed is first
     assert list(layer.state_dict()) == ["weight", "bias"]
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert twin._arranged is None
+        assert twin._packed is None
         assert_plain(twin, torch.randn(3, 48))
-    assert layer.train(False)._arranged is first and layer.train()._arranged is None
-    assert layer.to("meta")._arranged is None
+    assert layer.to("meta")._packed is None
 
 
-@pytest.mark.skipif(torch.float32 not in ARRANGED_DTYPES, reason="this torch has no oneDNN")
-def test_towers_arrange_their_weights_too(tiny_model):
-    visual = torch.randn(1, 3, *[tiny_model.config.vision.image_size] * 2)
-    with torch.no_grad():
-        tiny_model.encode_image(visual)
-    tower = [module for module in tiny_model.vision.modules() if isinstance(module, nn.Linear)]
-    assert any(module._arranged is not None for module in tower)
+def test_a_packed_model_keeps_its_parameters_and_their_names(tiny_model):
+    model = copy.deepcopy(tiny_model)
+    before = dict(model.named_parameters(remove_duplicate=False))
+    pack_linears(model)
+    after = dict(model.named_parameters(remove_duplicate=False))
+    assert list(after) == list(before)
+    assert all(after[name] is parameter for name, parameter in before.items())
+    kinds = {type(module) for module in model.modules()}
+    assert PackedLinear in kinds
+    assert nn.Linear not in kinds
 
 
 def test_gradients_of_weights_and_of_inputs(layer):

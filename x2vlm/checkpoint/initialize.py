@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from x2vlm.batch_norm import folded_state
+from x2vlm.checkpoint.content import shown
 from x2vlm.checkpoint.keys import canonical, our_name
 from x2vlm.checkpoint.loading import fit_tensor, parameter_slots, translated_tensors
-from x2vlm.checkpoint.safe_load import read_tensors, shown
+from x2vlm.checkpoint.safe_load import read_tensors
 from x2vlm.errors import CheckpointError
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import load_tokenizer

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from x2vlm import hub
+from x2vlm.checkpoint.content import shown
 from x2vlm.checkpoint.detect import (
     Overrides,
     check_grid,
@@ -37,7 +38,7 @@ from x2vlm.checkpoint.resize import (
     resize_frame_positions,
     resize_relative_table,
 )
-from x2vlm.checkpoint.safe_load import read_tensors, shown
+from x2vlm.checkpoint.safe_load import read_tensors
 from x2vlm.checkpoint.tokenizer import has_tokenizer
 from x2vlm.config import X2VLMConfig
 from x2vlm.errors import CheckpointError

@@ -11,8 +11,8 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+import threading
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,39 +21,54 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from x2vlm.checkpoint.content import Weights, shown, unwrap
 from x2vlm.errors import CheckpointError
 
 MAX_BYTES = 20 * 2**30
 MAX_MEMBERS = 20_000
 MAX_PICKLE_BYTES = 16 * 2**20
-MAX_NAME_LENGTH = 200
 MAX_SAFETENSORS_HEADER = 100 * 2**20
-DTYPES = (
-    torch.float16,
-    torch.bfloat16,
-    torch.float32,
-    torch.float64,
-    torch.int64,
-    torch.int32,
-    torch.bool,
-)
-WRAPPERS = ("model", "module", "state_dict")
-"""Keys under which the state dict may sit: X2-VLM and X-VLM write `model`, BEiT also `module`."""
-
 _SUFFIXES = (".th", ".pt", ".pth", ".bin", ".safetensors")
+_TRAINING_STATE = "training_state"
+"""Start of the name of the optimiser's file that the official code writes beside a model."""
 _LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
+class _Inert:
+    """Stands for a value beside the weights that is read over: its class is never imported."""
+
+    def __new__(cls, *_):
+        return super().__new__(cls)
+
+    def __init__(self, *_):
+        pass
+
+    def __setstate__(self, _):
+        pass
+
+
+INERT = (
+    "argparse.Namespace",
+    "numpy.dtype",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+)
+"""What training scripts save beside the weights: their arguments, and numbers that NumPy made."""
+_allowing = threading.Lock()  # torch keeps one list of allowed names for all threads
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of `read_weights`."""
+    return read_weights(path).tensors
+
+
+def read_weights(path: Path) -> Weights:
     """All tensors of a weights file, on the CPU, memory-mapped where the format allows it.
 
     Args:
         path: a torch file (`.th`, `.pt`, `.pth`, `.bin`; the state dict itself or wrapped in
             `{'model': ...}`), a safetensors file, or a tar file that holds one of them. Files named
             `.tar` that are torch files inside are common.
-
-    Returns:
-        Name to tensor, as stored: buffers included, dtypes unchanged.
 
     Raises:
         CheckpointError: anything else; codes `ckpt/source`, `ckpt/format`, `ckpt/unsafe`,
@@ -72,16 +87,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 "ckpt/format",
             )
         with path.open("rb") as stream:
-            return check_tensors(unwrap(_read(path, stream, name, size), name), name)
+            return unwrap(_read(path, stream, name, size), name)
     except (OSError, ValueError):
         raise CheckpointError(
             f"{shown(name)} cannot be read. Check the path and its permissions.", "ckpt/source"
         ) from None
-
-
-def shown(name: str, limit: int = 80) -> str:
-    """A name from outside, fit for a message: printable and short."""
-    return re.sub(r"[^\w.\-+ ]", "?", name)[:limit]
 
 
 def _read(path: Path | None, stream: IO[bytes], name: str, size: int) -> Any:
@@ -94,21 +104,25 @@ def _read(path: Path | None, stream: IO[bytes], name: str, size: int) -> Any:
         return _torch_load(path or stream, name, mmap=path is not None)
     if head.startswith(_LEGACY_TORCH):
         return _torch_load(path or stream, name, mmap=False)
+    if _is_safetensors(head):
+        return _read_safetensors(path, stream, name)
     if head.startswith(b"\x80") or re.match(rb"c[\w.]+\n[\w.]+\n", head):
         raise CheckpointError(
             f"{shown(name)} is a bare pickle{_named_global(head)}, not a weights file: a pickle "
             "can run programs, so it is not opened. Ask for the file in safetensors form.",
             "ckpt/unsafe",
         )
-    if (
-        len(head) > 8
-        and head[8:9] == b"{"
-        and int.from_bytes(head[:8], "little") <= MAX_SAFETENSORS_HEADER
-    ):
-        return _read_safetensors(path, stream, name)
     if path is not None and head[257:262] == b"ustar":
         return _read_tar(stream, name, size)
     raise _not_a_checkpoint(head, name)
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Whether the file begins with the length of a header and the header: eight bytes, then JSON.
+
+    Its first byte alone tells nothing: a header of 0x80 bytes looks like the start of a pickle.
+    """
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_SAFETENSORS_HEADER
 
 
 def _not_a_checkpoint(head: bytes, name: str) -> CheckpointError:
@@ -215,7 +229,8 @@ def _named_global(text: bytes | str) -> str:
 
 def _torch_load(source: Path | IO[bytes], name: str, mmap: bool) -> Any:
     try:
-        return torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
+        with _allowing, torch.serialization.safe_globals([(_Inert, name) for name in INERT]):
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
         what = _named_global(str(error))
         if what or "nsupported" in str(error):
@@ -268,6 +283,11 @@ def _read_tar(stream: IO[bytes], name: str, size: int) -> Any:
                     raise damaged
                 if parts[-1].endswith(_SUFFIXES):
                     found.append(member)
+            found = [
+                member
+                for member in found
+                if not member.name.rpartition("/")[2].startswith(_TRAINING_STATE)
+            ] or found
             if len(found) != 1:
                 listed = ", ".join(shown(member.name, 40) for member in found[:5]) or "none"
                 raise CheckpointError(
@@ -281,53 +301,3 @@ def _read_tar(stream: IO[bytes], name: str, size: int) -> Any:
         raise
     except Exception:
         raise damaged from None
-
-
-def unwrap(content: Any, name: str) -> Mapping[str, Tensor]:
-    """The state dict inside what the file held; optimiser files and other things are refused."""
-    name = shown(name)
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"{name} holds a {type(content).__name__}, not a table of named weights.",
-            "ckpt/content",
-        )
-    for key in WRAPPERS:
-        if isinstance(content.get(key), Mapping):
-            return content[key]
-    if "optimizer" in content or "param_groups" in content:
-        raise CheckpointError(
-            f"{name} holds the state of a training run's optimiser, not weights. Give the "
-            f"model_state file beside it.",
-            "ckpt/content",
-        )
-    return content
-
-
-def check_tensors(content: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Every entry must be a plain dense tensor whose memory really exists (`ckpt/content`
-    otherwise). Values come later."""
-    name = shown(name)
-    for key, value in content.items():
-        if not isinstance(key, str) or not 0 < len(key) <= MAX_NAME_LENGTH:
-            raise CheckpointError(
-                f"{name} holds an entry whose name is no parameter's name.", "ckpt/content"
-            )
-        if not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"{name} holds a {type(value).__name__} under {shown(key)}, where a tensor "
-                f"belongs.",
-                "ckpt/content",
-            )
-        if value.layout != torch.strided or value.device.type != "cpu" or value.dtype not in DTYPES:
-            raise CheckpointError(
-                f"{name}: {shown(key)} has type {str(value.dtype)[6:]}; weights are fp16, bf16 or "
-                f"fp32.",
-                "ckpt/content",
-            )
-        if value.untyped_storage().nbytes() < value.numel() * value.element_size():
-            raise CheckpointError(
-                f"{name}: {shown(key)} claims more numbers than the file holds.", "ckpt/content"
-            )
-    if not content:
-        raise CheckpointError(f"{name} holds no weights at all.", "ckpt/content")
-    return {key: value.detach() for key, value in content.items()}

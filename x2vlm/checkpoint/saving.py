@@ -20,11 +20,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from x2vlm.checkpoint.content import shown
 from x2vlm.checkpoint.detect import Overrides
 from x2vlm.checkpoint.keys import official_name, official_spelling
 from x2vlm.checkpoint.loading import CONFIG, WEIGHTS, load_model
 from x2vlm.checkpoint.report import LoadReport
-from x2vlm.checkpoint.safe_load import shown
 from x2vlm.checkpoint.tokenizer import find_tokenizer, missing_note
 from x2vlm.config import X2VLMConfig
 from x2vlm.errors import CheckpointError

@@ -18,6 +18,7 @@ from x2vlm.checkpoint.tokenizer import find_tokenizer, missing_note
 from x2vlm.checks import check_choice
 from x2vlm.errors import CheckpointError, ConfigError, ParameterError, TextError, X2VLMError
 from x2vlm.inference.domain import Domain
+from x2vlm.modeling.cpu_linear import pack_linears
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.options import TASKS, USES
 from x2vlm.processing import Processor, validate_text
@@ -189,6 +190,8 @@ def prepare(model: X2VLM, device: torch.device, dtype: torch.dtype) -> X2VLM:
         child.to(torch.float32 if name in FLOAT32_PARTS else dtype)
     if model.frame_positions is not None:
         model.frame_positions.data = model.frame_positions.data.to(dtype)
+    if device.type == "cpu":
+        pack_linears(model)
     return model
 
 

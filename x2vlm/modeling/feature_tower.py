@@ -16,7 +16,6 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from x2vlm.batch_norm import folded
-from x2vlm.modeling.layers import Linear
 from x2vlm.modeling.positions import SINCOS_AMPLITUDE, sincos_positions
 
 
@@ -87,7 +86,7 @@ class FeatureTower(nn.Module):
             "pixel_shift", ((mean - own_mean) / own_std)[:, None, None], persistent=False
         )
         self.join = nn.ModuleList(
-            [Linear(channels[0], width), Linear(channels[1], width, bias=False)]
+            [nn.Linear(channels[0], width), nn.Linear(channels[1], width, bias=False)]
         )
         self.pos_embed = nn.Parameter(torch.empty(1, grid_size**2, width), requires_grad=False)
         self.blocks = nn.ModuleList(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from x2vlm.modeling.layers import Linear
-
 
 class MLPHead(nn.Sequential):
     """Linear, LayerNorm, GELU, Linear with a hidden width of twice the input: matching, box, pair
@@ -42,9 +40,9 @@ class MaskedLMHead(nn.Module):
         self, hidden_size: int, vocab_size: int, layer_norm_eps: float, tied: nn.Embedding | None
     ):
         super().__init__()
-        self.dense = Linear(hidden_size, hidden_size)
+        self.dense = nn.Linear(hidden_size, hidden_size)
         self.norm = nn.LayerNorm(hidden_size, layer_norm_eps)
-        self.decoder = Linear(hidden_size, vocab_size)
+        self.decoder = nn.Linear(hidden_size, vocab_size)
         if tied is not None:
             self.decoder.weight = tied.weight
 

@@ -22,66 +22,6 @@ MASKED = -1e4
 """Added to the score of a key that may not be seen; exp(-1e4) is 0 in every float format, and fp16
 can hold it."""
 
-ROWS = 64  # that weights are arranged for; any other number works
-ARRANGED_DTYPES: set[torch.dtype] = set()
-"""What this processor multiplies by arranged weights (`Linear`)."""
-if torch.backends.mkldnn.is_available():
-    ARRANGED_DTYPES = {torch.float32} | (
-        {torch.bfloat16} if torch.ops.mkldnn._is_mkldnn_bf16_supported() else set()
-    )
-    _arrange = torch.ops.mkldnn._reorder_linear_weight.default
-    _multiply = torch.ops.mkldnn._linear_pointwise.default
-
-
-class Linear(nn.Linear):
-    """`nn.Linear` that is fast on a CPU where nothing is learnt, above all for few rows, as in
-    generation.
-
-    The usual kernels rearrange the weight at every call, which for few rows takes longer than the
-    product. Here a copy is kept as oneDNN wants it, made at the first call and again when the
-    weight was changed. See `python -m benchmarks.inference`.
-    """
-
-    _arranged: Tensor | None = None
-    _arranged_from: tuple | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """float[..., in_features] to float[..., out_features]."""
-        weight = self.weight
-        learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        alike = x.dtype == weight.dtype and x.is_cpu and weight.is_cpu
-        if (
-            learns
-            or not alike
-            or weight.dtype not in ARRANGED_DTYPES
-            or torch.is_autocast_enabled("cpu")
-        ):
-            return super().forward(x)
-        state = weight.data_ptr(), weight.dtype, None if weight.is_inference() else weight._version
-        if state != self._arranged_from:
-            self._arranged, self._arranged_from = _arrange(weight.detach(), ROWS), state
-        return _multiply(x, self._arranged, self.bias, "none", [], "")
-
-    def _apply(self, *args, **kwargs) -> Linear:
-        """Moved or cast: the copy is of no use any more."""
-        self._arranged = self._arranged_from = None
-        return super()._apply(*args, **kwargs)
-
-    def train(self, mode: bool = True) -> Linear:
-        """About to learn: the same, and its memory is wanted. (Shards of FSDP change without a new
-        version.)"""
-        if mode:
-            self._arranged = self._arranged_from = None
-        return super().train(mode)
-
-    def __getstate__(self) -> dict:
-        """Without the copy, for `copy.deepcopy` and pickle."""
-        return {
-            key: value
-            for key, value in super().__getstate__().items()
-            if key not in ("_arranged", "_arranged_from")
-        }
-
 
 def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """Turns a mask (1 = attend) of shape (B, S) or (B, T, S) into additive scores (B, 1, 1 or T,
@@ -214,10 +154,10 @@ class Attention(nn.Module):
     def __init__(self, hidden_size: int, num_heads: int, context_size: int, dropout: float):
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
-        self.query = Linear(hidden_size, hidden_size)
-        self.key = Linear(context_size, hidden_size)
-        self.value = Linear(context_size, hidden_size)
-        self.output = Linear(hidden_size, hidden_size)
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key = nn.Linear(context_size, hidden_size)
+        self.value = nn.Linear(context_size, hidden_size)
+        self.output = nn.Linear(hidden_size, hidden_size)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
@@ -266,8 +206,8 @@ class TransformerLayer(nn.Module):
         if context_size is not None:
             self.cross_attention = Attention(hidden_size, num_heads, context_size, dropout)
             self.cross_attention_norm = nn.LayerNorm(hidden_size, layer_norm_eps)
-        self.fc1 = Linear(hidden_size, intermediate_size)
-        self.fc2 = Linear(intermediate_size, hidden_size)
+        self.fc1 = nn.Linear(hidden_size, intermediate_size)
+        self.fc2 = nn.Linear(intermediate_size, hidden_size)
         self.mlp_norm = nn.LayerNorm(hidden_size, layer_norm_eps)
         # Stochastic depth replaces the dropout of the three branches; attention dropout stays.
         self.residual = (

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from x2vlm.config import IMAGE_MEAN, IMAGE_STD, VisionConfig
 from x2vlm.errors import ParameterError
 from x2vlm.modeling.feature_tower import FeatureTower
-from x2vlm.modeling.layers import Linear
 from x2vlm.modeling.positions import SINCOS_AMPLITUDE, sincos_positions
 
 
@@ -32,9 +31,6 @@ class VisionEncoder(nn.Module):
 
     def __init__(self, tower: nn.Module, config: VisionConfig):
         super().__init__()
-        for module in tower.modules():
-            if type(module) is nn.Linear:
-                module.__class__ = Linear  # timm builds plain ones
         self.tower = tower
         self.config = config
 
