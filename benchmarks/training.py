@@ -178,7 +178,13 @@ def _run(
     )
     kind = RegionTextTask if loading else RepeatedBatch
     task = build(
-        kind, {"batch_size": batch, "max_tokens": 48, "data": {"stickers": {"kind": "scene"}}}
+        kind,
+        {
+            "batch_size": batch,
+            "losses": dict.fromkeys(kind.all_losses, 1),
+            "max_tokens": 48,
+            "data": {"stickers": {"kind": "scene"}},
+        },
     )
     processor = Processor(config, load_tokenizer(folder / "tokenizer"))
     with contextlib.redirect_stdout(io.StringIO()):

@@ -114,7 +114,8 @@ class StepData(Dataset):
         idle = np.flatnonzero(~np.any(list(self.active.values()), axis=0)[first:])
         if len(idle):
             raise ConfigError(
-                f"No task takes part in step {first + idle[0]}; look at from_step and until_step.",
+                f"No task has a loss in step {first + idle[0]}. Name losses with their weights in "
+                "the `losses` of a task, and look at from_step and until_step.",
                 "config/value",
             )
 

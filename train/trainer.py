@@ -264,7 +264,10 @@ class Trainer:
             self.log.say(
                 f"  {name}: {task.batch_size} a step = {self.world} processes x {run.accumulation} "
                 f"parts x {part}; {len(task):,} samples, {samples[name] / len(task):.1f} epochs; "
-                + ", ".join(f"{loss} x {weight:g}" for loss, weight in task.loss_weights.items())
+                + (
+                    ", ".join(f"{loss} x {w:g}" for loss, w in task.loss_weights.items())
+                    or "no loss"
+                )
             )
             self._allow_left_out(name, task.left_out(), step)
 

@@ -98,6 +98,10 @@ def test_the_later_of_two_files_wins_key_by_key(run_file, tmp_path):
             "--tasks.captions.losses={box_l1_loss: 0}",
             "tasks.captions: Unknown loss 'box_l1_loss'. Known losses: caption_loss.",
         ),
+        (
+            "--tasks.captions.losses={caption_loss: -1}",
+            "tasks.captions: losses.caption_loss is -1",
+        ),
         ("--tasks.other.batch_size=3", "tasks.other has no key 'type'"),
         ("--max_steps.more=3", "'max_steps' is a value, not a block"),
         ("--max_steps", "--max_steps has no value"),

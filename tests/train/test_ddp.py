@@ -59,7 +59,11 @@ def test_unreadable_samples_of_every_process_are_named(runs, tmp_path):
 def test_processes_with_different_numbers_of_rows(runs, tmp_path):
     """Of 4 and 3 rows, some of them without a label, the first step is that of one process on the
     same 7."""
-    task = {"dropout": False, "uneven": True, "losses": {"regression_loss": 0}}
+    task = {
+        "dropout": False,
+        "uneven": True,
+        "losses": {"contrastive_loss": 1, "label_loss": 1, "box_l1_loss": 1},
+    }
     runs.finish(*runs.pair(tmp_path, task=task, optimizer__clip=None))
     model, data = ToyModel(), StepData({"toy": ToyTask(batch_size=8, dropout=False)}, 42, 12)
     batch = data[0].batches["toy"]

@@ -14,6 +14,7 @@ from train import finetune, pretrain
 from train.config import ModelSource
 from train.launch import launch, load_source
 from train.stop import StopSignal
+from train.tasks.region_text import RegionTextTask
 from x2vlm.checkpoint import load_model
 
 
@@ -40,7 +41,14 @@ def write_run(tmp_path, tiny_config, tiny_tokenizer):
             "tokenizer": str(tmp_path / "tokenizer"),
         },
         "optimizer": {"lr": 1e-3},
-        "tasks": {"regions": {"type": "region_text", "batch_size": 2, "data": stickers}},
+        "tasks": {
+            "regions": {
+                "type": "region_text",
+                "batch_size": 2,
+                "losses": dict.fromkeys(RegionTextTask.all_losses, 1),
+                "data": stickers,
+            }
+        },
     }
 
     def write(**changes):
@@ -65,6 +73,7 @@ def test_pretrain_then_finetune(write_run, tmp_path, tiny_config, capsys):
 
     questions = {
         "type": "question_answering",
+        "losses": {"answer_loss": 1},
         "batch_size": 2,
         "data": {"stickers": {"kind": "scene", "count": 50}},
     }

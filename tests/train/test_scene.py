@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from train.config import build_task
 from train.data.transforms import normalize
 from train.data.vocabulary import build_tokenizer, learn_vocabulary
+from train.tasks.scene import Scene
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
 from x2vlm.losses import classification_loss, masked_lm_loss
 from x2vlm.modeling.build import build_model
@@ -45,6 +46,8 @@ CONFIG = X2VLMConfig(
     num_frames=3,
     heads=("contrastive", "matching", "box", "masked_lm", "answer_decoder"),
 )
+SCENES = {"stickers": {"kind": "scene"}}
+EVERY_LOSS = dict.fromkeys(Scene.all_losses, 1)
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +63,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def task(processor):
-    task = build_task(
-        "scenes", {"type": "scene", "batch_size": 4, "data": {"stickers": {"kind": "scene"}}}
-    )
+    settings = {"type": "scene", "batch_size": 4, "losses": EVERY_LOSS, "data": SCENES}
+    task = build_task("scenes", settings)
     task.prepare(processor)
     return task
 
@@ -167,7 +169,8 @@ def test_a_phrase_matches_where_it_is_and_nowhere_else(processor, model):
         "type": "scene",
         "batch_size": 6,
         "phrases": 4,
-        "data": {"stickers": {"kind": "scene"}},
+        "losses": {"region_matching_loss": 1},
+        "data": SCENES,
     }
     task = build_task("scenes", settings)
     task.prepare(processor)

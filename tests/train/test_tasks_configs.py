@@ -1,5 +1,6 @@
 """Every shipped configuration is valid and says what it costs and what it should reach."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,21 @@ from train.config import load_run
 from x2vlm.settings import Settings
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
+
+RECIPES = json.loads((Path(__file__).parent / "recipe_losses.json").read_text())
+"""`file task` -> the losses of a task that trains, with their weights."""
+
+
+def recipe(name: str, tasks: dict) -> dict[str, dict[str, float]]:
+    return {
+        f"{name} {task_name}": task.loss_weights
+        for task_name, task in tasks.items()
+        if task.loss_weights and task.until_step != 0
+    }
+
+
+def recorded(name: str) -> dict[str, dict[str, float]]:
+    return {key: weights for key, weights in RECIPES.items() if key.startswith(f"{name} ")}
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -20,6 +36,7 @@ def test_run_is_valid_and_described(path):
     if run.evaluate.metric:
         name, _, metric = run.evaluate.metric.partition("/")
         assert any(metric.startswith(f"{data}_") for data in tasks[name].validation)
+    assert recipe(path.name, tasks) == recorded(path.name)
     head = path.read_text(encoding="utf-8").split("\n\n")[0]
     for word in ("command", "hardware", "hours", "expected", "paper"):
         assert f"# {word}  " in head, word
@@ -43,4 +60,5 @@ def test_ablation_changes_the_base_run(path):
     plain, plain_tasks = load_run(base)
     run, tasks = load_run([*base, "--config", str(path)])
     assert run.output_dir != plain.output_dir
+    assert recipe(f"ablations/{path.name}", tasks) == recorded(f"ablations/{path.name}")
     assert tasks != plain_tasks or run.model != plain.model

@@ -54,16 +54,16 @@ def test_losses_fall_and_everything_is_written(tmp_path):
 
 
 def test_weights_of_losses(tmp_path):
-    """A loss at 0 is neither asked for nor learnt from; `weight` scales the rest."""
+    """A loss that is not named, or has weight 0, is neither asked for nor learnt from."""
     model = ToyModel()
-    run, tasks = toy_run(tmp_path, steps=3, task={"losses": {"contrastive_loss": 0}, "weight": 2.0})
+    named = {"regression_loss": 2.0, "box_l1_loss": 0}
+    run, tasks = toy_run(tmp_path, steps=3, task={"losses": named})
     before = [parameter.clone() for parameter in model.text.parameters()]
     train(run, model, tasks)
-    assert tasks["toy"].loss_weights == dict.fromkeys(
-        ("regression_loss", "label_loss", "box_l1_loss"), 2.0
-    )
+    assert tasks["toy"].loss_weights == {"regression_loss": 2.0}
     assert all(torch.equal(old, new) for old, new in zip(before, model.text.parameters()))
-    assert "toy/contrastive_loss" not in log(tmp_path, "train")[0]
+    logged = log(tmp_path, "train")[0]
+    assert [key for key in logged if key.endswith("_loss")] == ["toy/regression_loss"]
 
 
 def test_several_tasks_in_one_step_and_turns(tmp_path):
@@ -71,7 +71,7 @@ def test_several_tasks_in_one_step_and_turns(tmp_path):
     tasks = {
         "always": ToyTask(batch_size=4),
         "late": ToyTask(batch_size=4, from_step=5, until_step=15),
-        "noisy": ToyTask(batch_size=4, turn="images", share=3, losses={"contrastive_loss": 0}),
+        "noisy": ToyTask(batch_size=4, turn="images", share=3, losses={"regression_loss": 1}),
         "clean": ToyTask(batch_size=4, turn="images"),
     }
     train(run, ToyModel(), tasks)
@@ -89,9 +89,9 @@ def test_every_step_to_come_has_a_task(tmp_path):
         0,
         12,
     )
-    with pytest.raises(ConfigError, match="No task takes part in step 7;"):
+    with pytest.raises(ConfigError, match="No task has a loss in step 7"):
         data.check_steps(0)
-    with pytest.raises(ConfigError, match="No task takes part in step 0;"):
+    with pytest.raises(ConfigError, match="No task has a loss in step 0"):
         train_toy(tmp_path, task={"from_step": 3})
     train_toy(tmp_path, steps=3)
     train_toy(tmp_path, task={"from_step": 3}, resume__allow_changed="max_steps")
@@ -125,7 +125,7 @@ def test_a_tower_trains_with_explicit_attention_on_a_cpu(tmp_path, tiny_config):
 
 def test_accumulation_is_the_same_step(tmp_path):
     """Of a loss that every sample has to itself, the parts of a batch add up to the batch."""
-    task = {"dropout": False, "losses": {"contrastive_loss": 0, "label_loss": 0, "box_l1_loss": 0}}
+    task = {"dropout": False, "losses": {"regression_loss": 1}}
     train_toy(tmp_path / "whole", task=task)
     train_toy(tmp_path / "parts", task=task, accumulation=4)
     whole, parts = losses(tmp_path / "whole"), losses(tmp_path / "parts")

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -68,6 +68,7 @@ class ToyTask(Task):
 
     all_losses = ("regression_loss", "contrastive_loss", "label_loss", "box_l1_loss")
 
+    losses: dict[str, float] = field(default_factory=lambda: dict.fromkeys(ToyTask.all_losses, 1.0))
     samples: int = 50
     bad: tuple[int, ...] = ()
     nan: tuple[int, ...] = ()

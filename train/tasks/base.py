@@ -7,11 +7,10 @@ step that returns named losses, and an evaluator. A run mixes several tasks in o
 engine knows none of them. To add one: a file in `train/tasks`, a line in `train.tasks.TASKS`.
 
     tasks:
-      regions:                      # any name; log keys start with it
-        type: region_text           # a key of train.tasks.TASKS
+      regions:              # any name; log keys start with it
+        type: region_text   # a key of train.tasks.TASKS
         batch_size: 64
-        weight: 0.5                 # times each loss of the task
-        losses: {box_giou_loss: 0}  # a loss at 0 is switched off: not asked for, not computed
+        losses: {contrastive_loss: 1, box_giou_loss: 0.5}   # the others are off: not computed
 
 Data without state: which sample stands at which position is a function of (seed, epoch, position),
 and everything random about a sample is drawn from the generator handed to `sample`, which is a
@@ -21,6 +20,7 @@ of processes and workers changes nothing, and there is no loader state to save.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -41,8 +41,8 @@ class Task(ABC):
 
     Attributes:
         batch_size: samples of one optimiser step, over all processes and accumulation parts.
-        weight: factor of every loss of this task in the sum.
-        losses: factor by loss name, 1 for names not given; 0 switches a loss off.
+        losses: the weight of each loss in the sum. A loss that is not named, or has weight 0, is
+            off; a task without losses only measures.
         from_step, until_step: the steps in which the task takes part, the second excluded; None for
             no end.
         turn: tasks with the same non-empty word take turns: one of them is drawn for each step, in
@@ -53,7 +53,6 @@ class Task(ABC):
     """The names of every loss `training_step` can give."""
 
     batch_size: int
-    weight: float = 1.0
     losses: dict[str, float] = field(default_factory=dict)
     from_step: int = 0
     until_step: int | None = None
@@ -61,12 +60,17 @@ class Task(ABC):
     share: float = 1.0
 
     def __post_init__(self):
-        unknown = sorted(set(self.losses) - set(self.all_losses))
-        if unknown:
-            raise ConfigError(
-                f"Unknown loss {unknown[0]!r}. Known losses: {', '.join(self.all_losses)}.",
-                "config/key",
-            )
+        for name, weight in self.losses.items():
+            if name not in self.all_losses:
+                raise ConfigError(
+                    f"Unknown loss {name!r}. Known losses: {', '.join(self.all_losses)}.",
+                    "config/key",
+                )
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ConfigError(
+                    f"losses.{name} is {weight}; it must be a finite number, 0 or more.",
+                    "config/value",
+                )
         if self.batch_size < 1:
             raise ConfigError(
                 f"batch_size is {self.batch_size}; it must be at least 1.", "config/value"
@@ -74,9 +78,8 @@ class Task(ABC):
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """The losses that are switched on, with their final factors. Empty when `weight` is 0."""
-        weights = {name: self.weight * self.losses.get(name, 1.0) for name in self.all_losses}
-        return {name: weight for name, weight in weights.items() if weight}
+        """The losses that are on, with their weights in the sum, in the order of `all_losses`."""
+        return {name: self.losses[name] for name in self.all_losses if self.losses.get(name)}
 
     def prepare(self, processor: Any) -> None:  # noqa: B027 (optional, not forgotten)
         """Opens the data, once, before the first step and in the parent of the worker processes.

@@ -25,6 +25,7 @@ from train.data.regions import WHOLE_IMAGE
 from train.data.transforms import normalize
 from train.tasks.records import RecordTask, choose_exactly, text_keys
 from x2vlm.boxes import cxcywh_to_xyxy
+from x2vlm.errors import ConfigError
 from x2vlm.losses import (
     box_losses,
     classification_loss,
@@ -81,14 +82,15 @@ class Scene(RecordTask):
     masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(0.6, 18))
     prompt: str = "a picture of"
 
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """As for every task; videos have no regions."""
+    def __post_init__(self):
+        super().__post_init__()
         videos = self.data.stickers is not None and self.data.stickers.kind == "video"
-        left_out = self.region_losses | self.object_losses if videos else frozenset()
-        return {
-            name: weight for name, weight in super().loss_weights.items() if name not in left_out
-        }
+        without = sorted((self.region_losses | self.object_losses) & set(self.loss_weights))
+        if videos and without:
+            raise ConfigError(
+                f"{without[0]} needs boxes, and sticker videos have none. Leave it out of losses.",
+                "config/value",
+            )
 
     def prepare(self, processor: Any) -> None:
         super().prepare(processor)
