@@ -1,6 +1,7 @@
 """The converted tokenizer gives the ids of BERT's published rules on text of every script, and a
 wrong one is refused."""
 
+import dataclasses
 import unicodedata
 
 import pytest
@@ -9,8 +10,8 @@ from huggingface_hub.errors import HTTPError
 
 from tests.x2vlm.test_checkpoint import CONFIGS, write_official
 from x2vlm.checkpoint import convert
-from x2vlm.checkpoint.tokenizer import find_tokenizer
-from x2vlm.config import BASE
+from x2vlm.checkpoint.tokenizer import BERT_VOCABULARY, find_tokenizer
+from x2vlm.config import BASE, X2VLMConfig
 from x2vlm.errors import CheckpointError
 from x2vlm.modeling.build import build_model
 from x2vlm.processing import Processor, load_tokenizer
@@ -84,22 +85,12 @@ def longest_matches(part: str, vocabulary: dict[str, int]) -> list[int]:
     return pieces
 
 
-@pytest.fixture(scope="module")
-def vocabulary_file(shared_dir):
-    path = shared_dir / "data" / "tokenizer" / "bert-base-uncased-vocab.txt"
-    if not path.is_file():
-        pytest.skip("the public vocabulary is not here")
-    return path
-
-
-def test_official_ids_on_text_of_every_script(vocabulary_file, tmp_path):
-    tokenizer = find_tokenizer(BASE, None, vocabulary_file)
+def test_official_ids_on_text_of_every_script(tmp_path):
+    tokenizer = find_tokenizer(BASE, None)
     tokenizer.save_pretrained(str(tmp_path))
     processor = Processor.from_pretrained(tmp_path, BASE)
-    vocabulary = {
-        line: index
-        for index, line in enumerate(vocabulary_file.read_text(encoding="utf-8").split("\n")[:-1])
-    }
+    lines = BERT_VOCABULARY.read_text(encoding="utf-8").split("\n")[:-1]
+    vocabulary = {line: index for index, line in enumerate(lines)}
     assert (
         processor.cls_id == 101
         and processor.sep_id == 102
@@ -160,7 +151,23 @@ def test_without_any_tokenizer_the_report_says_what_to_add(tmp_path):
     assert caught.value.code == "ckpt/damaged"
 
 
-def test_a_proxy_that_fails_is_no_tokenizer(monkeypatch):
+@pytest.fixture
+def xlm_r_base() -> X2VLMConfig:
+    text = dataclasses.replace(CONFIGS["cclm"].text, vocab_size=250002)
+    return CONFIGS["cclm"].replace(text=text)
+
+
+def test_bert_comes_from_the_package_without_the_library_that_downloads(monkeypatch):
+    import transformers
+
+    def asked(*_, **__):
+        raise AssertionError("the Hub was asked")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", asked)
+    assert find_tokenizer(BASE, None).convert_tokens_to_ids("picture") == 3861
+
+
+def test_a_proxy_that_fails_is_no_tokenizer(monkeypatch, xlm_r_base):
     import sys
 
     import transformers
@@ -171,4 +178,4 @@ def test_a_proxy_that_fails_is_no_tokenizer(monkeypatch):
         raise client.ProxyError("407")
 
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", failing)
-    assert find_tokenizer(BASE, None) is None
+    assert find_tokenizer(xlm_r_base, None) is None

@@ -15,6 +15,8 @@ FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model")
 PUBLIC = {("bert", 30522): "bert-base-uncased", ("xlm-roberta", 250002): "xlm-roberta-base"}
 """Which public tokenizer a (text family, vocabulary size) means; base and large models share
 theirs."""
+BERT_VOCABULARY = Path(__file__).parent / "data" / "bert-base-uncased-vocab.txt"
+"""BERT's WordPiece vocabulary is part of the package: an English file needs nothing else."""
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -34,7 +36,7 @@ def find_tokenizer(config: X2VLMConfig, beside: Path | None, given: str | Path |
     Returns:
         A fast tokenizer of transformers with exactly the model's number of entries, or None:
         nothing was given, nothing fitting is beside the checkpoint, and the public one of its
-        family is not reachable.
+        family is neither BERT's, which is bundled, nor reachable.
 
     Raises:
         CheckpointError: see `load_tokenizer`; also no tokenizer where one was named
@@ -93,10 +95,12 @@ def _read(given: Path):
 
 
 def _public(config: X2VLMConfig):
-    """From the Hugging Face cache or Hub, None if it cannot be had."""
+    """The bundled one, or from the Hugging Face cache or Hub; None if it cannot be had."""
     name = PUBLIC.get((config.text.family, config.text.vocab_size))
     if name is None:
         return None
+    if name == "bert-base-uncased":
+        return _read(BERT_VOCABULARY)
     from transformers import AutoTokenizer
 
     try:
