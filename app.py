@@ -31,7 +31,7 @@ if flags.offline:
     os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is imported
 
 from app import build_demo  # noqa: E402
-from app.server import is_public, serve  # noqa: E402
+from app.service.server import is_public, serve  # noqa: E402
 
 demo = build_demo(load, tuple(flags.model.split(",")), open_choice=not is_public(flags.share))
 

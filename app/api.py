@@ -14,20 +14,22 @@ import gradio as gr
 
 from x2vlm.errors import MediaError
 
-from . import limits, panels
-from .components import uploaded
-from .refusals import problem
-from .runtime import Media, Studio, served
+from . import inputs, limits, panels
+from .service.admission import uploaded
+from .service.events import as_job
+from .service.messages import complaint
+from .service.runner import Runner
+from .state import MediaRef
 
 FieldCheck = Callable[[Sequence[Any], Mapping[str, str]], list[dict[str, Any]]]
 Method = Literal["gradient", "attention", "rollout", "image-gradcam", "random"]
 
 
 class Endpoints:
-    """The five endpoints over one `Studio` and its default model."""
+    """The five endpoints over one `Runner` and its default model."""
 
-    def __init__(self, studio: Studio):
-        self.studio = studio
+    def __init__(self, runner: Runner):
+        self.runner = runner
 
     def caption(
         self,
@@ -55,7 +57,7 @@ class Endpoints:
         Returns:
             {"captions": [...]}, best first, each with text, words with probabilities, and match.
         """
-        options = limits.caption_options(
+        options = inputs.caption_options(
             do_sample, num_beams, num_captions, 0, max_new_tokens, top_p, temperature, seed, None
         )
         return {"captions": [found.to_dict() for found in self._run("caption", media, **options)]}
@@ -81,10 +83,10 @@ class Endpoints:
         Returns:
             The question and its answers with probabilities, best first.
         """
-        options = limits.answer_options(mode, choices) | {
-            "top_k": limits.number(top_k, "top_k", 1, 100)
+        options = inputs.answer_options(mode, choices) | {
+            "top_k": inputs.number(top_k, "top_k", 1, 100)
         }
-        return self._run("answer", media, limits.question(question), **options).to_dict()
+        return self._run("answer", media, inputs.question(question), **options).to_dict()
 
     def ground(
         self,
@@ -106,9 +108,9 @@ class Endpoints:
             {"groundings": [...]}, in the order asked, each with box_xyxy, box_cxcywh, match,
             verdict and agreement.
         """
-        asked = limits.phrases(phrases)
-        absent, present = self.studio.models[None].info.thresholds
-        thresholds = limits.thresholds(
+        asked = inputs.phrases(phrases)
+        absent, present = self.runner.models[None].info.thresholds
+        thresholds = inputs.thresholds(
             absent if absent_below is None else absent_below,
             present if found_from is None else found_from,
         )
@@ -136,7 +138,7 @@ class Endpoints:
             The words, and `maps` (words, grid, grid), not normalised, top row first.
         """
         return self._run(
-            "explain", media, limits.text(text), target=target, layer=layer, method=method
+            "explain", media, inputs.text(text), target=target, layer=layer, method=method
         ).to_dict()
 
     def match(self, media: gr.FileData, texts: list[str]) -> dict[str, Any]:
@@ -152,13 +154,13 @@ class Endpoints:
         return {
             "matches": [
                 found.to_dict()
-                for found in panels.ranked(self._run("match", media, limits.texts(texts)))
+                for found in panels.ranked(self._run("match", media, inputs.texts(texts)))
             ]
         }
 
     def _run(self, task: str, media: Any, *args: Any, **options: Any) -> Any:
-        return self.studio.run(
-            task, Media(uploaded(sent(media))), None, uuid.uuid4().hex, *args, **options
+        return self.runner.run(
+            task, MediaRef(uploaded(sent(media))), None, uuid.uuid4().hex, *args, **options
         )
 
 
@@ -182,19 +184,19 @@ def sent(media: Any) -> str:
 
 RULES = {
     "media": sent,
-    "question": limits.question,
-    "phrases": limits.phrases,
-    "text": limits.text,
-    "texts": limits.texts,
+    "question": inputs.question,
+    "phrases": inputs.phrases,
+    "text": inputs.text,
+    "texts": inputs.texts,
 }
 
 
-def publish(studio: Studio) -> dict[int, FieldCheck]:
+def publish(runner: Runner) -> dict[int, FieldCheck]:
     """Offer the endpoints inside the present `gr.Blocks`; returns the check of each one's fields by
     the event's number."""
-    endpoints, found = Endpoints(studio), {}
+    endpoints, found = Endpoints(runner), {}
     for name in ("caption", "ask", "ground", "explain", "match"):
-        endpoint = served(studio.gate, getattr(endpoints, name))
+        endpoint = as_job(runner.jobs, getattr(endpoints, name))
         event = gr.api(
             endpoint,
             api_name=name,
@@ -216,7 +218,7 @@ def field_check(names: Sequence[str]) -> FieldCheck:
 
     def check(values: Sequence[Any], headers: Mapping[str, str]) -> list[dict[str, Any]]:
         said = {
-            name: problem(RULES.get(name), value, headers)
+            name: complaint(RULES.get(name), value, headers)
             for name, value in zip(names, values, strict=False)
         }
         results = [

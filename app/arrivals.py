@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import random
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from html import escape
@@ -20,10 +19,13 @@ from PIL import Image
 
 from x2vlm.errors import CheckpointError, X2VLMError
 
-from . import cards, examples, limits, panels
+from . import cards, examples, inputs, limits, panels
 from .examples import Example, Texts
 from .i18n import TEXT, say
-from .runtime import STOPPED, Media, Seen, Studio, shrunk
+from .service.gradio_patches import results_folder
+from .service.queue import STOP_FLAG
+from .service.runner import Runner, shrunk
+from .state import MediaRef, Preview
 from .tabs.inspect import head_choices, layer_choices
 from .view import Look, Shown, focus, loaded, present, with_result
 
@@ -46,7 +48,7 @@ def newest(bring: Callable) -> Callable:
 
     @functools.wraps(bring)
     def alone(self: Arrivals, request: gr.Request, *args: Any) -> Any:
-        visitor, mine = request.session_hash or "", STOPPED.get() or threading.Event()
+        visitor, mine = request.session_hash or "", STOP_FLAG.get() or threading.Event()
         if older := self.newest.get(visitor):
             older.set()
         self.newest[visitor] = mine
@@ -59,7 +61,7 @@ def newest(bring: Callable) -> Callable:
         if self.newest.get(visitor) is not mine:
             return gr.skip()
         if isinstance(values, list):
-            self.studio.gate.cancel(visitor)
+            self.runner.jobs.cancel(visitor)
         return values
 
     return alone
@@ -73,8 +75,8 @@ class Arrivals:
         newest: the stop flag of each visitor's newest arrival, as long as that is under way.
     """
 
-    def __init__(self, studio: Studio, stored: dict[str, Example], first: Shown | None = None):
-        self.studio, self.stored, self.first = studio, stored, first
+    def __init__(self, runner: Runner, stored: dict[str, Example], first: Shown | None = None):
+        self.runner, self.stored, self.first = runner, stored, first
         self.newest: WeakValueDictionary[str, threading.Event] = WeakValueDictionary()
 
     @newest
@@ -82,7 +84,7 @@ class Arrivals:
         """An uploaded file, not asked about yet."""
         if path is None:
             return stage(None, look, {})
-        return stage(Shown(*self._look(request, Media(path), model)), look, {})
+        return stage(Shown(*self._look(request, MediaRef(path), model)), look, {})
 
     @newest
     def clear(self, request: gr.Request, look: Look) -> list[Any]:
@@ -100,8 +102,8 @@ class Arrivals:
         numbers: str,
     ) -> list[Any]:
         """Other frames of the same clip."""
-        indices = limits.frame_numbers(numbers)
-        count = limits.number(count, "The number of frames", 1, limits.FRAMES)
+        indices = inputs.frame_numbers(numbers)
+        count = inputs.number(count, "The number of frames", 1, limits.FRAMES)
         media = dataclasses.replace(loaded(shown).media, num_frames=count, indices=indices)
         media, seen = self._look(request, media, model)
         return stage(
@@ -141,13 +143,13 @@ class Arrivals:
                 request, wish["kind"], int(wish["scene"]) % examples.SCENES, look, model
             )
         first = next((example for example in self.stored.values() if example.kind == "image"), None)
-        if first is not None and first.model != self.studio.models[model].info.hash:
+        if first is not None and first.model != self.runner.models[model].info.hash:
             return self._example(request, first.name, look, model)
         return gr.skip()
 
     def model_status(self, model: str) -> list[Any]:
         """Which model answers, which tabs it greys out and why, and its own match cut-offs."""
-        predictor = self.studio.models[model]
+        predictor = self.runner.models[model]
         info = predictor.info
         status = say("ready", name=info.name, device=info.device, hash=info.hash)
         lacks = "".join(
@@ -167,13 +169,13 @@ class Arrivals:
 
     def stop(self, request: gr.Request) -> None:
         """Stop what this visitor has at work."""
-        self.studio.gate.cancel(request.session_hash or "")
+        self.runner.jobs.cancel(request.session_hash or "")
 
     def _scene(
         self, request: gr.Request, kind: str, number: int, look: Look, model: str
     ) -> list[Any]:
         frames, truth = examples.fresh_scene(kind, number)
-        stem = Path(tempfile.mkdtemp(dir=limits.temp_folder())) / f"scene-{number}"
+        stem = results_folder() / f"scene-{number}"
         path = examples.save_scene(kind, frames, stem)
         texts = examples.texts_for(truth, number)
         origin = f"kind={kind}&scene={number}"
@@ -183,7 +185,7 @@ class Arrivals:
 
     def _example(self, request: gr.Request, name: str, look: Look, model: str) -> list[Any]:
         chosen = self.stored[name]
-        fresh = self.studio.models[model].info.hash == chosen.model
+        fresh = self.runner.models[model].info.hash == chosen.model
         results = chosen.results if fresh else None
         return self._filled(
             request,
@@ -210,7 +212,7 @@ class Arrivals:
         truth: str,
     ) -> list[Any]:
         """The stage, then uploaders and text fields of every tab."""
-        media, seen = self._look(request, Media(str(path)), model)
+        media, seen = self._look(request, MediaRef(str(path)), model)
         if results is None:
             results = examples.tour(
                 lambda *args, **options: self._try(request, media, model, *args, **options), texts
@@ -227,15 +229,21 @@ class Arrivals:
             texts.texts,
         ]
 
-    def _look(self, request: gr.Request, media: Media, model: str) -> tuple[Media, Seen]:
-        return media, self.studio.look(media, model, request.session_hash or "")
+    def _look(self, request: gr.Request, media: MediaRef, model: str) -> tuple[MediaRef, Preview]:
+        return media, self.runner.preview(media, model, request.session_hash or "")
 
     def _try(
-        self, request: gr.Request, media: Media, model: str, task: str, *args: Any, **options: Any
+        self,
+        request: gr.Request,
+        media: MediaRef,
+        model: str,
+        task: str,
+        *args: Any,
+        **options: Any,
     ) -> Any:
         """A result, or None where the model lacks the task."""
         try:
-            return self.studio.run(task, media, model, request.session_hash or "", *args, **options)
+            return self.runner.run(task, media, model, request.session_hash or "", *args, **options)
         except CheckpointError:
             return None
 
@@ -307,7 +315,7 @@ def source(kind: str, path: Path) -> list[Any]:
 def stored_shown(example: Example, model: str) -> Shown:
     """The first paint: an example with its stored results, without any model."""
     picture = Image.open(example.path).convert("RGB")
-    seen = Seen(
+    seen = Preview(
         "image",
         example.path.name,
         picture.size,
@@ -317,7 +325,7 @@ def stored_shown(example: Example, model: str) -> Shown:
         (),
     )
     return with_results(
-        Shown(Media(str(example.path)), seen, f"example={example.name}"), example.results, model
+        Shown(MediaRef(str(example.path)), seen, f"example={example.name}"), example.results, model
     )
 
 

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
-from gradio_client.utils import is_http_url_like
 
-from x2vlm.errors import MediaError
-
-from .runtime import friendly
-
-ONLY_UPLOADS = "Only uploaded files are read, no addresses or paths. Upload the file."
+from .service.admission import uploaded
+from .service.events import report_errors
 
 
-def uploaded(path: str | None) -> str | None:
-    """The path, if it lies in the upload folder, where alone a visitor's files are.
-
-    Raises:
-        MediaError: anywhere else, or an address (`image/reference`).
-    """
-    if path is None:
-        return None
-    folder = Path(get_upload_folder()).resolve()
-    if is_http_url_like(path) or not Path(path).resolve().is_relative_to(folder):
-        raise MediaError(ONLY_UPLOADS, "image/reference")
-    return path
-
-
-@friendly
+@report_errors
 def raw_path(payload: Any) -> str | None:
     return uploaded(payload.path) if payload else None
 
@@ -52,27 +32,6 @@ class RawVideo(gr.Video):
 
     def preprocess(self, payload: Any) -> str | None:
         return raw_path(payload)
-
-
-def refuse_addresses(demo: gr.Blocks) -> None:
-    """No component of the page fetches an address that a client names."""
-    for block in demo.blocks.values():
-        if isinstance(block, gr.components.Component):
-            block.async_move_resource_to_block_cache = _local_only(
-                block.async_move_resource_to_block_cache
-            )
-
-
-def _local_only(move: Any) -> Any:
-    async def guarded(path: Any) -> str | None:
-        if path is not None and is_http_url_like(str(path)):
-            raise gr.Error(
-                "Only uploaded files are read, no addresses. Upload the file. [image/reference]",
-                print_exception=False,
-            )
-        return await move(path)
-
-    return guarded
 
 
 CANVAS_HTML = (

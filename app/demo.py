@@ -7,14 +7,17 @@ from typing import Any
 
 import gradio as gr
 
-from . import api, cards, limits, viewing
+from . import api, cards, inputs, limits, viewing
 from .arrivals import Arrivals, stored_shown
-from .components import Canvas, RawImage, RawVideo, refuse_addresses
+from .components import Canvas, RawImage, RawVideo
 from .examples import Example, load_examples
 from .handlers import Handlers
 from .i18n import say, t
 from .page import Page, initial
-from .runtime import Models, Studio
+from .service.admission import ONLY_UPLOADS
+from .service.gradio_patches import refuse_addresses
+from .service.models import Models
+from .service.runner import Runner
 from .tabs import about, ask, describe, find, inspect, match
 from .view import Look, present
 
@@ -40,7 +43,7 @@ def build_demo(
     stored: dict[str, Example] | None = None,
     workers: int = limits.WORKERS,
 ) -> gr.Blocks:
-    """The app, ready for `server.serve`.
+    """The app, ready for `service.server.serve`.
 
     Args:
         load: name or path of a model -> Predictor; called on first use.
@@ -50,21 +53,21 @@ def build_demo(
         workers: model calls at a time.
     """
     stored = load_examples() if stored is None else stored
-    studio = Studio(Models(load, names, open_choice=open_choice), workers)
+    runner = Runner(Models(load, names, open_choice=open_choice), workers)
     first = next((example for example in stored.values() if example.kind == "image"), None)
-    page = Page(Handlers(studio), first, stored_shown(first, names[0]) if first else None)
-    arrivals = Arrivals(studio, stored, page.first_shown)
+    page = Page(Handlers(runner), first, stored_shown(first, names[0]) if first else None)
+    arrivals = Arrivals(runner, stored, page.first_shown)
     with gr.Blocks(
         title="X²-VLM",
         fill_width=True,
         analytics_enabled=False,
         delete_cache=(600, limits.TEMP_SECONDS),
     ) as demo:
-        _lay_out(page, studio.models, stored)
+        _lay_out(page, runner.models, stored)
         _wire(demo, page, arrivals)
-        demo.field_checks = api.publish(studio)
-    refuse_addresses(demo)
-    demo.studio = studio
+        demo.field_checks = api.publish(runner)
+    refuse_addresses(demo, f"{ONLY_UPLOADS} [image/reference]")
+    demo.runner = runner
     return demo
 
 
@@ -377,7 +380,7 @@ def _wire_arrivals(demo: gr.Blocks, page: Page, arrivals: Arrivals) -> None:
         arrivals.use_frames,
         frames,
         arrived,
-        rules={page.frame_numbers: limits.frame_numbers},
+        rules={page.frame_numbers: inputs.frame_numbers},
     )
     page.on_model(
         page.new_scene.click, arrivals.new_scene, [page.kind, page.look, page.model], filled

@@ -7,8 +7,6 @@ the values of its tab's outputs followed by the stage's (`view.present`).
 from __future__ import annotations
 
 import dataclasses
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -20,19 +18,20 @@ from x2vlm.media import write_video
 from x2vlm.results import Answers, Explanation
 from x2vlm.visualize import annotate_frames, heat_range, overlay_heatmap
 
-from . import cards, limits, panels
+from . import cards, inputs, panels
 from .curve import curve
-from .runtime import Studio
+from .service.gradio_patches import results_folder
+from .service.runner import Runner
 from .view import Layer, Look, Shown, focus, loaded, present, with_result
 
 Side = float | None
 
 
 class Handlers:
-    """The model's events over one `Studio`."""
+    """The model's events over one `Runner`."""
 
-    def __init__(self, studio: Studio):
-        self.studio = studio
+    def __init__(self, runner: Runner):
+        self.runner = runner
 
     def run(
         self,
@@ -46,7 +45,7 @@ class Handlers:
     ) -> Any:
         """Call the model on what is shown, or `alone` on one frame of it."""
         media = dataclasses.replace(loaded(shown).media, frame=alone)
-        return self.studio.run(task, media, model, request.session_hash or "", *args, **options)
+        return self.runner.run(task, media, model, request.session_hash or "", *args, **options)
 
     def why(
         self, request: gr.Request, shown: Shown, model: str, text: str, **options: Any
@@ -73,7 +72,7 @@ class Handlers:
         seed: float,
         prefix: str,
     ) -> list[Any]:
-        options = limits.caption_options(
+        options = inputs.caption_options(
             decoding == "sample",
             num_beams,
             num_captions,
@@ -103,8 +102,8 @@ class Handlers:
         mode: str,
         choices: str,
     ) -> list[Any]:
-        options = limits.answer_options(mode, choices)
-        found = self.run(request, shown, model, "answer", limits.question(question), **options)
+        options = inputs.answer_options(mode, choices)
+        found = self.run(request, shown, model, "answer", inputs.question(question), **options)
         layers = tuple(
             Layer(
                 a.text,
@@ -128,9 +127,9 @@ class Handlers:
         found_from: float,
         *sides: Side,
     ) -> list[Any]:
-        asked = limits.phrases(phrases)
-        box = limits.region(sides, loaded(shown).seen.size)
-        options = {"thresholds": limits.thresholds(absent_below, found_from)}
+        asked = inputs.phrases(phrases)
+        box = inputs.region(sides, loaded(shown).seen.size)
+        options = {"thresholds": inputs.thresholds(absent_below, found_from)}
         options |= {"frame": shown.clip_frame}
         found = self.run(request, shown, model, "ground", asked, explain=True, **options)
         stage = result(shown, look, model, "ground", found, panels.layers("ground", found), options)
@@ -150,11 +149,11 @@ class Handlers:
     ) -> list[Any]:
         options = {
             "target": target,
-            "layer": limits.which(layer),
-            "head": limits.which(head),
+            "layer": inputs.which(layer),
+            "head": inputs.which(head),
             "method": method,
         }
-        found = self.run(request, shown, model, "explain", limits.text(text), **options)
+        found = self.run(request, shown, model, "explain", inputs.text(text), **options)
         stage = result(
             shown, look, model, "explain", (found,), (Layer(found.text, found),), options
         )
@@ -169,7 +168,7 @@ class Handlers:
         texts: str,
         template: str,
     ) -> list[Any]:
-        asked = limits.filled(template, limits.texts(texts))
+        asked = inputs.filled(template, inputs.texts(texts))
         found = panels.ranked(self.run(request, shown, model, "match", asked))
         return [
             *panels.match(found),
@@ -181,7 +180,7 @@ class Handlers:
     def describe_region(
         self, request: gr.Request, shown: Shown | None, look: Look, model: str, *sides: Side
     ) -> list[Any]:
-        box = limits.needed_region(sides, loaded(shown).seen.size)
+        box = inputs.needed_region(sides, loaded(shown).seen.size)
         found = self.run(
             request, shown, model, "describe_region", box, alone=shown.clip_frame
         ).captions
@@ -199,8 +198,8 @@ class Handlers:
         question: str,
         *sides: Side,
     ) -> list[Any]:
-        box = limits.needed_region(sides, loaded(shown).seen.size)
-        asked = limits.question(question)
+        box = inputs.needed_region(sides, loaded(shown).seen.size)
+        asked = inputs.question(question)
         found: Answers = self.run(
             request, shown, model, "answer_region", box, asked, alone=shown.clip_frame
         )
@@ -218,8 +217,8 @@ class Handlers:
         texts: str,
         *sides: Side,
     ) -> list[Any]:
-        box = limits.needed_region(sides, loaded(shown).seen.size)
-        asked = limits.texts(texts)
+        box = inputs.needed_region(sides, loaded(shown).seen.size)
+        asked = inputs.texts(texts)
         found = self.run(
             request, shown, model, "describe_region", box, phrases=asked, alone=shown.clip_frame
         ).matches
@@ -232,13 +231,13 @@ class Handlers:
 
     def over_time(self, request: gr.Request, shown: Shown | None, model: str, texts: str) -> str:
         """Match of the first text with every seen frame."""
-        text = limits.texts(texts)[0]
+        text = inputs.texts(texts)[0]
         times, values = zip(*self.run(request, shown, model, "match_over_time", text))
         return curve(times, {"match": values}, "seconds", choosable=True)
 
     def annotate(self, request: gr.Request, shown: Shown | None, model: str, phrases: str) -> Any:
         """The seen frames with their boxes, as an H.264 clip that plays as long as the original."""
-        asked = limits.phrases(phrases)
+        asked = inputs.phrases(phrases)
         found = self.run(request, shown, model, "ground_frames", asked)
         seen = shown.seen
         scale = seen.frames[0].width / seen.size[0], seen.frames[0].height / seen.size[1]
@@ -246,14 +245,14 @@ class Handlers:
             seen.frames, [[_scaled(g, scale) for g in of_frame] for of_frame in found]
         )
         span = max(seen.times[-1] - seen.times[0], 0.1)
-        path = Path(tempfile.mkdtemp(dir=limits.temp_folder())) / "annotated.mp4"
+        path = results_folder() / "annotated.mp4"
         return gr.update(
             value=str(write_video(frames, max(len(frames) - 1, 1) / span, path)), visible=True
         )
 
     def deletion(self, request: gr.Request, shown: Shown | None, model: str) -> str:
         """Match probability while patches are greyed, hottest first against at random."""
-        explanation = limits.needed_map(loaded(shown).explanation)
+        explanation = inputs.needed_map(loaded(shown).explanation)
         check = self.run(
             request,
             shown,
@@ -272,7 +271,7 @@ class Handlers:
     ) -> list[Any]:
         """The map in view beside that of another method, all else being equal, and where each is
         hottest."""
-        first = limits.needed_map(loaded(shown).explanation)
+        first = inputs.needed_map(loaded(shown).explanation)
         shown = focus(shown, shown.layer, shown.word)
         layer = shown.layers[shown.layer]
         asked = {key: shown.settings.get(key) for key in ("layer", "head")} | {

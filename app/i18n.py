@@ -13,7 +13,8 @@ from html import escape
 from typing import Any
 
 import gradio as gr
-from gradio.context import LocalContext
+
+from .service.gradio_patches import current_request
 
 LANGUAGES = ("en", "ko", "zh")
 
@@ -433,7 +434,7 @@ IN_OWN_LANGUAGE = """<script>{
 def language(headers: Mapping[str, str] | None = None) -> int:
     """Number of the language that a request's headers ask for, by default the present event's;
     English where nobody says."""
-    request = LocalContext.request.get(None)
+    request = current_request()
     wanted = (headers or getattr(request, "headers", {})).get("accept-language", "").lower()
     return next((k for k, spoken in enumerate(LANGUAGES) if wanted.startswith(spoken)), 0)
 

@@ -11,8 +11,8 @@ import gradio as gr
 from . import limits
 from .examples import Example
 from .handlers import Handlers
-from .refusals import problem
-from .runtime import friendly, served
+from .service.events import as_job, report_errors
+from .service.messages import complaint
 from .view import Shown, loaded
 
 Rules = dict[Any, Callable[[Any], Any]]
@@ -55,7 +55,7 @@ class Page:
         before a place in it is taken."""
         event = bind(
             triggers,
-            served(self.handlers.studio.gate, fn),
+            as_job(self.handlers.runner.jobs, fn),
             inputs,
             outputs,
             api_name=f"on_{fn.__name__}",
@@ -82,7 +82,7 @@ class Page:
         name = f"on_{fn.__name__}" if fn else "in_browser"
         return bind(
             triggers,
-            friendly(fn) if fn else None,
+            report_errors(fn) if fn else None,
             inputs,
             outputs,
             api_name=name,
@@ -139,7 +139,7 @@ def checks(inputs: Sequence[Any], rules: Rules) -> Callable[..., list[dict[str, 
 
     def validator(*values: Any) -> list[dict[str, Any]]:
         said = [
-            problem(rules.get(component), value)
+            complaint(rules.get(component), value)
             for component, value in zip(inputs, values, strict=True)
         ]
         hidden = next(

@@ -13,7 +13,7 @@ from x2vlm.results import Answers, Caption, Explanation, Grounding, Match
 from x2vlm.visualize import FLAT, heat_range, is_flat, overlay_heatmap
 
 from . import cards
-from .runtime import Seen
+from .state import Preview
 from .view import Layer
 
 CLOSE = 0.15  # two best answers nearer than this get a note
@@ -61,7 +61,7 @@ def find(
     ]
 
 
-def inspect(found: Explanation | None, seen: Seen | None = None, frame: int = 0) -> list[Any]:
+def inspect(found: Explanation | None, seen: Preview | None = None, frame: int = 0) -> list[Any]:
     """Values for the map's numbers and for one small picture a word."""
     if not found:
         return [empty("inspect"), gr.update(value=None, visible=False)]
@@ -86,7 +86,7 @@ def match(found: Sequence[Match] | None) -> list[Any]:
     return [cards.matches(ranked(found)) if found else empty("match")]
 
 
-def everything(results: dict[str, Any], seen: Seen | None = None) -> list[Any]:
+def everything(results: dict[str, Any], seen: Preview | None = None) -> list[Any]:
     """Values for all tabs, in their order."""
     size = seen.size if seen else (1, 1)
     return [

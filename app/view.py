@@ -18,7 +18,7 @@ from x2vlm.results import Explanation, Grounding
 from x2vlm.visualize import FLAT, draw_boxes, heat_range, is_flat, overlay_heatmap
 
 from . import cards
-from .runtime import Media, Seen
+from .state import MediaRef, Preview
 
 TAB = {
     "caption": "describe",
@@ -59,8 +59,8 @@ class Shown:
             that tab.
     """
 
-    media: Media
-    seen: Seen
+    media: MediaRef
+    seen: Preview
     origin: str = ""
     task: str = ""
     layers: tuple[Layer, ...] = ()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from . import cards, export, limits
+from . import cards, export
+from .service.gradio_patches import results_folder
 from .view import Look, Shown, focus, of_tab, present, redraw, words
 
 RELATIONS = (
@@ -154,7 +153,7 @@ def make_files(shown: Shown | None, look: Look) -> Any:
     """The downloads of the present result."""
     if shown is None:
         return gr.skip()
-    folder = Path(tempfile.mkdtemp(dir=limits.temp_folder()))
+    folder = results_folder()
     return gr.update(value=export.write_files(shown, look, methods(shown), folder), visible=True)
 
 

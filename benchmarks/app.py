@@ -36,14 +36,16 @@ from gradio_client import Client, handle_file
 from app import limits, viewing
 from app.examples import FOLDER, fresh_scene, save_scene
 from app.handlers import Handlers
-from app.runtime import Media, Models, Studio
+from app.service.models import Models
+from app.service.runner import Runner
+from app.state import MediaRef
 from app.view import Look, Shown
 from benchmarks.chromium import chromium
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVER = (sys.executable, "app.py", "--offline")
 IMPORTS = (
-    "import app.server, x2vlm.inference.predictor; "
+    "import app.service.server, x2vlm.inference.predictor; "
     "x2vlm.inference.predictor.Predictor.from_pretrained('mini')"
 )
 PICTURES = 2 * limits.SCENES + 4  # in turn, so that none is still kept when it comes again
@@ -216,14 +218,14 @@ def memory(running: SimpleNamespace) -> float:
     return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
 
 
-def view_changes(studio: Studio, picture: Path, rounds: int = 10) -> list[Row]:
+def view_changes(runner: Runner, picture: Path, rounds: int = 10) -> list[Row]:
     """The page's own handlers on two found phrases, while every forward pass of any model is
     counted."""
-    seen = studio.look(Media(str(picture)), None, "")
+    seen = runner.preview(MediaRef(str(picture)), None, "")
     visitor = SimpleNamespace(session_hash="")
-    fresh = Shown(Media(str(picture)), seen)
-    shown = Handlers(studio).find(
-        visitor, fresh, Look(), studio.models.default, "the red car\na dog", 0.3, 0.7, *[None] * 4
+    fresh = Shown(MediaRef(str(picture)), seen)
+    shown = Handlers(runner).find(
+        visitor, fresh, Look(), runner.models.default, "the red car\na dog", 0.3, 0.7, *[None] * 4
     )[1]  # fmt: skip
     look, second_word = Look(), SimpleNamespace(index=2, value="")
     changes: dict[str, Callable[[], Any]] = {
@@ -320,7 +322,7 @@ def measure(clients: int) -> Iterator[Row]:
         yield Row("memory after the load", memory(running), "MiB")
     from x2vlm.inference.predictor import Predictor
 
-    yield from view_changes(Studio(Models(Predictor.from_pretrained)), FOLDER / "scene.png")
+    yield from view_changes(Runner(Models(Predictor.from_pretrained)), FOLDER / "scene.png")
 
 
 def main(arguments: list[str] | None = None) -> int:

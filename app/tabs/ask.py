@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from .. import limits, panels, viewing
+from .. import inputs, limits, panels, viewing
 from ..i18n import t
 from ..page import Page, initial
 
@@ -65,12 +65,12 @@ def build(page: Page) -> SimpleNamespace:
 
 def wire(page: Page) -> None:
     tab = page.ask
-    inputs = [*page.context, tab.question, *tab.controls]
-    rules = {tab.question: limits.question, tab.choices: limits.choices}
+    fields = [*page.context, tab.question, *tab.controls]
+    rules = {tab.question: inputs.question, tab.choices: inputs.choices}
     asked = page.on_model(
         [tab.run.click, tab.question.submit],
         page.handlers.ask,
-        inputs,
+        fields,
         [*tab.outputs, *page.stage],
         rules=rules,
     )

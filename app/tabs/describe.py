@@ -53,8 +53,8 @@ def _controls() -> list[gr.components.Component]:
 
 def wire(page: Page) -> None:
     tab = page.describe
-    inputs = [*page.context, *tab.controls]
-    page.on_model(tab.run.click, page.handlers.describe, inputs, [*tab.outputs, *page.stage])
+    fields = [*page.context, *tab.controls]
+    page.on_model(tab.run.click, page.handlers.describe, fields, [*tab.outputs, *page.stage])
     page.on_view(
         tab.words.select, viewing.choose_own_word("describe"), [page.shown, page.look], page.stage
     )

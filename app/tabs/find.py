@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from .. import limits, panels, viewing
+from .. import inputs, limits, panels, viewing
 from ..i18n import t
 from ..page import Page
 
@@ -44,10 +44,10 @@ def build(page: Page) -> SimpleNamespace:
 
 def wire(page: Page) -> None:
     tab = page.find
-    rules = {tab.phrases: limits.phrases}
-    inputs = [*page.context, tab.phrases, *tab.controls, *page.sides]
+    rules = {tab.phrases: inputs.phrases}
+    fields = [*page.context, tab.phrases, *tab.controls, *page.sides]
     page.on_model(
-        tab.run.click, page.handlers.find, inputs, [*tab.outputs, *page.stage], rules=rules
+        tab.run.click, page.handlers.find, fields, [*tab.outputs, *page.stage], rules=rules
     )
     page.on_model(
         tab.annotate.click,

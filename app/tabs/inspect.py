@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from .. import limits, panels, viewing
+from .. import inputs, limits, panels, viewing
 from ..i18n import t
 from ..page import Page, initial
 
@@ -86,12 +86,12 @@ def build(page: Page) -> SimpleNamespace:
 
 def wire(page: Page) -> None:
     tab = page.inspect
-    rules = {tab.text: limits.text}
-    inputs = [*page.context, tab.text, *tab.controls]
+    rules = {tab.text: inputs.text}
+    fields = [*page.context, tab.text, *tab.controls]
     page.on_model(
         [tab.run.click, tab.text.submit],
         page.handlers.inspect,
-        inputs,
+        fields,
         [*tab.outputs, *page.stage],
         rules=rules,
     )

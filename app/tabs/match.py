@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from .. import limits, panels, viewing
+from .. import inputs, limits, panels, viewing
 from ..components import Curve
 from ..i18n import t
 from ..page import Page
@@ -38,10 +38,10 @@ def build(page: Page) -> SimpleNamespace:
 
 def wire(page: Page) -> None:
     tab = page.match
-    rules = {tab.texts: limits.texts}
-    inputs = [*page.context, tab.texts, tab.template]
+    rules = {tab.texts: inputs.texts}
+    fields = [*page.context, tab.texts, tab.template]
     page.on_model(
-        tab.run.click, page.handlers.match, inputs, [*tab.outputs, *page.stage], rules=rules
+        tab.run.click, page.handlers.match, fields, [*tab.outputs, *page.stage], rules=rules
     )
     page.on_model(
         tab.over_time.click,

@@ -13,8 +13,10 @@ from app import build_demo
 from app.arrivals import Arrivals
 from app.examples import build, load_examples
 from app.handlers import Handlers
-from app.runtime import Media, Models, Studio
-from app.server import start
+from app.service.models import Models
+from app.service.runner import Runner
+from app.service.server import start
+from app.state import MediaRef
 from app.view import Look, Shown
 from tests.app.stub import StubPredictor
 from x2vlm.media import write_video
@@ -36,13 +38,13 @@ def predictor() -> StubPredictor:
 
 
 @pytest.fixture
-def studio(predictor) -> Studio:
-    return Studio(Models(lambda name: predictor, ("stub",)))
+def runner(predictor) -> Runner:
+    return Runner(Models(lambda name: predictor, ("stub",)))
 
 
 @pytest.fixture
-def handlers(studio) -> Handlers:
-    return Handlers(studio)
+def handlers(runner) -> Handlers:
+    return Handlers(runner)
 
 
 @pytest.fixture(scope="session")
@@ -53,8 +55,8 @@ def examples(tmp_path_factory) -> dict:
 
 
 @pytest.fixture
-def arrivals(studio, examples) -> Arrivals:
-    return Arrivals(studio, examples)
+def arrivals(runner, examples) -> Arrivals:
+    return Arrivals(runner, examples)
 
 
 @pytest.fixture
@@ -98,15 +100,15 @@ def clip_file(upload_folder):
 
 
 @pytest.fixture
-def shown(studio, picture_file) -> Shown:
-    media = Media(str(picture_file))
-    return Shown(media, studio.look(media, None, "visitor"))
+def shown(runner, picture_file) -> Shown:
+    media = MediaRef(str(picture_file))
+    return Shown(media, runner.preview(media, None, "visitor"))
 
 
 @pytest.fixture
-def clip_shown(studio, clip_file) -> Shown:
-    media = Media(str(clip_file))
-    return Shown(media, studio.look(media, None, "visitor"))
+def clip_shown(runner, clip_file) -> Shown:
+    media = MediaRef(str(clip_file))
+    return Shown(media, runner.preview(media, None, "visitor"))
 
 
 @pytest.fixture

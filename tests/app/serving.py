@@ -161,7 +161,7 @@ class Telling(StubPredictor):
 
 def main() -> None:
     from app import build_demo
-    from app.server import serve
+    from app.service.server import serve
 
     port, delay = int(sys.argv[1]), float(sys.argv[2])
     stub = Telling(delay=delay)

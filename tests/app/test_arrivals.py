@@ -15,7 +15,7 @@ from PIL import Image
 from app import cards, panels, viewing
 from app import examples as app_examples
 from app.arrivals import stored_shown, with_results
-from app.runtime import Media
+from app.state import MediaRef
 from app.view import Look
 from tests.app.conftest import TURNS
 from x2vlm.errors import MediaError, ParameterError, X2VLMError
@@ -183,20 +183,20 @@ def test_an_upload_counts_more_than_what_was_under_way(
     }[older]
     newer = []
 
-    def meanwhile(path: str) -> Media:
-        monkeypatch.setattr("app.arrivals.Media", Media)
+    def meanwhile(path: str) -> MediaRef:
+        monkeypatch.setattr("app.arrivals.MediaRef", MediaRef)
         newer.append(arrivals.upload(visitor, str(clip_file), look, "stub"))
-        return Media(path)
+        return MediaRef(path)
 
-    monkeypatch.setattr("app.arrivals.Media", meanwhile)
+    monkeypatch.setattr("app.arrivals.MediaRef", meanwhile)
     assert begin() == gr.skip()
     assert newer[0][0].seen.kind == "video"
 
 
 def test_an_arrival_stops_the_one_before_and_what_was_asked_meanwhile(
-    arrivals, visitor, look, studio, picture_file
+    arrivals, visitor, look, runner, picture_file
 ):
-    with studio.gate.job("visitor") as asked, studio.gate.job("another") as elsewhere:
+    with runner.jobs.job("visitor") as asked, runner.jobs.job("another") as elsewhere:
         assert arrivals.arrive(visitor, look, "stub") == gr.skip()
         assert not asked.is_set()  # nothing arrived
         older = arrivals.newest["visitor"] = threading.Event()

@@ -15,7 +15,8 @@ import app.arrivals
 import app.handlers
 import app.viewing
 from app.handlers import Handlers
-from app.runtime import Media, friendly
+from app.service.events import report_errors
+from app.state import MediaRef
 from app.view import Look, Shown
 from x2vlm.errors import MediaError, ParameterError, TextError
 from x2vlm.results import Answers
@@ -215,12 +216,12 @@ def test_deletion_and_comparison_need_a_map(handlers, visitor, shown, look):
 @pytest.mark.parametrize("name", ["describe_region", "ask_region", "rank_region"])
 @pytest.mark.parametrize("frame", [0, 3])
 def test_a_region_of_a_clip_is_of_the_frame_in_view(
-    name, frame, handlers, studio, visitor, clip_shown, look, tmp_path
+    name, frame, handlers, runner, visitor, clip_shown, look, tmp_path
 ):
     """As if that frame alone had been uploaded."""
     clip_shown.seen.frames[frame].save(tmp_path / "frame.png")
-    media = Media(str(tmp_path / "frame.png"))
-    picture = Shown(media, studio.look(media, None, "visitor"))
+    media = MediaRef(str(tmp_path / "frame.png"))
+    picture = Shown(media, runner.preview(media, None, "visitor"))
     of_clip, of_picture = (
         result_of(
             getattr(handlers, name)(visitor, on_stage, look, "stub", *arguments(name, "a red car"))
@@ -297,11 +298,11 @@ def test_comparison_changes_the_method_alone(handlers, visitor, shown, look, ask
 def test_refusals_become_one_sentence_and_crashes_tell_nothing():
     import gradio as gr
 
-    @friendly
+    @report_errors
     def refuses():
         raise MediaError("<b>.png: no", "image/format")
 
-    @friendly
+    @report_errors
     def crashes():
         raise RuntimeError("/secret/path at 0x7f00")
 

@@ -26,7 +26,7 @@ import pytest
 from PIL import Image
 
 from app import limits
-from app.server import tidy
+from app.service.server import delete_old_files
 from tests import bad_inputs
 from tests.app.serving import Running, call, join, post, result, stub_server, uploaded
 from tests.app.stub import StubPredictor
@@ -282,7 +282,7 @@ def test_l8_aborted_and_slow_uploads_leave_nothing(running, pictures, full):
     later = time.time() + limits.TEMP_SECONDS + 60
     for kept in pictures:
         os.utime(kept, (later, later))
-    assert tidy(running.folder, later)
+    assert delete_old_files(running.folder, later)
     assert {path for path in running.folder.rglob("*") if path.is_file()} == set(pictures)
 
 

@@ -10,7 +10,7 @@ import base64
 import pytest
 
 from app import build_demo, limits
-from app.server import start
+from app.service.server import start
 from tests.app.stub import StubPredictor
 
 mcp = pytest.importorskip("mcp", reason="gradio[mcp] is not installed")

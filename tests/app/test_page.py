@@ -13,8 +13,8 @@ import pytest
 from app import build_demo, limits
 from app.i18n import I18N, LANGUAGES, TEXT, say, t
 from app.page import checks
-from app.refusals import SENTENCES, told
-from app.server import SETTINGS
+from app.service.messages import SENTENCES, message
+from app.service.server import SETTINGS
 from app.view import loaded
 from tests.app.stub import StubPredictor
 from x2vlm.errors import TextError
@@ -159,10 +159,10 @@ def test_refusals_are_of_codes_that_exist_and_fall_back_to_english(monkeypatch):
         TextError("The text.", "text/empty"),
         TextError("Some text.", "text/unheard-of"),
     )
-    assert told(known) == "The text. [text/empty]"
-    monkeypatch.setattr("app.refusals.language", lambda headers: LANGUAGES.index("ko"))
-    assert told(known) == f"{SENTENCES['text/empty'][0]} [text/empty]"
-    assert told(unknown) == "Some text. [text/unheard-of]"
+    assert message(known) == "The text. [text/empty]"
+    monkeypatch.setattr("app.service.messages.language", lambda headers: LANGUAGES.index("ko"))
+    assert message(known) == f"{SENTENCES['text/empty'][0]} [text/empty]"
+    assert message(unknown) == "Some text. [text/unheard-of]"
 
 
 def literal_keys() -> set[str]:

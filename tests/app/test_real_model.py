@@ -3,12 +3,10 @@ model holds."""
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import io
 import json
 import pickle
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -19,10 +17,12 @@ import numpy as np
 import pytest
 
 from app import examples as app_examples
-from app import runtime
 from app.arrivals import Arrivals
 from app.handlers import Handlers
-from app.runtime import Media, Models, Studio
+from app.service import models
+from app.service.models import Models
+from app.service.runner import Runner
+from app.state import MediaRef
 from app.view import Shown
 from x2vlm.cli import main
 from x2vlm.errors import CheckpointError, ParameterError
@@ -31,7 +31,7 @@ NO_REGION = (None, None, None, None)
 
 
 @pytest.fixture(scope="module")
-def real_studio(tiny_config, tiny_processor) -> Studio:
+def real_runner(tiny_config, tiny_processor) -> Runner:
     torch = pytest.importorskip("torch")
     from x2vlm.inference.predictor import Predictor
     from x2vlm.modeling.build import build_model
@@ -41,17 +41,17 @@ def real_studio(tiny_config, tiny_processor) -> Studio:
     predictor = Predictor.from_model(
         build_model(tiny_config), tiny_processor, Settings(answers=("red", "blue", "two"))
     )
-    return Studio(Models(lambda name: predictor, ("tiny",)))
+    return Runner(Models(lambda name: predictor, ("tiny",)))
 
 
 @pytest.fixture(params=["picture_file", "clip_file"])
-def on_stage(request, real_studio) -> Shown:
-    media = Media(str(request.getfixturevalue(request.param)))
-    return Shown(media, real_studio.look(media, None, "v"))
+def on_stage(request, real_runner) -> Shown:
+    media = MediaRef(str(request.getfixturevalue(request.param)))
+    return Shown(media, real_runner.preview(media, None, "v"))
 
 
-def test_every_tab_works_with_the_real_predictor(real_studio, on_stage, visitor, look):
-    handlers = Handlers(real_studio)
+def test_every_tab_works_with_the_real_predictor(real_runner, on_stage, visitor, look):
+    handlers = Handlers(real_runner)
     calls = {
         "describe": ("beam", 2, 2, 0, 8, 0.9, 1.0, 0, ""),
         "ask": ("what color is the car?", "auto", ""),
@@ -72,7 +72,7 @@ def test_every_tab_works_with_the_real_predictor(real_studio, on_stage, visitor,
     assert np.isfinite(kept.explanation.maps).all()
     assert "<svg" in handlers.deletion(visitor, kept, "tiny")
     assert handlers.compare(visitor, kept, look, "tiny", "random")[0]["value"]
-    for head in Arrivals(real_studio, {}).model_status("tiny")[-1]["choices"]:
+    for head in Arrivals(real_runner, {}).model_status("tiny")[-1]["choices"]:
         assert handlers.inspect(
             visitor, on_stage, look, "tiny", "a dog", "match", "0", head, "attention"
         )[2].layers
@@ -92,12 +92,12 @@ def test_phone_photos_through_the_command_line(tiny_folder, phone_photos, capsys
     assert found == found[:1] * 4
 
 
-def test_the_control_is_answered(real_studio):
-    assert real_studio.models["tiny"] and real_studio.trouble() == ""
+def test_the_health_check_is_answered(real_runner):
+    assert real_runner.models["tiny"] and real_runner.trouble() == ""
 
 
-def test_stored_results_of_the_real_predictor_survive(real_studio, tmp_path):
-    predictor = real_studio.models["tiny"]
+def test_stored_results_of_the_real_predictor_survive(real_runner, tmp_path):
+    predictor = real_runner.models["tiny"]
     app_examples.build(predictor, tmp_path)
     for example in app_examples.load_examples(tmp_path).values():
         assert set(example.results) == set(app_examples.RESULTS)
@@ -125,7 +125,7 @@ def sent(value: Any) -> Any:
 
 
 def test_on_zero_gpu_only_plain_values_cross_the_decorator(
-    real_studio, picture_file, clip_file, monkeypatch
+    real_runner, picture_file, clip_file, monkeypatch
 ):
     crossed, loaded = [], []
 
@@ -141,43 +141,40 @@ def test_on_zero_gpu_only_plain_values_cross_the_decorator(
 
         return elsewhere
 
-    monkeypatch.setitem(sys.modules, "spaces", SimpleNamespace(GPU=gpu))
+    monkeypatch.setattr(models, "spaces", SimpleNamespace(GPU=gpu))
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    place = importlib.util.spec_from_file_location("app.runtime_on_zero_gpu", runtime.__file__)
-    monkeypatch.setitem(sys.modules, place.name, importlib.util.module_from_spec(place))
-    on_zero_gpu = sys.modules[place.name]
-    place.loader.exec_module(on_zero_gpu)
 
     def load(name):
         assert threading.current_thread() is threading.main_thread()  # elsewhere there is no CUDA
         loaded.append(name)
-        return real_studio.models["tiny"]
+        return real_runner.models["tiny"]
 
-    models = on_zero_gpu.Models(load, ("tiny", "other"), open_choice=True)
-    assert models.ready and models.names == ("tiny",)
-    studio = on_zero_gpu.Studio(models)
+    offered = Models(load, ("tiny", "other"), open_choice=True)
+    assert offered.ready and offered.names == ("tiny",)
+    runner = Runner(offered)
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(zero_gpu_visit, on_zero_gpu, studio, (picture_file, clip_file)).result()
+        pool.submit(zero_gpu_visit, runner, (picture_file, clip_file)).result()
     assert crossed == [
-        *2 * ["look", "explain", "ground", "caption", "answer_region", "deletion_check"],
+        *2 * ["preview", "explain", "ground", "caption", "answer_region", "deletion_check"],
         "explain",
     ]
     assert loaded == ["tiny"]
-    assert not runtime.ZERO_GPU and runtime.Studio(real_studio.models)._run.__name__ == "_work"
+    monkeypatch.undo()
+    assert Runner(real_runner.models)._work.__name__ == "_call"
 
 
-def zero_gpu_visit(on_zero_gpu, studio, files):
+def zero_gpu_visit(runner, files):
     for path in files:
-        media = on_zero_gpu.Media(str(path))
-        assert studio.look(media, None, "v").frames
-        explanation = studio.run("explain", media, None, "v", "a red car")
+        media = MediaRef(str(path))
+        assert runner.preview(media, None, "v").frames
+        explanation = runner.run("explain", media, None, "v", "a red car")
         assert isinstance(explanation.maps, np.ndarray)
-        studio.run("ground", media, None, "v", ["a dog"], explain=True)
-        studio.run("caption", media, None, "v", max_new_tokens=3)
-        studio.run("answer_region", media, None, "v", (10, 10, 100, 100), "what color is it?")
-        studio.run("deletion_check", media, None, "v", explanation, steps=2, draws=1)
+        runner.run("ground", media, None, "v", ["a dog"], explain=True)
+        runner.run("caption", media, None, "v", max_new_tokens=3)
+        runner.run("answer_region", media, None, "v", (10, 10, 100, 100), "what color is it?")
+        runner.run("deletion_check", media, None, "v", explanation, steps=2, draws=1)
     with pytest.raises(ParameterError) as refusal:
-        studio.run("explain", media, None, "v", "a red car", layer=99)
+        runner.run("explain", media, None, "v", "a red car", layer=99)
     assert refusal.value.code == "param/range" and refusal.value.message.startswith("layer must be")
     with pytest.raises(CheckpointError):
-        studio.run("look", media, "other", "v")
+        runner.run("preview", media, "other", "v")

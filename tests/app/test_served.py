@@ -285,7 +285,7 @@ def test_refusals_are_in_the_language_of_the_request(served, picture_file, spoke
 
 
 def test_a_job_that_waited_too_long_is_refused_in_words(served, picture_file, monkeypatch):
-    monkeypatch.setattr(limits, "WAIT_SECONDS", 0)  # longer than that by the doorman's watch
+    monkeypatch.setattr(limits, "WAIT_SECONDS", 0)  # longer than that by the middleware's timestamp
     name, data = call(served.address, "match", [uploaded(picture_file), ["a"]])
     assert name == "error" and data["error"].endswith("[busy/queue]")
 

@@ -6,14 +6,15 @@ import sys
 import pytest
 import torch
 
-from app.runtime import Models, Studio
+from app.service.models import Models
+from app.service.runner import Runner
 from benchmarks import app as bench
 from tests.app.stub import StubPredictor
 
 SERVER = """
 import sys
 from app import build_demo
-from app.server import serve
+from app.service.server import serve
 from tests.app.stub import StubPredictor
 
 serve(build_demo(lambda name: StubPredictor(), ("stub",), stored={}), port=int(sys.argv[2]))
@@ -68,7 +69,7 @@ def test_a_server_that_does_not_start_is_told():
 
 def test_view_changes_are_timed_without_a_model_call(picture):
     rows = bench.view_changes(
-        Studio(Models(lambda name: StubPredictor(), ("stub",))), picture, rounds=1
+        Runner(Models(lambda name: StubPredictor(), ("stub",))), picture, rounds=1
     )
     assert [row.value > 0 for row in rows] == [True] * 5 + [False]
 
@@ -77,7 +78,7 @@ def test_a_view_change_that_asks_a_model_is_counted(picture, monkeypatch):
     model = torch.nn.Identity()
     monkeypatch.setattr(bench.viewing, "choose_word", lambda *_: model(torch.zeros(1)))
     rows = bench.view_changes(
-        Studio(Models(lambda name: StubPredictor(), ("stub",))), picture, rounds=1
+        Runner(Models(lambda name: StubPredictor(), ("stub",))), picture, rounds=1
     )
     assert rows[-1].value > 0
 

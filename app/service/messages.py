@@ -1,5 +1,5 @@
-"""Refusals in the visitor's language: a general sentence by code. English has the details, and
-fills in for what is missing."""
+"""Errors in the visitor's language: one general sentence per code. The English text has the
+details and stands in for a language that lacks the code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from x2vlm.errors import X2VLMError
 
-from .i18n import LANGUAGES, language
+from ..i18n import LANGUAGES, language
 
 # code -> Korean, Chinese
 SENTENCES: dict[str, tuple[str, str]] = {
@@ -106,7 +106,8 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "现在很繁忙，任务未开始。请稍后再试。",
     ),
     "busy/quota": (
-        "동시에, 또는 1분 동안 맡길 수 있는 작업 수를 넘었습니다. 앞의 작업이 끝나기를 기다리거나 중지한 뒤 다시 누르세요.",
+        "동시에, 또는 1분 동안 맡길 수 있는 작업 수를 넘었습니다. "
+        "앞의 작업이 끝나기를 기다리거나 중지한 뒤 다시 누르세요.",
         "同时或一分钟内的任务数已达上限。请等前面的任务结束，或先停止，再试一次。",
     ),
     "busy/draining": (
@@ -133,7 +134,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
 }
 
 
-def told(error: X2VLMError, headers: Mapping[str, str] | None = None) -> str:
+def message(error: X2VLMError, headers: Mapping[str, str] | None = None) -> str:
     """What the visitor reads, in the language of the request (`language`): the sentence, then the
     code in brackets."""
     known = SENTENCES.get(error.code)
@@ -141,7 +142,7 @@ def told(error: X2VLMError, headers: Mapping[str, str] | None = None) -> str:
     return str(error) if known is None or LANGUAGES[k] == "en" else f"{known[k - 1]} [{error.code}]"
 
 
-def problem(
+def complaint(
     rule: Callable[[Any], Any] | None, value: Any, headers: Mapping[str, str] | None = None
 ) -> str:
     """What a rule has against a value, in the language of the request; nothing where it has
@@ -150,5 +151,5 @@ def problem(
         if rule is not None:
             rule(value)
     except X2VLMError as error:
-        return told(error, headers)
+        return message(error, headers)
     return ""

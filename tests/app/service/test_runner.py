@@ -1,4 +1,4 @@
-"""Admission, stop flags, the list of models, what is kept, and the janitor."""
+"""Admission, stop flags, the list of models, what is kept, and the clean_up."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from pathlib import Path
 import pytest
 from gradio.state_holder import StateHolder
 
-from app import build_demo, limits, server
-from app.components import uploaded
-from app.runtime import Busy, Gate, Media, Models, Studio, served
-from app.server import tidy, tidy_all
+from app import build_demo, limits
+from app.service import server
+from app.service.admission import uploaded
+from app.service.events import as_job
+from app.service.models import Models
+from app.service.queue import Busy, JobQueue
+from app.service.runner import Runner
+from app.service.server import clean_up, delete_old_files
+from app.state import MediaRef
 from tests.app.stub import StubPredictor
 from x2vlm.errors import Cancelled, CheckpointError, MediaError
 from x2vlm.media import open_media
@@ -24,23 +29,23 @@ from x2vlm.media import open_media
 
 def test_never_more_at_work_than_workers(picture_file):
     stub = StubPredictor(delay=0.02)
-    studio = Studio(Models(lambda name: stub, ("stub",)), workers=2)
-    media = Media(str(picture_file))
+    runner = Runner(Models(lambda name: stub, ("stub",)), workers=2)
+    media = MediaRef(str(picture_file))
     with ThreadPoolExecutor(12) as pool:
         found = list(
-            pool.map(lambda k: studio.run("match", media, None, f"v{k}", [f"text {k}"]), range(24))
+            pool.map(lambda k: runner.run("match", media, None, f"v{k}", [f"text {k}"]), range(24))
         )
     assert stub.most_at_once <= 2
     assert [match[0].text for match in found] == [f"text {k}" for k in range(24)]
 
 
 def test_cancel_stops_waiting_and_running_jobs_of_one_visitor():
-    gate = Gate(1)
+    jobs = JobQueue(1)
     inside, leave, outcomes = threading.Event(), threading.Event(), {}
 
     def work(visitor: str) -> None:
         try:
-            with gate.job(visitor) as flag, gate.slot(flag):
+            with jobs.job(visitor) as flag, jobs.worker(flag):
                 inside.set()
                 leave.wait(5)
                 outcomes[visitor] = flag.is_set()
@@ -53,51 +58,51 @@ def test_cancel_stops_waiting_and_running_jobs_of_one_visitor():
     for thread in threads[1:]:
         thread.start()
     time.sleep(0.1)
-    gate.cancel("a")
-    gate.cancel("b")
-    gate.cancel("nobody")
+    jobs.cancel("a")
+    jobs.cancel("b")
+    jobs.cancel("nobody")
     leave.set()
     for thread in threads:
         thread.join(5)
     assert outcomes == {"a": True, "b": "never began", "c": False}
-    assert gate._flags == {}
+    assert jobs._flags == {}
 
 
 def test_cancelled_job_frees_its_slot_and_the_next_one_runs(picture_file):
-    studio = Studio(Models(lambda name: StubPredictor(), ("stub",)))
-    with pytest.raises(ZeroDivisionError), studio.gate.job("a") as flag, studio.gate.slot(flag):
+    runner = Runner(Models(lambda name: StubPredictor(), ("stub",)))
+    with pytest.raises(ZeroDivisionError), runner.jobs.job("a") as flag, runner.jobs.worker(flag):
         raise ZeroDivisionError
-    assert studio.look(Media(str(picture_file)), None, "a").size == (300, 200)
+    assert runner.preview(MediaRef(str(picture_file)), None, "a").size == (300, 200)
 
 
 def test_busy_is_said(monkeypatch):
     monkeypatch.setattr(limits, "WAIT_SECONDS", 0.05)
-    gate, flag = Gate(1), threading.Event()
-    with gate.slot(flag), pytest.raises(Busy) as refusal, gate.slot(flag):
+    jobs, flag = JobQueue(1), threading.Event()
+    with jobs.worker(flag), pytest.raises(Busy) as refusal, jobs.worker(flag):
         pass
     assert refusal.value.code == "busy/queue"
 
 
 def test_a_call_that_takes_too_long_is_stopped_and_frees_its_worker(monkeypatch):
-    gate, flag = Gate(1), threading.Event()
-    with pytest.raises(Cancelled), gate.slot(flag):
+    jobs, flag = JobQueue(1), threading.Event()
+    with pytest.raises(Cancelled), jobs.worker(flag):
         raise Cancelled("Stopped.", "job/cancelled")  # by its visitor
     monkeypatch.setattr(limits, "MODEL_SECONDS", 0.05)
-    with pytest.raises(Busy) as refusal, gate.slot(flag):
+    with pytest.raises(Busy) as refusal, jobs.worker(flag):
         assert flag.wait(20)
         raise Cancelled("Stopped.", "job/cancelled")
     assert refusal.value.code == "job/timeout"
-    with gate.slot(threading.Event()):
+    with jobs.worker(threading.Event()):
         pass
 
 
 def test_a_job_that_waited_too_long_is_not_begun():
-    gate = Gate(1)
-    with gate.event(limits.WAIT_SECONDS - 1):
-        assert gate.busy == 1
-    with pytest.raises(Busy) as refusal, gate.event(limits.WAIT_SECONDS + 1):
+    jobs = JobQueue(1)
+    with jobs.event(limits.WAIT_SECONDS - 1):
+        assert jobs.busy == 1
+    with pytest.raises(Busy) as refusal, jobs.event(limits.WAIT_SECONDS + 1):
         pass
-    assert refusal.value.code == "busy/queue" and gate.busy == 0
+    assert refusal.value.code == "busy/queue" and jobs.busy == 0
 
 
 def test_nobody_waits_while_a_file_is_decoded(picture_file, clip_file, monkeypatch):
@@ -110,22 +115,24 @@ def test_nobody_waits_while_a_file_is_decoded(picture_file, clip_file, monkeypat
             assert decoded.wait(20)
         return open_media(path, *args, **options)
 
-    monkeypatch.setattr("app.runtime.open_media", slow)
-    studio = Studio(Models(lambda name: StubPredictor(), ("stub",)), workers=1)
+    monkeypatch.setattr("app.service.runner.open_media", slow)
+    runner = Runner(Models(lambda name: StubPredictor(), ("stub",)), workers=1)
     with ThreadPoolExecutor(1) as pool:
-        clip = pool.submit(studio.run, "match", Media(str(clip_file)), None, "a", ["a"])
+        clip = pool.submit(runner.run, "match", MediaRef(str(clip_file)), None, "a", ["a"])
         assert decoding.wait(20)
-        assert studio.run("match", Media(str(picture_file)), None, "b", ["b"])[0].text == "b"
+        assert runner.run("match", MediaRef(str(picture_file)), None, "b", ["b"])[0].text == "b"
         assert not clip.done()
         decoded.set()
         assert clip.result(20)[0].text == "a"
 
 
-def test_stages_of_work_are_told_in_order(studio, picture_file, clip_file, monkeypatch):
+def test_stages_of_work_are_told_in_order(runner, picture_file, clip_file, monkeypatch):
     told = []
-    monkeypatch.setattr("app.runtime.PROGRESS", lambda share, desc: told.append((share, desc)))
+    monkeypatch.setattr(
+        "app.service.events.PROGRESS", lambda share, desc: told.append((share, desc))
+    )
     for path in (picture_file, clip_file, clip_file):
-        studio.run("caption", Media(str(path)), None, "v")
+        runner.run("caption", MediaRef(str(path)), None, "v")
     assert [stage for _, stage in told] == 2 * ["Reading the file", "Looking", "Writing"] + [
         "Writing"
     ]
@@ -133,11 +140,11 @@ def test_stages_of_work_are_told_in_order(studio, picture_file, clip_file, monke
 
 
 def test_drain_waits_for_what_runs_and_refuses_the_rest():
-    gate = Gate(1)
+    jobs = JobQueue(1)
     inside, finished = threading.Event(), []
 
     def work() -> None:
-        with gate.event():
+        with jobs.event():
             inside.set()
             time.sleep(0.2)
             finished.append(True)
@@ -145,36 +152,36 @@ def test_drain_waits_for_what_runs_and_refuses_the_rest():
     thread = threading.Thread(target=work)
     thread.start()
     assert inside.wait(5)
-    assert gate.drain(5, quiet=0.05) and finished
-    with pytest.raises(Busy) as refusal, gate.event():
+    assert jobs.drain(5, quiet=0.05) and finished
+    with pytest.raises(Busy) as refusal, jobs.event():
         pass
     assert refusal.value.code == "busy/draining"
     thread.join()
 
 
 def test_drain_gives_up_in_time():
-    gate = Gate(1)
-    with gate.event():
-        assert not gate.drain(0.1, quiet=0.05)
+    jobs = JobQueue(1)
+    with jobs.event():
+        assert not jobs.drain(0.1, quiet=0.05)
 
 
 def test_a_cancelled_event_stops_its_thread():
     """Gradio lets go of a cancelled event; what still waits for a worker on its behalf never
     begins."""
-    gate, began, outcomes = Gate(1), threading.Event(), []
+    jobs, began, outcomes = JobQueue(1), threading.Event(), []
 
     def handler():
-        with gate.job("a") as flag:
+        with jobs.job("a") as flag:
             began.set()
             try:
-                with gate.slot(flag):
+                with jobs.worker(flag):
                     outcomes.append("begun")
             except Cancelled:
                 outcomes.append("stopped")
 
     async def leave() -> None:
-        with gate.slot(threading.Event()):
-            event = asyncio.ensure_future(served(gate, handler)())
+        with jobs.worker(threading.Event()):
+            event = asyncio.ensure_future(as_job(jobs, handler)())
             while not began.is_set():
                 await asyncio.sleep(0.01)
             event.cancel()
@@ -234,20 +241,20 @@ def test_nobody_waits_for_a_model_that_others_asked_for():
 
 def test_only_a_few_scenes_are_kept_and_each_is_encoded_once(upload_folder, picture_file):
     stub = StubPredictor()
-    studio = Studio(Models(lambda name: stub, ("stub",)))
+    runner = Runner(Models(lambda name: stub, ("stub",)))
     for k in range(limits.SCENES + 3):
         path = upload_folder / f"copy{k}.png"
         path.write_bytes(picture_file.read_bytes())
         for _ in range(2):
-            studio.run("match", Media(str(path)), None, "v", ["a"])
-    assert len(studio._scenes) == limits.SCENES
+            runner.run("match", MediaRef(str(path)), None, "v", ["a"])
+    assert len(runner._scenes) == limits.SCENES
     assert stub.calls.count("encode") == limits.SCENES + 3
 
 
 def test_file_that_is_gone_is_asked_for_again(upload_folder):
-    studio = Studio(Models(lambda name: StubPredictor(), ("stub",)))
+    runner = Runner(Models(lambda name: StubPredictor(), ("stub",)))
     with pytest.raises(MediaError, match="Upload it again"):
-        studio.look(Media(str(upload_folder / "gone.png")), None, "v")
+        runner.preview(MediaRef(str(upload_folder / "gone.png")), None, "v")
 
 
 @pytest.mark.parametrize(
@@ -283,7 +290,7 @@ def make(tmp_path):
     return write
 
 
-def test_janitor_deletes_old_files_aborted_uploads_and_what_is_over_the_quota(
+def test_clean_up_deletes_old_files_aborted_uploads_and_what_is_over_the_quota(
     tmp_path, make, monkeypatch
 ):
     later = time.time() + 4000
@@ -295,7 +302,7 @@ def test_janitor_deletes_old_files_aborted_uploads_and_what_is_over_the_quota(
     )
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert tidy(tmp_path, later, {str(kept)}) == 2
+    assert delete_old_files(tmp_path, later, {str(kept)}) == 2
     assert (
         not old.exists()
         and not aborted.exists()
@@ -305,18 +312,18 @@ def test_janitor_deletes_old_files_aborted_uploads_and_what_is_over_the_quota(
     )
     monkeypatch.setattr(limits, "TEMP_GIGABYTES", 1000 / 2**30)
     first, second = make("a", later - 30, 900), make("b", later - 20, 900)
-    tidy(tmp_path, later)
+    delete_old_files(tmp_path, later)
     assert not first.exists() and second.exists()
-    assert tidy(tmp_path / "nothing", later) == 0
+    assert delete_old_files(tmp_path / "nothing", later) == 0
 
 
 def test_a_copy_of_an_old_file_is_as_young_as_the_copy(tmp_path, make):
     copy = make("copy.png", 0)  # as `shutil.copy2` leaves it
-    assert tidy(tmp_path) == 0 and copy.exists()
+    assert delete_old_files(tmp_path) == 0 and copy.exists()
 
 
 @pytest.mark.parametrize("step", ["lstat", "unlink", "rmdir"])
-def test_janitor_goes_on_when_others_delete_too(tmp_path, make, monkeypatch, step):
+def test_clean_up_goes_on_when_others_delete_too(tmp_path, make, monkeypatch, step):
     for name in ("a/1", "b/2", "c/3"):
         make(name, 0)
         (tmp_path / name[0] / "empty").mkdir()
@@ -329,27 +336,27 @@ def test_janitor_goes_on_when_others_delete_too(tmp_path, make, monkeypatch, ste
         return real(path)
 
     monkeypatch.setattr(server.os, step, late)
-    tidy(tmp_path, time.time() + 4000)
+    delete_old_files(tmp_path, time.time() + 4000)
     assert first and not [
         path for path in tmp_path.rglob("*") if path.is_file() or path.name == "empty"
     ]
 
 
-def test_a_janitor_that_fails_comes_again(monkeypatch):
+def test_a_clean_up_that_fails_comes_again(monkeypatch):
     rounds = []
 
     def fail(demo):
         rounds.append(demo)
         raise RuntimeError if len(rounds) < 3 else SystemExit
 
-    monkeypatch.setattr(server, "tidy_all", fail)
+    monkeypatch.setattr(server, "clean_up", fail)
     monkeypatch.setattr(server.time, "sleep", lambda seconds: None)
     with pytest.raises(SystemExit):
-        server._tidy_for_ever("demo")
+        server._clean_up_forever("demo")
     assert rounds == ["demo"] * 3
 
 
-def test_janitor_leaves_what_the_page_begins_with_and_forgets_what_was_made_of_old_files(
+def test_clean_up_leaves_what_the_page_begins_with_and_forgets_what_was_made_of_old_files(
     tmp_path, examples, picture_file, monkeypatch
 ):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
@@ -360,14 +367,14 @@ def test_janitor_leaves_what_the_page_begins_with_and_forgets_what_was_made_of_o
     begins_with = {path for path in tmp_path.rglob("*") if path.is_file()}
     upload = tmp_path / "upload.png"
     upload.write_bytes(picture_file.read_bytes())
-    demo.studio.look(Media(str(upload)), None, "visitor")
+    demo.runner.preview(MediaRef(str(upload)), None, "visitor")
     assert sessions["visitor"]
-    tidy_all(demo)
-    assert upload.exists() and len(demo.studio._scenes) == 1 and "visitor" in sessions
+    clean_up(demo)
+    assert upload.exists() and len(demo.runner._scenes) == 1 and "visitor" in sessions
     monkeypatch.setattr(limits, "TEMP_SECONDS", -1)
-    tidy_all(demo)
+    clean_up(demo)
     assert (
         len(begins_with) >= len(examples)
         and {path for path in tmp_path.rglob("*") if path.is_file()} == begins_with
     )
-    assert not demo.studio._scenes and "visitor" not in sessions and not sessions.time_last_used
+    assert not demo.runner._scenes and "visitor" not in sessions and not sessions.time_last_used

@@ -1,5 +1,4 @@
-"""Serving: launch settings, a drain at SIGTERM, and a janitor for files and sessions that nobody
-deletes."""
+"""Launch settings, a drain at SIGTERM, and a clean-up of old files and sessions."""
 
 from __future__ import annotations
 
@@ -10,17 +9,18 @@ import signal
 import threading
 import time
 from collections.abc import Collection
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import gradio as gr
-from gradio.utils import get_space, get_upload_folder
+from gradio.utils import get_space
 from starlette.middleware import Middleware
 
-from . import limits
-from .doorman import Doorman, admit
-from .i18n import I18N, IN_OWN_LANGUAGE
-from .theme import CSS, THEME
+from .. import limits
+from ..i18n import I18N, IN_OWN_LANGUAGE
+from ..theme import CSS, THEME
+from .admission import admit
+from .gradio_patches import drop_idle_sessions, files_of_the_page, upload_folder
+from .middleware import ServiceMiddleware
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +41,19 @@ SETTINGS = {
 
 def serve(demo: gr.Blocks, port: int | None = None, share: bool = False, mcp: bool = False) -> None:
     """Launch and block until a signal; then finish what is at work and return."""
-    stop: list[
-        int
-        # a lock, such as an Event's, could be held by the very thread that the signal interrupts
-    ] = []
+    # A list, as the lock of an Event could be held by the very thread that the signal interrupts.
+    stop: list[int] = []
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda number, _: stop.append(number))
     start(demo, server_port=port, share=share, mcp_server=mcp or None)
-    # now: the page is there before the model, and Gradio's own check of its address is not slowed
-    demo.studio.models.warm()
-    threading.Thread(target=_tidy_for_ever, args=(demo,), daemon=True).start()
+    # Only now, so that the page is there before the model and Gradio's check of its own address is
+    # not slowed.
+    demo.runner.models.warm()
+    threading.Thread(target=_clean_up_forever, args=(demo,), daemon=True).start()
     while not stop:
         time.sleep(0.2)
     log.warning("stopping: finishing what is at work")
-    demo.studio.gate.drain()
+    demo.runner.jobs.drain()
     demo.close(verbose=False)
 
 
@@ -63,9 +62,9 @@ def start(demo: gr.Blocks, **options) -> str:
     demo.queue(max_size=limits.QUEUE, default_concurrency_limit=limits.AT_ONCE, api_open=False)
     admit(demo._queue)
     quota = limits.JOBS_A_MINUTE if is_public(options.get("share", False)) else None
-    door = Middleware(Doorman, studio=demo.studio, quota=quota)
+    middleware = Middleware(ServiceMiddleware, runner=demo.runner, quota=quota)
     _, address, _ = demo.launch(
-        prevent_thread_lock=True, app_kwargs={"middleware": [door]}, **(SETTINGS | options)
+        prevent_thread_lock=True, app_kwargs={"middleware": [middleware]}, **(SETTINGS | options)
     )
     return address
 
@@ -79,33 +78,23 @@ def is_public(share: bool) -> bool:
     )
 
 
-def _tidy_for_ever(demo: gr.Blocks) -> None:
+def _clean_up_forever(demo: gr.Blocks) -> None:
     while True:
         time.sleep(60)
         try:
-            tidy_all(demo)
+            clean_up(demo)
         except Exception:  # the next round may do better; without one the disk fills up
-            log.exception("the janitor failed")
+            log.exception("the clean-up failed")
 
 
-def tidy_all(demo: gr.Blocks) -> None:
-    """One round of the janitor: files, the scenes made of them, and sessions that have been idle
-    for as long."""
-    shown_by_everybody = set().union(*(block.keep_in_cache for block in demo.blocks.values()))
-    tidy(Path(get_upload_folder()), kept=shown_by_everybody)
-    demo.studio.forget()
-    holder, oldest = demo.state_holder, datetime.now() - timedelta(seconds=limits.TEMP_SECONDS)
-    # of a session Gradio itself drops only the states: every component's value, pictures too, would
-    # stay
-    with holder.lock:
-        for session in [
-            session for session, used in list(holder.time_last_used.items()) if used < oldest
-        ]:
-            del holder.time_last_used[session]
-            holder.session_data.pop(session, None)
+def clean_up(demo: gr.Blocks) -> None:
+    """Delete old files, the scenes made of them, and sessions that have been idle for as long."""
+    delete_old_files(upload_folder(), kept=files_of_the_page(demo))
+    demo.runner.forget()
+    drop_idle_sessions(demo, limits.TEMP_SECONDS)
 
 
-def tidy(folder: Path, now: float | None = None, kept: Collection[str] = ()) -> int:
+def delete_old_files(folder: Path, now: float | None = None, kept: Collection[str] = ()) -> int:
     """Delete old files of the upload folder, aborted uploads among them, and the oldest of all
     while over the quota.
 

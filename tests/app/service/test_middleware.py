@@ -1,4 +1,4 @@
-"""The door: health, the stamp that a job gets, and how often one address may ask."""
+"""Health checks, the timestamp of a job, the rate limit of an address, admission to the queue."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
-from app import doorman, limits, server
-from app.doorman import Doorman, address, admit
-from app.runtime import Models, Studio
+from app import limits
+from app.service import admission, middleware, server
+from app.service.admission import admit
+from app.service.middleware import ServiceMiddleware, address
+from app.service.models import Models
+from app.service.runner import Runner
 from tests.app.serving import ROOT
 from tests.app.stub import StubPredictor
 
@@ -29,7 +32,7 @@ JOIN = "/gradio_api/queue/join"
 
 
 async def behind(scope, receive, send):
-    """What the door leads to: tells whether the stamp is there."""
+    """The app behind the middleware: tells whether the timestamp is there."""
     await JSONResponse({"stamped": "asked" in scope.get("state", {})})(scope, receive, send)
 
 
@@ -37,23 +40,25 @@ async def behind(scope, receive, send):
 def clock(monkeypatch):
     """Seconds that only the test moves."""
     now = [1000.0]
-    monkeypatch.setattr(doorman.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(middleware.time, "monotonic", lambda: now[0])
     return now
 
 
 @pytest.fixture
-def door() -> Doorman:
-    return Doorman(behind, Studio(Models(lambda name: StubPredictor(), ("stub",))), quota=3)
+def layer() -> ServiceMiddleware:
+    return ServiceMiddleware(
+        behind, Runner(Models(lambda name: StubPredictor(), ("stub",))), quota=3
+    )
 
 
-def test_health_tells_the_truth(door):
-    client = TestClient(door)
+def test_health_tells_the_truth(layer):
+    client = TestClient(layer)
     assert client.get("/healthz").json() == {"model": "stub", "busy": 0}
     assert unready(client) == "The model is not loaded yet."
-    door.studio.models["stub"]
-    with door.studio.gate.event():
+    layer.runner.models["stub"]
+    with layer.runner.jobs.event():
         assert client.get("/readyz").json() == {"model": "stub", "busy": 1, "trouble": ""}
-    door.studio.gate.draining = True
+    layer.runner.jobs.draining = True
     assert unready(client) == "The server is restarting."
 
 
@@ -65,33 +70,33 @@ def unready(client: TestClient) -> str:
     return answer.json()["trouble"]
 
 
-def test_the_default_model_is_asked_once_a_minute_whether_it_answers(door, clock):
-    client, stub = TestClient(door), door.studio.models["stub"]
+def test_the_default_model_is_asked_once_a_minute_whether_it_answers(layer, clock):
+    client, stub = TestClient(layer), layer.runner.models["stub"]
     assert [client.get("/readyz").status_code for _ in range(3)] == [200] * 3
     assert stub.calls == ["encode", "match"]
     stub.work = lambda text: 1 / 0
-    assert client.get("/readyz").status_code == 200  # by the control of this minute
-    clock[0] += limits.CONTROL_SECONDS + 1
-    assert [unready(client) for _ in range(3)] == ["The model did not answer a control."] * 3
+    assert client.get("/readyz").status_code == 200  # by the health check of this minute
+    clock[0] += limits.HEALTH_CHECK_SECONDS + 1
+    assert [unready(client) for _ in range(3)] == ["The model did not answer a health check."] * 3
     assert stub.calls == ["encode", "match", "encode"]
     del stub.work
-    clock[0] += limits.CONTROL_SECONDS + 1
+    clock[0] += limits.HEALTH_CHECK_SECONDS + 1
     assert client.get("/readyz").status_code == 200
 
 
-def test_a_server_at_work_is_ready_until_a_call_hangs(door, clock):
-    client, stub = TestClient(door), door.studio.models["stub"]
-    with door.studio.gate.slot(threading.Event()):
+def test_a_server_at_work_is_ready_until_a_call_hangs(layer, clock):
+    client, stub = TestClient(layer), layer.runner.models["stub"]
+    with layer.runner.jobs.worker(threading.Event()):
         clock[0] += limits.MODEL_SECONDS - 1
         assert client.get("/readyz").status_code == 200 and stub.calls == []
         clock[0] += 2
-        assert unready(client) == f"A call has been at work for over {limits.MODEL_SECONDS} s."
+        assert unready(client) == f"A call has been running for over {limits.MODEL_SECONDS} s."
     assert client.get("/readyz").status_code == 200 and stub.calls == ["encode", "match"]
 
 
 @pytest.mark.parametrize("path", [JOIN, "/gradio_api/call/match", "/gradio_api/call/v2/match"])
-def test_jobs_are_stamped_and_counted(path, door, clock):
-    client = TestClient(door)
+def test_jobs_are_stamped_and_counted(path, layer, clock):
+    client = TestClient(layer)
     assert [client.post(path).json() for _ in range(3)] == [{"stamped": True}] * 3
     refusal = client.post(path)
     assert refusal.status_code == 429 and refusal.headers["retry-after"] == "60"
@@ -102,8 +107,8 @@ def test_jobs_are_stamped_and_counted(path, door, clock):
     assert client.post(path).status_code == 200
 
 
-def test_what_is_no_job_is_not_counted(door, clock):
-    client = TestClient(door)
+def test_what_is_no_job_is_not_counted(layer, clock):
+    client = TestClient(layer)
     for _ in range(5):
         assert client.get("/gradio_api/call/match/event").json() == {"stamped": False}
         assert client.post("/gradio_api/upload").status_code == 200
@@ -111,19 +116,19 @@ def test_what_is_no_job_is_not_counted(door, clock):
 
 
 def test_without_a_quota_nobody_is_refused(clock):
-    client = TestClient(Doorman(behind, Studio(Models(lambda name: StubPredictor()))))
+    client = TestClient(ServiceMiddleware(behind, Runner(Models(lambda name: StubPredictor()))))
     assert {client.post(JOIN).status_code for _ in range(50)} == {200}
 
 
-def test_quiet_addresses_are_forgotten(door, clock, monkeypatch):
-    monkeypatch.setattr(doorman, "ADDRESSES", 2)
-    client = TestClient(door)
+def test_quiet_addresses_are_forgotten(layer, clock, monkeypatch):
+    monkeypatch.setattr(middleware, "ADDRESSES", 2)
+    client = TestClient(layer)
     for number in range(3):
         client.post(JOIN, headers={"X-Forwarded-For": f"11.0.0.{number}"})
-    assert len(door._asked) == 3
+    assert len(layer._asked) == 3
     clock[0] += 61
     client.post(JOIN, headers={"X-Forwarded-For": "11.0.0.9"})
-    assert list(door._asked) == ["11.0.0.9"]
+    assert list(layer._asked) == ["11.0.0.9"]
 
 
 @pytest.mark.parametrize(
@@ -161,14 +166,14 @@ def test_where_strangers_come_each_address_has_a_quota(environment, share, publi
     demo = MagicMock()
     demo.launch.return_value = None, "address", None
     assert server.start(demo, share=share) == "address"
-    (door,) = demo.launch.call_args.kwargs["app_kwargs"]["middleware"]
-    assert door.kwargs["quota"] == (limits.JOBS_A_MINUTE if public else None)
+    (layer,) = demo.launch.call_args.kwargs["app_kwargs"]["middleware"]
+    assert layer.kwargs["quota"] == (limits.JOBS_A_MINUTE if public else None)
 
 
 @pytest.mark.parametrize("name, choice", [("127.0.0.1", True), ("0.0.0.0", False)])
 def test_strangers_choose_among_the_offered_models_alone(name, choice, monkeypatch):
     monkeypatch.setenv("GRADIO_SERVER_NAME", name)
-    assert runpy.run_path(str(ROOT / "app.py"))["demo"].studio.models.open_choice is choice
+    assert runpy.run_path(str(ROOT / "app.py"))["demo"].runner.models.open_choice is choice
 
 
 def test_the_app_has_an_upload_folder_of_its_own(tmp_path):
@@ -228,7 +233,7 @@ def test_the_session_that_all_mcp_clients_share_is_nobodys_own():
 def test_the_wait_that_is_told_follows_what_the_models_jobs_took():
     queue = MagicMock(process_time_per_fn=defaultdict(ProcessTime))
     queue.process_time_per_fn[MagicMock(concurrency_id="other")].add(1000)
-    assert doorman.backlog(queue, 32) == 60  # nothing of the model has ended yet
+    assert admission.backlog(queue, 32) == 60  # nothing of the model has ended yet
     for seconds in (2, 4):
         queue.process_time_per_fn[MagicMock(concurrency_id="model")].add(seconds)
-    assert doorman.backlog(queue, 32) == math.ceil(32 * 3 / limits.AT_ONCE)
+    assert admission.backlog(queue, 32) == math.ceil(32 * 3 / limits.AT_ONCE)

@@ -1,0 +1,1 @@
+"""The app as a server: queue, models, runner, events, admission, middleware, launch."""
