@@ -56,10 +56,7 @@ def evaluate(
             records = task.open_test(data, limit, workers)
             with torch.no_grad():
                 metrics = task.measure(model, records)
-            seconds, count = (
-                round(time.monotonic() - started, 1),
-                len(records) - len(records.unreadable),
-            )
+            seconds, count = round(time.monotonic() - started, 1), records.measured
             results[f"{name}/{test}"] = {
                 **{key: round(value, 5) for key, value in metrics.items()},
                 "samples": count,

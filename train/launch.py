@@ -44,6 +44,8 @@ def launch(arguments: list[str], stop: StopSignal, needs_checkpoint: bool = Fals
         _check_writable(Path(run.output_dir))
         if stop.requested:
             return 0
+        for task in tasks.values():
+            task.open_data()  # what is wrong with the data is told before a model is downloaded
         torch.manual_seed(run.seed)
         model, tokenizer, new_parameters = load_source(run.model)
         trainer.train(

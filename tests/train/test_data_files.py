@@ -10,7 +10,8 @@ import tarfile
 import pytest
 from PIL import Image
 
-from train.data.files import FileRecords, read_json_list
+from train.data.files import FileRecords
+from train.data.json_text import read_json_list
 from x2vlm.errors import ConfigError, DataError, X2VLMError
 
 
@@ -88,9 +89,59 @@ def test_shards(folder):
     }
     records = FileRecords([shard(folder, members)])
     assert [(record["captions"], record["image_id"]) for record in records] == [
-        (["x"], "s.tar/k1"),
-        (["y"], "s.tar/d/k2"),
+        (["x"], records[0]["image_id"]),
+        (["y"], records[1]["image_id"]),
     ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".DS_Store",
+        "._k.jpg",
+        "d/.gitkeep",
+        "__MACOSX/._k.jpg",
+        "__MACOSX/k.jpg",
+        "PaxHeader/k.jpg",
+        "./PaxHeaders.123/k.txt",
+        ".cache/k.txt",
+        "Thumbs.db",
+        "README",
+    ],
+)
+def test_members_that_belong_to_no_sample_are_passed_over_and_counted(folder, name):
+    members = {"k.jpg": image(), name: b"x", "k.txt": b"red", "l.jpg": image(), "l.txt": b"blue"}
+    records = FileRecords([shard(folder, members)])
+    assert [record["captions"] for record in records] == [["red"], ["blue"]]
+    assert records.left_out == {
+        f"Members of shards that are hidden or have no suffix: 1, such as s.tar, {name}.": 0.0
+    }
+
+
+def test_members_under_the_root_are_not_hidden(folder):
+    records = FileRecords([shard(folder, {"./d/k.jpg": image(), "./d/k.txt": b"red"})])
+    assert records.name(0) == "s.tar, d/k"
+    assert records.left_out == {}
+
+
+def test_members_of_a_sample_that_are_apart_are_told_as_the_cause(folder):
+    members = {"k.jpg": image(), "l.jpg": image(), "k.txt": b"red", "l.txt": b"x", "m.jpg": image()}
+    records = FileRecords([shard(folder, members | {"m.txt": b"whole"})])
+    for index, key, here, there in ((0, "k", "jpg", "txt"), (2, "k", "txt", "jpg")):
+        said = rf"s.tar, {key}: The members of this sample are apart: .{here} here, .{there} else"
+        with pytest.raises(DataError, match=said):
+            records[index]
+    assert records[4]["captions"] == ["whole"]
+
+
+def test_a_key_that_comes_again_whole_is_another_sample(folder):
+    with tarfile.open(folder / "s.tar", "w") as tar:
+        for name, content in [("k.jpg", image()), ("k.txt", b"x"), ("l.txt", b"")] * 2:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    records = FileRecords([str(folder / "s.tar")])
+    assert [records[index]["captions"] for index in (0, 2)] == [["x"], ["x"]]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +151,7 @@ def test_shards(folder):
         ({"k.jpg": image()}, "s.tar, k: the entry has no 'caption'"),
         (
             {"k.jpg": image()[:60], "k.txt": b"x"},
-            "s.tar, k: the encoded picture is no whole picture",
+            "s.tar, k: the encoded image is no whole image",
         ),
         ({"k.jpg": image(), "k.json": b"{"}, "s.tar, k: The text is not JSON"),
     ],
@@ -184,13 +235,13 @@ def test_files_that_vanish_while_they_are_read(folder):
             '{"image": "http://x/a.png", "caption": "x"}',
             "line 2: http://x/a.png is not a path below",
         ),
-        ('{"image": "data.jsonl", "caption": "x"}', "line 2: data.jsonl is no whole picture"),
-        ('{"image": "", "caption": "x"}', "line 2: '' names no picture"),
+        ('{"image": "data.jsonl", "caption": "x"}', "line 2: data.jsonl is no whole image"),
+        ('{"image": "", "caption": "x"}', "line 2: '' names no image"),
         (
             '{"image": "a.png", "caption": "..."}',
             "line 2: The caption has no words, only punctuation",
         ),
-        ('{"image": 7, "caption": "x"}', "line 2: 7 names no picture"),
+        ('{"image": 7, "caption": "x"}', "line 2: 7 names no image"),
     ],
 )
 def test_bad_lines_are_named(folder, line, message):
@@ -206,7 +257,7 @@ def test_a_image_whose_reader_fails_in_its_own_way(folder, monkeypatch):
 
     records = FileRecords([lines(folder, {"image": "a.png", "caption": "x"})])
     monkeypatch.setattr(Image, "open", fails)
-    with pytest.raises(DataError, match=r"line 1: a.png is no whole picture"):
+    with pytest.raises(DataError, match=r"line 1: a.png is no whole image"):
         records[0]
 
 
@@ -316,6 +367,12 @@ def test_videos_and_texts(folder):
     )[0]
     assert pair["captions"] == ["a", "b"]
     assert FileRecords([lines(folder, {"text": "a"})], format="text")[0]["captions"] == ["a"]
+
+
+def test_a_number_too_large_for_a_label_is_named(folder):
+    entry = '{"image": "a.png", "sentence": "s", "label": 1e999}'
+    with pytest.raises(DataError, match="line 1: the entry is not as the format wants it"):
+        FileRecords([lines(folder, entry)], format="labelled")[0]
 
 
 def test_fine_tuning_formats(folder):

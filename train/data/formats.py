@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from PIL import Image
 
-from train.data.files import Entries
+from train.data.entries import Entries
+from train.data.video import read_video
 from x2vlm.errors import ConfigError, DataError
 from x2vlm.processing import clean_caption
 
@@ -26,9 +28,8 @@ ANNOTATORS = 10
 
 def image_text(entry: dict[str, Any], file: Entries) -> Record:
     """`image` (path, base64 or member of the shard; also under `binary`) and `caption` or
-    `captions`; `image_id` if known."""
-    record = {"image": _image(entry, file), "captions": captions_of(entry)}
-    return record | ({"image_id": entry["image_id"]} if "image_id" in entry else {})
+    `captions`."""
+    return {"image": _image(entry, file), "captions": captions_of(entry)}
 
 
 def region_text(entry: dict[str, Any], file: Entries) -> Record:
@@ -158,6 +159,10 @@ FORMATS: dict[str, Callable[[dict[str, Any], Entries], Record]] = {
     "record": record,
 }
 
+BY_IMAGE = frozenset(("image_text", "region_text", "video_text", "record"))
+"""Formats in which several entries may tell of one image or video (see `image_id`). Such entries
+are measured as one record with everything that is said of it."""
+
 
 def record_format(name: str) -> Callable[[dict[str, Any], Entries], Record]:
     """Raises `ConfigError` for an unknown name."""
@@ -168,8 +173,27 @@ def record_format(name: str) -> Callable[[dict[str, Any], Entries], Record]:
     return FORMATS[name]
 
 
+def image_id(entry: dict[str, Any], file: Entries) -> Any:
+    """What is equal for entries of one image or video: their `image_id`, else the path or content
+    of what they show. None for entries of text alone and for pairs of images."""
+    if entry.get("images_as") == "images":
+        return None
+    if entry.get("image_id") is not None:
+        return entry["image_id"]
+    for key in ("image_members", "binary", "image", "video", "video_frames"):
+        if key in entry:
+            return file.identity(entry[key])
+    return None
+
+
+@lru_cache(maxsize=1)
+def _decoded(file: Entries, source: str | bytes) -> Image.Image:
+    """Remembered, since entries of one image often follow each other; not to be changed."""
+    return file.image(source)
+
+
 def _image(entry: dict[str, Any], file: Entries) -> Image.Image:
-    return file.image(entry["binary"] if "binary" in entry else entry["image"])
+    return _decoded(file, entry["binary"] if "binary" in entry else entry["image"])
 
 
 def _visual(entry: dict[str, Any], file: Entries) -> Record:
@@ -180,10 +204,9 @@ def _visual(entry: dict[str, Any], file: Entries) -> Record:
     return {"image": _image(entry, file)}
 
 
+@lru_cache(maxsize=1)
 def _decode(source: str, file: Entries) -> list[Image.Image]:
-    """Frames of a trusted video, evenly spread."""
-    from train.data.video import read_video
-
+    """Frames of a trusted video, evenly spread; see `_decoded`."""
     return read_video(file.file(source))
 
 

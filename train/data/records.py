@@ -1,11 +1,16 @@
 """Where records come from. A record is a dict with what is known of one sample; each task takes the
 keys that it needs:
 
-image          PIL image            captions    [text], all of them true of the whole image
-frames         [PIL], one video        regions     [{text, box}], box (cx, cy, w, h) as fractions of
-the sides images         [PIL, PIL], a pair     questions   [{question, answers: {text: weight}}]
-statement      text about a pair      label       whether the statement is true, or a class index
-image_id       equal for equal images absent      [text], phrases that are not true of the image
+    image          PIL image
+    frames         [PIL images], one video
+    images         [PIL image, PIL image], a pair
+    image_id       equal for records of one image or video, which are never negatives of each other
+    captions       [text], all of them true of the whole image
+    absent         [text], phrases that are not true of the image
+    regions        [{text, box}], box (cx, cy, w, h) as fractions of the sides
+    questions      [{question, answers: {text: weight}}]
+    statement      text about a pair or an image
+    label          whether the statement is true, or a class index
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from train.data.files import FileRecords
 from train.data.photos import PhotoData, PhotoRecords
 from train.data.stickers import StickerData, StickerRecords
 from x2vlm.errors import ConfigError, DataError, X2VLMError
@@ -51,8 +57,17 @@ class DataConfig:
             )
 
 
-def open_records(config: DataConfig, image_size: int) -> Sequence[dict[str, Any]]:
+LISTS = ("captions", "false_captions", "absent", "objects", "regions", "questions")
+"""What a record may hold several of."""
+ATTEMPTS = 20
+"""Records that `check_readable` tries."""
+
+
+def open_records(config: DataConfig, image_size: int = 0) -> Sequence[dict[str, Any]]:
     """The records, by index.
+
+    Args:
+        image_size: side of the scenes that are drawn; files need none.
 
     Raises:
         DataError: a file is missing, empty or unreadable; the message names it.
@@ -61,8 +76,6 @@ def open_records(config: DataConfig, image_size: int) -> Sequence[dict[str, Any]
         return StickerRecords(config.stickers, image_size)
     if config.photos is not None:
         return PhotoRecords(config.photos, image_size)
-    from train.data.files import FileRecords
-
     return FileRecords(config.files, config.media, config.format, config.keys)
 
 
@@ -85,12 +98,45 @@ def read_record(
     return record
 
 
+def check_readable(records: Sequence[dict[str, Any]], needs: Sequence[str]) -> None:
+    """Raises `DataError` (`data/unreadable`) when none of some records, spread over all, has what a
+    task needs: a wrong folder or format, which is better told before a model is loaded."""
+    problems = []
+    for index in range(0, len(records), -(-len(records) // ATTEMPTS)):
+        try:
+            read_record(records, index, needs)
+            return
+        except X2VLMError as error:
+            problems.append(str(error))
+    raise DataError(
+        f"None of {len(problems)} records that were tried can be read; the first: {problems[0]}",
+        "data/unreadable",
+    )
+
+
+def merge(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Records of one image as one record with all that is said of it."""
+    first, *others = records
+    if not others:
+        return first
+    said = {
+        name: [item for record in records for item in record.get(name, ())]
+        for name in LISTS
+        if any(name in record for record in records)
+    }
+    return first | said
+
+
 class TestRecords(Sequence):
-    """The first `limit` records, all if None, read by `workers` processes (0: this one).
+    """The first `limit` records, all if None, read by `workers` processes (0: this one). Entries of
+    one image are one record, see `FileRecords.groups`.
 
     Attributes:
         needs: what every record must hold, see `read_record`.
-        unreadable: what is wrong with the records that were left out.
+        unreadable: what is wrong with the entries that were left out.
+        notes: what else a reader of the metrics should know, a sentence each.
+        measured: records that the latest `batches` gave.
+        predictions: what the model said of each of them, see `predict`.
     """
 
     __test__ = False  # no test class, whatever pytest thinks of the name
@@ -103,51 +149,80 @@ class TestRecords(Sequence):
         needs: Sequence[str] = (),
     ):
         self.records, self.workers, self.needs = records, workers, needs
-        self.size = min(limit or len(records), len(records))
+        self.groups = records.groups() if isinstance(records, FileRecords) else None
+        found = len(records if self.groups is None else self.groups)
+        self.size = min(limit or found, found)
         self.unreadable: list[str] = []
+        self.notes: list[str] = []
+        self.measured = 0
+        self.predictions: list[dict[str, Any]] = []
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        index = range(self.size)[index]  # a loop over all ends by the IndexError of the range
-        return read_record(self.records, index, self.needs)
+        record, problems = self._read(index)
+        if record is None:
+            raise problems[0]
+        for problem in problems:
+            self.leave_out(problem)
+        return record
 
     def name(self, index: int) -> str:
-        return self.records.name(index)
+        """Of the record: that of its first entry, or its number where entries have no names."""
+        first = index if self.groups is None else self.groups[index][0]
+        return self.records.name(first) if hasattr(self.records, "name") else f"record {first}"
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any] | X2VLMError]:
+    def _read(self, index: int) -> tuple[dict[str, Any] | None, list[X2VLMError]]:
+        """A record, None if no entry of it can be read, and what is wrong with some entries."""
+        index = range(self.size)[index]  # a loop over all ends by the IndexError of the range
+        entries, problems = [], []
+        for entry in (index,) if self.groups is None else self.groups[index]:
+            try:
+                entries.append(read_record(self.records, entry, self.needs))
+            except X2VLMError as error:
+                problems.append(error)
+        return ({**merge(entries), "sample": self.name(index)} if entries else None), problems
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple]:
         """What a DataLoader asks for; errors are values here, because its processes lose the type
         of an exception."""
-        found = []
-        for index in indices:
-            try:
-                found.append(self[index])
-            except X2VLMError as error:
-                found.append(error)
-        return found
+        return [self._read(index) for index in indices]
 
     def batches(self, size: int) -> Iterator[list[dict[str, Any]]]:
-        """Consecutive lists of at most `size` records; those that cannot be read are left out and
-        named.
+        """Consecutive lists of at most `size` records; what cannot be read is left out and named.
+        Each record has its name as `sample`.
 
         Raises:
             DataError: no record can be read (`data/unreadable`).
         """
+        self.measured, self.predictions = 0, []
         for group in DataLoader(self, batch_size=size, collate_fn=list, num_workers=self.workers):
-            for error in group:
-                if isinstance(error, X2VLMError):
-                    self.leave_out(error)
-            readable = [record for record in group if not isinstance(record, X2VLMError)]
+            for _, problems in group:
+                for problem in problems:
+                    self.leave_out(problem)
+            readable = [record for record, _ in group if record is not None]
+            self.measured += len(readable)
             if readable:
                 yield readable
-        if len(self.unreadable) == self.size:
+        if not self.measured:
             raise DataError(
                 f"No record can be read; the first: {self.unreadable[0]}", "data/unreadable"
             )
 
+    def predict(self, record: dict[str, Any], **said: Any) -> None:
+        """Keeps what the model said of a record, in plain values of JSON."""
+        about = {name: record[name] for name in ("sample", "image_id") if name in record}
+        self.predictions.append(about | said)
+
     def leave_out(self, error: X2VLMError) -> None:
-        """Notes and prints what is wrong with a record, once."""
+        """Keeps and prints what is wrong with an entry, once."""
         if str(error) not in self.unreadable:
             self.unreadable.append(str(error))
             print(f"Unreadable record left out: {error}", flush=True)
+
+    def note(self, text: str) -> None:
+        """Keeps and prints a sentence about what is measured, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+            print(text, flush=True)

@@ -22,7 +22,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BertTokenizerFast
 
-from train.data.files import expand, open_entries
+from train.data.entries import expand, open_entries
 from train.data.formats import captions_of
 from x2vlm.processing import load_tokenizer
 

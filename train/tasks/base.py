@@ -81,6 +81,14 @@ class Task(ABC):
         """The losses that are on, with their weights in the sum, in the order of `all_losses`."""
         return {name: self.losses[name] for name in self.all_losses if self.losses.get(name)}
 
+    def open_data(self) -> None:  # noqa: B027 (optional, not forgotten)
+        """Opens and checks the files of the task before a model is loaded; `prepare` goes on with
+        them.
+
+        Raises:
+            DataError: the data are missing or unusable; the message names the file and the line.
+        """
+
     def prepare(self, processor: Any) -> None:  # noqa: B027 (optional, not forgotten)
         """Opens the data, once, before the first step and in the parent of the worker processes.
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from train.data.files import read_json_list
+from train.data.json_text import read_json_list
 from train.data.records import TestRecords
 from train.data.text import EncodedText
 from train.data.transforms import may_flip, normalize

@@ -13,7 +13,13 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 
 from train.data.masking import MaskingConfig
-from train.data.records import DataConfig, TestRecords, open_records, read_record
+from train.data.records import (
+    DataConfig,
+    TestRecords,
+    check_readable,
+    open_records,
+    read_record,
+)
 from train.data.text import EncodedText, TextEncoder
 from train.data.transforms import Augmentation, augment, normalize, to_pixels
 from train.data.video import sample_frame_indices
@@ -50,9 +56,22 @@ class RecordTask(Task):
     validation: dict[str, DataConfig] = field(default_factory=dict)
     test: dict[str, DataConfig] = field(default_factory=dict)
 
+    def __post_init__(self):
+        super().__post_init__()
+        self._opened: dict[int, Sequence[dict[str, Any]]] = {}
+
+    def open_data(self, *sources: DataConfig) -> None:
+        for data in sources or (self.data, *self.validation.values()):
+            if data.files:
+                self._opened[id(data)] = open_records(data)
+                check_readable(self._opened[id(data)], self.needs)
+
+    def _records(self, data: DataConfig) -> Sequence[dict[str, Any]]:
+        return self._opened.pop(id(data), None) or open_records(data, self.image_size)
+
     def prepare(self, processor: Any) -> None:
         self.prepare_texts(processor)
-        self.records = open_records(self.data, self.image_size)
+        self.records = self._records(self.data)
         self.validation_records = {
             name: self.open_test(data) for name, data in self.validation.items()
         }
@@ -61,10 +80,13 @@ class RecordTask(Task):
         self, data: DataConfig, limit: int | None = None, workers: int = 0
     ) -> TestRecords:
         """Data to measure on. Raises `DataError` for any file that cannot be used."""
-        records = open_records(data, self.image_size)
-        for problem in records.left_out:
-            raise DataError(problem, "data/shard")
-        return TestRecords(records, limit, workers, self.needs)
+        records = self._records(data)
+        tested = TestRecords(records, limit, workers, self.needs)
+        for problem, share in records.left_out.items():
+            if share:
+                raise DataError(problem, "data/shard")
+            tested.note(problem)
+        return tested
 
     def prepare_texts(self, processor: Any) -> None:
         """What reading needs besides the data; enough for `measure`.
