@@ -15,14 +15,8 @@ import sys
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parent.parent
-COMPLETE = (
-    "",
-    "x2vlm",
-    "x2vlm/modeling",
-    "app",
-    "train",
-)  # folders whose every entry must stand in the tree
-UNLISTED = {"__init__.py", "__main__.py", ".gitignore", ".gitattributes"}
+COMPLETE = ("",)  # folders whose every folder must stand in the tree
+UNLISTED = {".ci", ".github"}
 NO_PHRASE = "?"
 
 _CACHES = {"__pycache__", ".venv"}
@@ -83,7 +77,9 @@ def problems(root: Path) -> tuple[dict[str, str], list[str]]:
     must = [
         path
         for path in paths
-        if path.rpartition("/")[0] in COMPLETE and path.rpartition("/")[2] not in UNLISTED
+        if (root / path).is_dir()
+        and path.rpartition("/")[0] in COMPLETE
+        and path.rpartition("/")[2] not in UNLISTED
     ]
     missing = {path: _phrase(root / path) for path in must if path not in tree}
     return missing, [
