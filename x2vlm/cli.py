@@ -107,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     explain.add_argument(
         "--check",
         action="store_true",
-        help="grey the hottest patches and watch the match fall (slow)",
+        help="blur the hottest patches and watch the match fall (slow)",
     )
     explain.add_argument(
         "--out", metavar="PNG|NPZ", help="save the maps as a picture or as numbers"
@@ -301,7 +301,8 @@ def _explain(arguments: argparse.Namespace) -> None:
         check = predictor.deletion_check(scene, explanation, progress=print_progress)
         result["deletion_check"] = check.to_dict()
         lines.append(
-            f"faithfulness {check.faithfulness:+.3f} (above 0: the map finds what matters)"
+            f"faithfulness {check.faithfulness:+.3f} (above 0: the map finds what matters): "
+            f"{check.verdict}"
         )
     if out:
         save_whole(

@@ -307,6 +307,15 @@ class MapChoices:
 class DeletionOptions(Options):
     """How the faithfulness of a map is checked."""
 
-    steps: int = _option(int, 10, "steps from the whole image to none of it", (1, 100))
+    mode: str = _option(
+        str,
+        "deletion",
+        "take the hottest patches away, or put them into an empty image",
+        choices=("deletion", "insertion"),
+    )
+    fill: str = _option(
+        str, "blur", "what stands in place of a patch that is away", choices=("blur", "mean")
+    )
+    steps: int = _option(int, 20, "steps from the whole image to none of it", (1, 100))
     draws: int = _option(int, 5, "random orders to compare with", (1, 50))
     seed: int = _option(int, 0, "of the random orders", _SEEDS)

@@ -176,17 +176,24 @@ class Completion(_Result):
 
 @dataclass(frozen=True)
 class DeletionCheck(_Result):
-    """Match probability while the hottest patches are greyed step by step, against random patches
-    (mean of several draws).
+    """Match probability while patches disappear step by step (`deletion`) or appear (`insertion`),
+    the hottest first, against random orders.
 
-    `fractions`, `by_heat`, `by_chance` have one entry per step; `faithfulness` is mean(by_chance) -
-    mean(by_heat), so a map that finds what matters is above 0.
+    `fractions` and the curves have one entry per step: `by_heat`, `by_chance` (the mean of the
+    random orders), `chance_low` and `chance_high` (their lowest and highest). `faithfulness` is the
+    area between the curves, above 0 where the map finds what matters. `verdict` is `cannot tell`
+    where the random orders change the match as fast, or differ among themselves as much.
     """
 
     fractions: tuple[float, ...]
     by_heat: tuple[float, ...]
     by_chance: tuple[float, ...]
     faithfulness: float
+    chance_low: tuple[float, ...] = ()
+    chance_high: tuple[float, ...] = ()
+    mode: str = "deletion"
+    fill: str = "blur"
+    verdict: Literal["faithful", "not faithful", "cannot tell"] = "cannot tell"
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def test_every_verb_answers_in_json(run, image, tiny_predictor):
 
     explain = parsed(run("explain", image, "a red car", "--json", "--layer", "1", "--check"))
     assert np.array(explain["maps"]).shape == (3, 4, 4) and explain["layer"] == 1
-    assert len(explain["deletion_check"]["by_heat"]) == 11
+    assert len(explain["deletion_check"]["by_heat"]) == 21
 
 
 def test_every_verb_answers_people(run, image):

@@ -339,9 +339,13 @@ def test_deletion_check_tells_a_map_that_matters(tiny_config, tiny_processor, sc
     )
     model = predictor._member("match").model
 
-    def encode_image(visual):  # brightness of patch 5 is the pooled token
-        patches = visual.unfold(-2, 16, 16).unfold(-2, 16, 16).mean((-1, -2)).flatten(-2)
-        return torch.where(patches[:, 0, 5, None, None] == 0, 0.0, 1.0).expand(-1, 17, 32)
+    whole = []
+
+    def encode_image(visual):  # whether patch 5 is as at first is the pooled token
+        patches = visual.unfold(-2, 16, 16).unfold(-2, 16, 16).mean((-1, -2)).flatten(-2)[:, 0, 5]
+        whole.append(patches[0])
+        same = (patches - whole[0]).abs() < 1e-6
+        return same.float()[:, None, None].expand(-1, 17, 32)
 
     model.encode_image = encode_image
     model.fuse = lambda text, mask, image, context_mask=None: image[:, :1]
@@ -359,6 +363,20 @@ def test_deletion_check_tells_a_map_that_matters(tiny_config, tiny_processor, sc
     assert len(right.fractions) == len(right.by_heat) == len(right.by_chance) == 9
     assert right.by_heat[0] == right.by_chance[0] > right.by_heat[1] == pytest.approx(0.5)
     assert right.by_heat[-1] == right.by_chance[-1]
+    assert (right.verdict, wrong.verdict) == ("faithful", "not faithful")
+    assert all(
+        low <= mean <= high
+        for low, mean, high in zip(
+            right.chance_low, right.by_chance, right.chance_high, strict=True
+        )
+    )
+    inserted = predictor.deletion_check(
+        scene, dataclasses.replace(explanation, overall=heat), mode="insertion", draws=3
+    )
+    assert inserted.faithfulness > 0 and inserted.by_heat[-1] > inserted.by_heat[0]
+    useless = dataclasses.replace(explanation, overall=np.zeros((4, 4), np.float32))
+    model.match_logits = lambda fused: torch.zeros(len(fused), 2)
+    assert predictor.deletion_check(scene, useless, draws=3).verdict == "cannot tell"
     other = dataclasses.replace(explanation, overall=np.zeros((5, 5), np.float32))
     with pytest.raises(ParameterError, match="param/range"):
         predictor.deletion_check(scene, other)

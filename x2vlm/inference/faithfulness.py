@@ -1,11 +1,17 @@
-"""Does a map show what matters? Grey its hottest patches and watch the match fall, against random
-patches (deletion check)."""
+"""Does a map show what matters? Take away or put in its hottest patches and watch the match,
+against random patches (deletion and insertion: Petsiuk et al., arXiv 1806.07421).
+
+A patch that is away is blurred or the image's mean colour, not grey: what a model never saw in
+training lets every match collapse, for hot and random patches alike.
+"""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from x2vlm.checks import Cancel, Progress, check_cancel, report
 from x2vlm.errors import ParameterError
@@ -15,6 +21,12 @@ from x2vlm.inference.scene import FRAMES_AT_ONCE, Scene
 from x2vlm.modeling.video import pool_frames
 from x2vlm.options import DeletionOptions
 from x2vlm.results import DeletionCheck, Explanation
+
+EARLY = 0.2
+"""Share of the patches within which a random order may not have done half of all that it does."""
+SPREADS = 1.0
+LEAST_AREA = 0.02
+"""An area counts from so many standard deviations of the random ones on, and from this size."""
 
 
 @torch.no_grad()
@@ -40,6 +52,8 @@ def check_deletion(
     text = member.processor.tokenize(explanation.text)
     visual = member.processor.images(scene.frames).to(member.device, member.dtype)
     visual = visual if scene.kind == "video" else visual[0]
+    blank = blank_image(visual, options.fill)
+    full, empty = (visual, blank) if options.mode == "deletion" else (blank, visual)
     rng, steps = np.random.default_rng(options.seed), options.steps
     orders = [
         np.argsort(-map2d.flatten(), kind="stable"),
@@ -52,21 +66,39 @@ def check_deletion(
         for start in range(0, len(orders), at_once):
             check_cancel(cancel)
             part = [
-                delete_patches(visual, order[:count], len(map2d))
+                exchange_patches(full, empty, order[:count], len(map2d))
                 for order in orders[start : start + at_once]
             ]
             embeds = _encode(member, torch.stack(part))
             matches += match_scores(member, embeds, [text] * len(part))[0]
         curves.append(matches)
-        report(progress, (step + 1) / (steps + 1), "Greying patches")
-    by_heat, *by_chance = np.array(curves).T
-    by_chance = np.mean(by_chance, axis=0)
+        report(progress, (step + 1) / (steps + 1), "Exchanging patches")
+    by_heat, random = np.array(curves)[:, 0], np.array(curves)[:, 1:]
+    sign = 1 if options.mode == "deletion" else -1
+    areas = sign * (random.mean(0) - by_heat.mean())
     return DeletionCheck(
         fractions=tuple(step / steps for step in range(steps + 1)),
         by_heat=tuple(by_heat.tolist()),
-        by_chance=tuple(by_chance.tolist()),
-        faithfulness=float(by_chance.mean() - by_heat.mean()),
+        by_chance=tuple(random.mean(1).tolist()),
+        faithfulness=float(areas.mean()),
+        chance_low=tuple(random.min(1).tolist()),
+        chance_high=tuple(random.max(1).tolist()),
+        mode=options.mode,
+        fill=options.fill,
+        verdict=_verdict(areas, random.mean(1)),
     )
+
+
+def _verdict(areas: np.ndarray, by_chance: np.ndarray) -> str:
+    """What the areas between the map's curve and each random one, float[draws], allow to say."""
+    early = by_chance[: math.ceil(len(by_chance) * EARLY) + 1]
+    change = abs(by_chance[-1] - by_chance[0])
+    collapsed = change > 0 and abs(early[-1] - by_chance[0]) > change / 2
+    if areas.mean() > SPREADS * areas.std() and areas.mean() > LEAST_AREA:
+        return "faithful"
+    if collapsed or abs(areas.mean()) <= max(SPREADS * areas.std(), LEAST_AREA):
+        return "cannot tell"
+    return "not faithful"
 
 
 def _encode(member: Member, visuals: Tensor) -> Tensor:
@@ -79,12 +111,21 @@ def _encode(member: Member, visuals: Tensor) -> Tensor:
     return pool_frames(embeds.unflatten(0, visuals.shape[:2]), member.model.frame_positions)
 
 
-def delete_patches(visual: Tensor, patches: np.ndarray, grid_size: int) -> Tensor:
-    """A normalised image or video float[..., H, W] with the given patches grey (the mean
-    colour)."""
+def blank_image(visual: Tensor, fill: str) -> Tensor:
+    """A normalised image or video float[..., 3, H, W] with nothing left in it to see: blurred until
+    16 colours remain, or the mean colour."""
+    frames = visual.flatten(0, -4) if visual.ndim > 3 else visual[None]
+    small = nn.functional.adaptive_avg_pool2d(frames, 4 if fill == "blur" else 1)
+    size = visual.shape[-2:]
+    return nn.functional.interpolate(small, size, mode="bilinear").view_as(visual)
+
+
+def exchange_patches(visual: Tensor, other: Tensor, patches: np.ndarray, grid_size: int) -> Tensor:
+    """A normalised image or video float[..., H, W] with the given patches from another of its
+    size."""
     keep = torch.ones(grid_size * grid_size, device=visual.device, dtype=visual.dtype)
     keep[torch.from_numpy(patches)] = 0
     size = visual.shape[-1] // grid_size
-    return visual * keep.view(grid_size, grid_size).repeat_interleave(size, 0).repeat_interleave(
-        size, 1
-    )
+    keep = keep.view(grid_size, grid_size)
+    keep = keep.repeat_interleave(size, 0).repeat_interleave(size, 1)
+    return visual * keep + other * (1 - keep)
