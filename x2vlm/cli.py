@@ -140,6 +140,7 @@ def _add_management(verbs: Any) -> None:
     convert.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="of the stored weights"
     )
+    _add_allow_extra(convert)
     convert.add_argument("--json", action="store_true", help="the report as JSON")
 
     health = verbs.add_parser("doctor", help="what is installed, cached and ready")
@@ -148,6 +149,14 @@ def _add_management(verbs: Any) -> None:
 
     demo = verbs.add_parser("demo", help="open the app; further arguments go to it", add_help=False)
     demo.set_defaults(run=_demo)
+
+
+def _add_allow_extra(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-extra",
+        action="store_true",
+        help="leave out weights of the checkpoint that the model has no place for",
+    )
 
 
 def _version() -> str:
@@ -199,6 +208,7 @@ def _inference(
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    _add_allow_extra(parser)
     parser.add_argument("--frames", type=int, help="frames of a video to look at")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -209,7 +219,11 @@ def _open(arguments: argparse.Namespace) -> tuple[Any, Any]:
     from x2vlm.inference.predictor import Predictor
 
     predictor = Predictor.from_pretrained(
-        _models(arguments.model), arguments.device, arguments.dtype, print_download
+        _models(arguments.model),
+        arguments.device,
+        arguments.dtype,
+        print_download,
+        arguments.allow_extra,
     )
     scene = predictor.encode(arguments.media, num_frames=arguments.frames)
     for note in scene.notes:
@@ -342,6 +356,7 @@ def _convert(arguments: argparse.Namespace) -> None:
         image_size=arguments.image_size,
         num_frames=arguments.num_frames,
         dtype=getattr(torch, arguments.dtype) if arguments.dtype else None,
+        allow_extra=arguments.allow_extra,
     )
     for note in report.notes:
         say(f"note: {note}")

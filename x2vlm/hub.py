@@ -339,19 +339,28 @@ def _receive(known: KnownCheckpoint, partial: Path, progress: Progress) -> int:
     return have
 
 
+_BESIDE = (
+    "config.json",
+    "tokenizer*",
+    "vocab.txt",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "predictor.json",
+)
+_WEIGHTS = (("model*.safetensors", "model.safetensors.index.json"), ("pytorch_model*", "*.th"))
+"""Weights in a repository: torch files are fetched where it has no safetensors."""
+
+
 def _from_hugging_face(name: str) -> Path:
-    """A repository that `push_to_hub` wrote, from the cache or the Hub."""
-    wanted = [
-        "config.json",
-        "model.safetensors",
-        "tokenizer*",
-        "vocab.txt",
-        "sentencepiece.bpe.model",
-        "special_tokens_map.json",
-        "predictor.json",
-    ]
+    """A repository that `push_to_hub` or another library wrote, from the cache or the Hub."""
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+        for patterns in _WEIGHTS:
+            folder = Path(
+                huggingface_hub.snapshot_download(name, allow_patterns=[*_BESIDE, *patterns])
+            )
+            if any(path for pattern in patterns for path in folder.glob(pattern)):
+                break
+        return folder
     except (
         HTTPError,
         OSError,
@@ -365,10 +374,13 @@ def _from_hugging_face(name: str) -> Path:
         ) from None
 
 
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def sha256_of(*paths: Path) -> str:
+    """Hex digest of a file, or of several, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            hashlib.file_digest(stream, lambda: digest)
+    return digest.hexdigest()
 
 
 def _offline(name: str, known: KnownCheckpoint) -> CheckpointError:

@@ -24,7 +24,7 @@ class Pretrained(ModelHubMixin, library_name="x2vlm", paper_url="https://arxiv.o
         Args:
             path_or_name: file, folder, known name, or `owner/name` on the Hugging Face Hub.
             options: of `x2vlm.checkpoint.load_model`: image_size, num_frames, config, heads,
-                device, dtype, strict.
+                device, dtype, allow_extra.
 
         Raises:
             CheckpointError: see `load_model`; also a task without its head (`ckpt/keys`).

@@ -256,5 +256,5 @@ def test_sources_that_do_not_fit(tmp_path, monkeypatch):
         assert caught.value.code == code and str(tmp_path) not in str(caught.value)
     with pytest.raises(CheckpointError, match="neither a local file"):
         initialize(model, vision="no_such_tower")
-    with pytest.raises(CheckpointError, match=r"neither model\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"should hold model\.safetensors"):
         initialize(model, text=tmp_path)

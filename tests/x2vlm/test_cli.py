@@ -3,11 +3,14 @@
 import io
 import json
 import runpy
+import shutil
 import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from x2vlm.cli import main
 
@@ -199,6 +202,17 @@ def test_convert_reports_and_leaves_nothing_half_written(run, tiny_folder, tmp_p
     (tmp_path / "bad.th").write_bytes(b"<html>")
     assert run("convert", str(tmp_path / "bad.th"), str(tmp_path / "out"), model=False)[0] == 3
     assert not (tmp_path / "out").exists()
+
+
+def test_extra_weights_are_left_out_on_request(run, tiny_folder, image, tmp_path):
+    folder = tmp_path / "extra"
+    shutil.copytree(tiny_folder, folder)
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {"prd_head.weight": torch.ones(2)}, folder / "model.safetensors")
+    arguments = ("caption", image, "--model", str(folder))
+    code, _, err = run(*arguments, model=False)
+    assert code == 3 and "prd_head.weight" in err
+    assert run(*arguments, "--allow-extra", model=False)[0] == 0
 
 
 def test_convert_tells_what_is_still_to_do(run, tiny_folder, tmp_path):

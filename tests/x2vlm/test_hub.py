@@ -357,3 +357,23 @@ def test_every_official_file_has_a_name():
         and sum(checkpoint.downloadable for checkpoint in hub.KNOWN.values()) == 12
     )
     assert all(checkpoint.file.endswith((".th", ".tar")) for checkpoint in hub.KNOWN.values())
+
+
+@pytest.mark.parametrize(
+    ("held", "asked"), [("model.safetensors", 1), ("model-00001-of-00002.safetensors", 1),
+                        ("pytorch_model.bin", 2)]
+)  # fmt: skip
+def test_torch_files_of_a_repository_are_fetched_where_it_has_no_safetensors(
+    held, asked, monkeypatch, tmp_path
+):
+    wanted = []
+
+    def download(name, allow_patterns):
+        wanted.append(allow_patterns)
+        if any(Path(held).match(pattern) for pattern in allow_patterns):
+            (tmp_path / held).write_bytes(b"x")
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", download)
+    assert (hub.resolve("someone/model") / held).is_file()
+    assert len(wanted) == asked

@@ -18,8 +18,10 @@ from torch import Tensor
 from x2vlm.batch_norm import folded_state
 from x2vlm.checkpoint.content import shown
 from x2vlm.checkpoint.keys import canonical, our_name
-from x2vlm.checkpoint.loading import fit_tensor, parameter_slots, translated_tensors
+from x2vlm.checkpoint.loading import translated_tensors
+from x2vlm.checkpoint.parameters import fit_tensor, parameter_slots
 from x2vlm.checkpoint.safe_load import read_tensors
+from x2vlm.checkpoint.source import read_source, weights_file
 from x2vlm.errors import CheckpointError
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import load_tokenizer
@@ -201,21 +203,8 @@ def _vision_tensors(source: str | Path, model: X2VLM) -> dict[str, Tensor]:
 def _transformer_tensors(source: str | Path) -> dict[str, Tensor]:
     """BERT or XLM-R tensors under `embeddings.`, `encoder.layer.N.` and `cls.`."""
     path = Path(source)
-    if path.is_dir():
-        found = [
-            path / name
-            for name in ("model.safetensors", "pytorch_model.bin")
-            if (path / name).is_file()
-        ]
-        if not found:
-            raise CheckpointError(
-                f"The folder {shown(path.name)} holds neither model.safetensors nor "
-                f"pytorch_model.bin.",
-                "ckpt/source",
-            )
-        path = found[0]
-    if path.is_file():
-        tensors = read_tensors(path)
+    if path.exists():
+        tensors = read_source(weights_file(path)).tensors
     else:
         from transformers import AutoModelForMaskedLM
 

@@ -9,9 +9,8 @@ so loading needs little memory beyond the model's own.
 from __future__ import annotations
 
 import json
-import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,21 +30,17 @@ from x2vlm.checkpoint.detect import (
     heads_in,
     merge_overrides,
 )
-from x2vlm.checkpoint.keys import canonical, ignored_reason, num_text_layers, our_name
+from x2vlm.checkpoint.parameters import first_tensor, fit_tensor, parameter_slots
 from x2vlm.checkpoint.report import LoadReport
-from x2vlm.checkpoint.resize import (
-    resize_absolute_positions,
-    resize_frame_positions,
-    resize_relative_table,
-)
-from x2vlm.checkpoint.safe_load import read_tensors
+from x2vlm.checkpoint.source import files_of, read_source, weights_file
 from x2vlm.checkpoint.tokenizer import has_tokenizer
+from x2vlm.checkpoint.translate import Translated, translate
 from x2vlm.config import X2VLMConfig
 from x2vlm.errors import CheckpointError
 from x2vlm.modeling.build import build_model
 from x2vlm.modeling.x2vlm import X2VLM
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+CONFIG = "config.json"
 OPTIONAL = ("temperature", "frame_positions")
 """Parameters that a complete file may lack: a fixed temperature is not stored, and images need no
 frame positions."""
@@ -56,7 +51,7 @@ class LoadedCheckpoint:
     """A model and where it came from.
 
     Attributes:
-        path: the weights file.
+        path: the weights file, or the index of several.
         tokenizer_dir: folder with its tokenizer files, None if there are none beside it.
     """
 
@@ -71,8 +66,8 @@ class LoadedCheckpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest of the weights file, read when first asked for."""
-        return hub.sha256_of(self.path)
+        """Hex digest of the weights, read when first asked for."""
+        return hub.sha256_of(*files_of(self.path))
 
 
 def load_model(
@@ -84,7 +79,7 @@ def load_model(
     heads: Sequence[str] | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-    strict: bool = True,
+    allow_extra: bool = False,
     progress: hub.Progress | None = None,
 ) -> LoadedCheckpoint:
     """Reads a checkpoint into a model in evaluation mode.
@@ -98,7 +93,8 @@ def load_model(
         heads: heads to build, None for those in the file. A head that the file lacks starts fresh
             and is listed.
         dtype: of all parameters.
-        strict: False lists keys that no rule knows in the report; True refuses the file.
+        allow_extra: True leaves out weights that no rule knows, such as heads of other tasks,
+            queues and momentum copies, and lists them in the report; False refuses the file.
         progress: called while a known file is downloaded.
 
     Raises:
@@ -120,7 +116,7 @@ def load_model(
         )
     final = _adjust(final, image_size, num_frames, heads)
     check_grid(final.vision)
-    model, report = _assemble(final, translated, weights.name, strict)
+    model, report = _assemble(final, translated, weights.name, allow_extra)
     model.to(device=device, dtype=dtype).eval()
     return LoadedCheckpoint(
         model, report, weights, weights.parent if has_tokenizer(weights.parent) else None
@@ -147,11 +143,11 @@ def read_config(path: Path) -> X2VLMConfig:
 
 def _open(
     path_or_name: str | Path, progress: hub.Progress | None = None
-) -> tuple[Path, _Translated]:
+) -> tuple[Path, Translated]:
     """The weights file of a checkpoint and its tensors under our names."""
-    weights = _weights_of(hub.resolve(path_or_name, progress))
+    weights = weights_file(hub.resolve(path_or_name, progress))
     try:
-        return weights, _translate(read_tensors(weights), weights.name)
+        return weights, translate(read_source(weights), weights.name)
     except CheckpointError as error:
         if weights.parent == hub.cache_dir() and error.code in ("ckpt/damaged", "ckpt/format"):
             # It would be found here again and again.
@@ -159,81 +155,6 @@ def _open(
                 f"{error.message} First delete {hub.shown_place(weights.name)}.", error.code
             ) from None
         raise
-
-
-def _weights_of(source: Path) -> Path:
-    """The weights file itself, or the one in a folder."""
-    if not source.is_dir():
-        return source
-    if (source / WEIGHTS).is_file():
-        return source / WEIGHTS
-    found = [
-        path
-        for path in sorted(source.iterdir())
-        if path.suffix in (".th", ".pt", ".pth", ".tar", ".safetensors")
-    ]
-    if len(found) != 1:
-        listed = ", ".join(shown(path.name, 40) for path in found[:5]) or "none"
-        raise CheckpointError(
-            f"The folder {shown(source.name)} should hold {WEIGHTS} or one other weights file; it "
-            f"holds: {listed}. Give the file itself.",
-            "ckpt/source",
-        )
-    return found[0]
-
-
-@dataclass(frozen=True)
-class _Translated:
-    """A file's tensors under our names, and what became of its keys."""
-
-    state: dict[str, Tensor]
-    renamed: dict[str, str]
-    ignored: dict[str, str]
-    unexpected: tuple[str, ...]
-    ours: bool
-    multilingual: bool
-    swin_windows: tuple[int, int] | None
-
-
-def _translate(tensors: Mapping[str, Tensor], file: str) -> _Translated:
-    if any(key.startswith("vision.tower.") for key in tensors):
-        multilingual = len(tensors.get("text_encoder.embeddings.token_types.weight", (0, 0))) == 1
-        return _Translated(dict(tensors), {}, {}, (), True, multilingual, None)
-    text_layers = num_text_layers(tensors)
-    words = tensors.get("text_encoder.embeddings.word_embeddings.weight")
-    classes = tensors.get("cls_head.0.weight")
-    pair = (
-        words is not None
-        and classes is not None
-        and classes.ndim == 2
-        and classes.shape[1] == 2 * words.shape[1]
-    )
-    state, renamed, ignored, unexpected = {}, {}, {}, []
-    for key, tensor in tensors.items():
-        name = our_name(canonical(key, text_layers, pair))
-        if reason := ignored_reason(key):
-            ignored[key] = reason
-        elif name is None:
-            unexpected.append(key)
-        elif name not in state:
-            state[name], renamed[key] = tensor, name
-        elif torch.equal(state[name], tensor):
-            ignored[key] = "second copy of a tied weight"
-        else:
-            raise CheckpointError(
-                f"{shown(file)}: {shown(key)} and its tied copy differ. The file is not one that "
-                f"the official code wrote.",
-                "ckpt/keys",
-            )
-    masks = {
-        key: re.match(r"vision_encoder\.layers\.(\d)\.blocks\.\d+\.attn_mask$", key)
-        for key in ignored
-    }
-    windows = next(
-        ((int(match[1]), len(tensors[key])) for key, match in masks.items() if match), None
-    )
-    multilingual = any(key.startswith("cross_encoder.") for key in tensors)
-    return _Translated(state, renamed, ignored, tuple(unexpected), False, multilingual, windows)
 
 
 def translated_tensors(path_or_name: str | Path) -> dict[str, Tensor]:
@@ -261,7 +182,7 @@ def _adjust(
 
 
 def _assemble(
-    config: X2VLMConfig, translated: _Translated, file: str, strict: bool
+    config: X2VLMConfig, translated: Translated, file: str, allow_extra: bool
 ) -> tuple[X2VLM, LoadReport]:
     """Builds the model around the file's tensors."""
     state, present = translated.state, heads_in(translated.state)
@@ -276,20 +197,24 @@ def _assemble(
             ignored[keys.pop(name, name)] = reason
         else:
             unexpected.append(keys.pop(name, name))
-    if unexpected and strict:
-        raise _keys_error(file, "holds weights that no X2-VLM, X-VLM or CCLM model has", unexpected)
+    if unexpected and not allow_extra:
+        what = "holds weights that no X2-VLM, X-VLM or CCLM model has"
+        hint = "To leave them out, load it with allow_extra=True (--allow-extra)."
+        raise _keys_error(file, what, unexpected, hint)
     missing = [slot.name for slot in slots if not slot.names & state.keys()]
     essential = [
         name for name in missing if name not in OPTIONAL and head_of(name) in (None, *present)
     ]
     if essential:
-        raise _keys_error(file, "lacks weights that the model needs", essential)
+        lacking = [translated.key_of(name) for name in essential]
+        hint = "Check that it is a checkpoint of this family and complete."
+        raise _keys_error(file, "lacks weights that the model needs", lacking, hint)
 
     tensors, resized = {}, {}
     for slot in slots:
         if slot.name not in missing:
-            tensors[slot.name] = fit_tensor(slot, state, file)
-            shapes = tuple(_first(slot, state).shape), tuple(slot.parameter.shape)
+            tensors[slot.name] = fit_tensor(slot, state, file, keys)
+            shapes = tuple(first_tensor(slot, state).shape), tuple(slot.parameter.shape)
             if shapes[0] != shapes[1]:
                 resized[slot.name] = shapes
     # New heads and frames start random, sine positions of another size are computed: that takes a
@@ -303,7 +228,7 @@ def _assemble(
         if slot.name in tensors:
             slot.fill(tensors.pop(slot.name))
     return model, LoadReport(
-        matched=tuple(sorted(known & state.keys())) if translated.ours else (),
+        matched=tuple(sorted((known & state.keys()) - keys.keys())),
         renamed={key: name for name, key in keys.items()},
         resized=resized,
         ignored=ignored,
@@ -311,6 +236,7 @@ def _assemble(
         unexpected=tuple(unexpected),
         heads=tuple(head for head in config.heads if head in present),
         missing_heads=tuple(head for head in config.heads if head not in present),
+        notes=translated.notes,
     )
 
 
@@ -324,107 +250,10 @@ def _unwanted(name: str, config: X2VLMConfig, present: Sequence[str]) -> str | N
     return "frame positions that were not asked for" if name == "frame_positions" else None
 
 
-def _keys_error(file: str, what: str, keys: Sequence[str]) -> CheckpointError:
-    listed = ", ".join(shown(key) for key in keys[:3]) + (
-        f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    )
-    return CheckpointError(
-        f"{shown(file)} {what}: {listed}. Check that it is a checkpoint of this family and "
-        f"complete.",
-        "ckpt/keys",
-    )
-
-
-@dataclass(frozen=True)
-class _Slot:
-    """One parameter with every name and place that it has: tied weights have two."""
-
-    name: str
-    names: frozenset[str]
-    places: tuple[tuple[nn.Module, str], ...]
-    parameter: nn.Parameter
-
-    def fill(self, tensor: Tensor) -> None:
-        if tensor.shape != self.parameter.shape:
-            if self.name != "frame_positions":
-                return  # sine positions for another size: what the model computed stands
-            tensor = resize_frame_positions(tensor, self.parameter.detach())
-        parameter = nn.Parameter(tensor, requires_grad=self.parameter.requires_grad)
-        for module, attribute in self.places:
-            setattr(module, attribute, parameter)
-
-
-def parameter_slots(model: nn.Module) -> list[_Slot]:
-    """All parameters of a module, tied ones once."""
-    found: dict[nn.Parameter, list[tuple[str, nn.Module, str]]] = {}
-    for prefix, module in model.named_modules():
-        for attribute, parameter in module.named_parameters(recurse=False):
-            found.setdefault(parameter, []).append(
-                (f"{prefix}.{attribute}".lstrip("."), module, attribute)
-            )
-    return [
-        _Slot(
-            uses[0][0],
-            frozenset(name for name, _, _ in uses),
-            tuple(use[1:] for use in uses),
-            parameter,
-        )
-        for parameter, uses in found.items()
-    ]
-
-
-def _first(slot: _Slot, state: Mapping[str, Tensor]) -> Tensor:
-    return next(state[name] for name in sorted(slot.names) if name in state)
-
-
-def fit_tensor(slot: _Slot, state: Mapping[str, Tensor], file: str) -> Tensor:
-    """The tensor for a parameter: checked, and resized where a rule says how.
-
-    Raises:
-        CheckpointError: see `load_model`.
-    """
-    tensor, shape, name = _first(slot, state), slot.parameter.shape, slot.name
-    if not tensor.is_floating_point():
-        raise CheckpointError(
-            f"{shown(file)}: {name} holds whole numbers where weights belong.", "ckpt/content"
-        )
-    if tensor.numel() and not all(bound.isfinite() for bound in tensor.aminmax()):
-        raise CheckpointError(
-            f"{shown(file)}: {name} holds values that are not finite; the training it comes from "
-            f"had failed.",
-            "ckpt/values",
-        )
-    if any(not torch.equal(state[other], tensor) for other in slot.names & state.keys()):
-        raise CheckpointError(
-            f"{shown(file)}: {name} and its tied copy differ. The model shares them, so one would "
-            f"be lost.",
-            "ckpt/keys",
-        )
-    table, positions = (
-        name.endswith("relative_position_bias_table"),
-        name.endswith(("frame_positions", "pos_embed")),
-    )
-    free = (
-        0 if table else 1 if positions else None
-    )  # the dimension that follows the picture's or clip's size
-    sizes = list(zip(tensor.shape, shape))
-    if tensor.ndim != len(shape) or any(
-        old != new for dim, (old, new) in enumerate(sizes) if dim != free
-    ):
-        raise CheckpointError(
-            f"{shown(file)}: {name} is {_sizes(tensor.shape)} in the file and {_sizes(shape)} in "
-            "the model. Load it with the sizes it was trained with.",
-            "ckpt/shape",
-        )
-    if table:
-        return resize_relative_table(tensor, shape[0])
-    if name.endswith("pos_embed") and slot.parameter.requires_grad and tensor.shape != shape:
-        return resize_absolute_positions(tensor, shape[1])
-    return tensor
-
-
-def _sizes(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape)) or "one number"
+def _keys_error(file: str, what: str, keys: Sequence[str], hint: str) -> CheckpointError:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    listed = ", ".join(shown(key) for key in keys[:3]) + more
+    return CheckpointError(f"{shown(file)} {what}: {listed}. {hint}", "ckpt/keys")
 
 
 _building = threading.local()

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from x2vlm.checkpoint.content import shown
 from x2vlm.checkpoint.detect import Overrides
 from x2vlm.checkpoint.keys import official_name, official_spelling
-from x2vlm.checkpoint.loading import CONFIG, WEIGHTS, load_model
+from x2vlm.checkpoint.loading import CONFIG, load_model
 from x2vlm.checkpoint.report import LoadReport
+from x2vlm.checkpoint.source import WEIGHTS
 from x2vlm.checkpoint.tokenizer import find_tokenizer, missing_note
 from x2vlm.config import X2VLMConfig
 from x2vlm.errors import CheckpointError
@@ -115,7 +116,7 @@ def convert(
     config: X2VLMConfig | Overrides | None = None,
     heads: Sequence[str] | None = None,
     dtype: torch.dtype | None = None,
-    strict: bool = True,
+    allow_extra: bool = False,
 ) -> LoadReport:
     """Turns an official file into a folder that `from_pretrained` takes. A `predictor.json` beside
     the file comes along.
@@ -124,7 +125,7 @@ def convert(
         source: see `x2vlm.hub.resolve`.
         tokenizer: folder or vocabulary file; None looks beside the file, then for the public
             tokenizer of its family. Where none can be had, the report's notes say what to add.
-        image_size, num_frames, config, heads, strict: see `load_model`.
+        image_size, num_frames, config, heads, allow_extra: see `load_model`.
         dtype: of the stored weights, see `save_model`.
 
     Raises:
@@ -139,7 +140,7 @@ def convert(
         num_frames=num_frames,
         config=config,
         heads=heads,
-        strict=strict,
+        allow_extra=allow_extra,
         device="cpu",
     )
     found = find_tokenizer(loaded.config, loaded.tokenizer_dir, tokenizer)
@@ -148,11 +149,10 @@ def convert(
     save_model(loaded.model, directory, found, dtype=dtype, settings=settings)
     if (beside / DOMAIN_FILE).is_file():
         shutil.copy(beside / DOMAIN_FILE, directory)
-    return (
-        loaded.report
-        if found is not None
-        else replace(loaded.report, notes=(missing_note(loaded.config),))
-    )
+    if found is not None:
+        return loaded.report
+    notes = (*loaded.report.notes, missing_note(loaded.config))
+    return replace(loaded.report, notes=notes)
 
 
 def official_state_dict(model: X2VLM) -> dict[str, Tensor]:

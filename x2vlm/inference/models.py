@@ -133,6 +133,7 @@ def load_member(
     device: torch.device,
     dtype: torch.dtype,
     progress: hub.Progress | None,
+    allow_extra: bool = False,
 ) -> Member:
     """A checkpoint with its tokenizer and settings, ready for a Predictor.
 
@@ -141,7 +142,7 @@ def load_member(
             ConfigError: bad settings.
         X2VLMError: it does not fit on the device (`device/memory`).
     """
-    loaded = load_model(name_or_path, progress=progress)
+    loaded = load_model(name_or_path, progress=progress, allow_extra=allow_extra)
     settings = Settings.read(loaded.path.parent)
     tokenizer = find_tokenizer(loaded.config, loaded.tokenizer_dir)
     if tokenizer is None:
@@ -163,6 +164,7 @@ def load_suite(
     device: str | torch.device | None,
     dtype: str | torch.dtype | None,
     progress: hub.Progress | None,
+    allow_extra: bool = False,
 ) -> tuple[list[Member], dict[str, Member]]:
     """The models, and which one was named for which task; see `Predictor.from_pretrained`.
 
@@ -171,13 +173,13 @@ def load_suite(
     """
     device, dtype = pick_device(device), pick_dtype(dtype)
     if not isinstance(name_or_path, Mapping):
-        return [load_member(name_or_path, device, dtype, progress)], {}
+        return [load_member(name_or_path, device, dtype, progress, allow_extra)], {}
     if not name_or_path or set(name_or_path) - set(TASKS):
         raise ParameterError(
             f"A suite maps tasks to checkpoints. Tasks: {', '.join(TASKS)}.", "param/range"
         )
     loaded = {
-        source: load_member(source, device, dtype, progress)
+        source: load_member(source, device, dtype, progress, allow_extra)
         for source in dict.fromkeys(name_or_path.values())
     }
     return list(loaded.values()), {task: loaded[source] for task, source in name_or_path.items()}

@@ -109,18 +109,19 @@ class Predictor:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         progress: hub.Progress | None = None,
+        allow_extra: bool = False,
     ) -> Predictor:
         """Load a model by name, folder or file, or a suite as a mapping task -> name.
 
         Args:
             device: by default the first GPU if there is one.
-            dtype: `float32` by default; `bfloat16` halves memory and is faster where the processor
-                has it.
+            dtype: `float32` by default; `bfloat16` halves memory and is faster where supported.
             progress: called with (bytes here, bytes in all) while a known checkpoint is downloaded.
+            allow_extra: leave out weights that no rule knows; see `x2vlm.checkpoint.load_model`.
         Raises:
             CheckpointError, ParameterError: see `load_model`, `load_suite`.
         """
-        return cls(*load_suite(name_or_path, device, dtype, progress))
+        return cls(*load_suite(name_or_path, device, dtype, progress, allow_extra))
 
     @classmethod
     def from_model(
@@ -151,7 +152,6 @@ class Predictor:
                 medium or a Scene; or a list of them, for which a list comes back.
             num_frames: frames of a video to look at, evenly spread; `info.num_frames` by default.
             frame_indices: exactly these frames of a video.
-
         """
         wanted = self.info.num_frames if num_frames is None else num_frames
         count = check_number("num_frames", wanted, 1, 256)

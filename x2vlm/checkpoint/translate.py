@@ -1,0 +1,151 @@
+"""The keys of a file, whatever program wrote it, to the names of our parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from x2vlm.checkpoint.content import Weights, shown
+from x2vlm.checkpoint.keys import (
+    canonical,
+    ignored_reason,
+    num_text_layers,
+    official_name,
+    official_spelling,
+    our_name,
+)
+from x2vlm.errors import CheckpointError
+
+_KNOWN_PREFIXES = {"module", "model", "_orig_mod"}
+"""Of DistributedDataParallel, Lightning and torch.compile."""
+_INNER_WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module)\.")
+"""torch.compile and FSDP wrap single modules too."""
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A file's tensors under our names, and what became of its keys.
+
+    Attributes:
+        renamed: key of the file -> our name, where they differ.
+        ours: the file follows our names, not the official ones.
+        prefix: what stood before every name.
+        text_layers: layers of the text encoder.
+        bert: the text encoder's names go on with `bert.`.
+    """
+
+    state: dict[str, Tensor]
+    renamed: dict[str, str]
+    ignored: dict[str, str]
+    unexpected: tuple[str, ...]
+    ours: bool
+    multilingual: bool
+    swin_windows: tuple[int, int] | None
+    notes: tuple[str, ...]
+    prefix: str
+    text_layers: int = 0
+    bert: bool = False
+
+    def key_of(self, name: str) -> str:
+        """How the file spells, or would spell, one of our names."""
+        official = None if self.ours else official_name(name)
+        if official is None:
+            return self.prefix + name
+        spelled = official_spelling(official, self.text_layers, self.multilingual, self.bert)
+        return self.prefix + spelled
+
+
+def translate(weights: Weights, file: str) -> Translated:
+    """Names every tensor of a file.
+
+    Raises:
+        CheckpointError: layers that are left out, or tied copies that differ (`ckpt/keys`).
+    """
+    prefix = common_prefix(weights.tensors)
+    original = _without_wrappers(weights.tensors, prefix)
+    tensors = {name: weights.tensors[key] for name, key in original.items()}
+    told = [f"prefix {shown(prefix)} removed from the names"] if prefix else []
+    notes = (*weights.notes, *told)
+    if any(name.startswith("vision.tower.") for name in tensors):
+        multilingual = len(tensors.get("text_encoder.embeddings.token_types.weight", (0, 0))) == 1
+        renamed = {key: name for name, key in original.items() if key != name}
+        return Translated(tensors, renamed, {}, (), True, multilingual, None, notes, prefix)
+    text_layers = num_text_layers(tensors)
+    pair = _reads_pairs(tensors)
+    state, renamed, ignored, unexpected = {}, {}, {}, []
+    for spelled, tensor in tensors.items():
+        name, key = our_name(canonical(spelled, text_layers, pair)), original[spelled]
+        if reason := ignored_reason(spelled):
+            ignored[key] = reason
+        elif name is None:
+            unexpected.append(key)
+        elif name not in state:
+            state[name], renamed[key] = tensor, name
+        elif torch.equal(state[name], tensor):
+            ignored[key] = "second copy of a tied weight"
+        else:
+            raise CheckpointError(
+                f"{shown(file)}: {shown(key)} and its tied copy differ. The file is not one that "
+                f"the official code wrote.",
+                "ckpt/keys",
+            )
+    return Translated(
+        state,
+        renamed,
+        ignored,
+        tuple(unexpected),
+        ours=False,
+        multilingual=any(name.startswith("cross_encoder.") for name in tensors),
+        swin_windows=_swin_windows(tensors),
+        notes=notes,
+        prefix=prefix,
+        text_layers=text_layers,
+        bert=any(name.startswith("text_encoder.bert.") for name in tensors),
+    )
+
+
+def common_prefix(keys: Iterable[str]) -> str:
+    """What stands before the image tower's names: of several candidates those that training
+    frameworks add are preferred, then the shortest."""
+    found = set()
+    for key in keys:
+        if match := re.match(r"((?:[\w-]+\.)*?)(?:vision_encoder|vision\.(?:\w+\.)?tower)\.", key):
+            found.add(match[1])
+    return min(
+        found,
+        key=lambda prefix: (not set(prefix.split(".")[:-1]) <= _KNOWN_PREFIXES, len(prefix)),
+        default="",
+    )
+
+
+def _without_wrappers(keys: Iterable[str], prefix: str) -> dict[str, str]:
+    """Name without what frameworks add -> key of the file. A key of another prefix stays whole."""
+    names: dict[str, str] = {}
+    for key in keys:
+        name = _INNER_WRAPPERS.sub("", key.removeprefix(prefix)) if key.startswith(prefix) else key
+        names[key if name in names else name] = key
+    return names
+
+
+def _reads_pairs(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the classifier reads two fused vectors (NLVR2)."""
+    words = tensors.get("text_encoder.embeddings.word_embeddings.weight")
+    classes = tensors.get("cls_head.0.weight")
+    return (
+        words is not None
+        and classes is not None
+        and classes.ndim == 2
+        and classes.shape[1] == 2 * words.shape[1]
+    )
+
+
+def _swin_windows(tensors: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """A Swin stage that shifts its windows and their number, from the shape of a mask."""
+    for name, tensor in tensors.items():
+        if match := re.match(r"vision_encoder\.layers\.(\d)\.blocks\.\d+\.attn_mask$", name):
+            return int(match[1]), len(tensor)
+    return None
