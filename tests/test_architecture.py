@@ -58,6 +58,8 @@ LAYERS = (
         "x2vlm/checks.py",
         "x2vlm/results.py",
         "x2vlm/options.py",
+        "x2vlm/texts.py",
+        "x2vlm/detokenize.py",
     ),
     (
         "x2vlm/batch_norm.py",

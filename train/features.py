@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader
 
 from train.config import RunConfig, load_run
 from train.data.photos import PhotoData, PhotoRecords
-from train.data.transforms import normalize, to_pixels
 from train.launch import load_source
 from x2vlm.errors import X2VLMError
+from x2vlm.processing import normalize, to_pixels
 
 BATCH = 32
 

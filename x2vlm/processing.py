@@ -1,32 +1,30 @@
-"""Media and text to tensors: the same code at training and at inference.
+"""Images and texts to tensors: the same functions at training and at inference.
 
 Images: bicubic to a square without keeping the aspect, CLIP statistics. Texts: `[CLS] pieces
 [SEP]`; words, and the place where a text was cut, count characters of what the user typed. Departs
-from the official code in two points: special tokens that a user types are plain text, and a cut is
-reported.
+from the official code in three points: special tokens that a user types are plain text, a cut is
+reported, and captions are cut by tokens alone, not at 30 words too.
 """
 
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from x2vlm.config import IMAGE_MEAN, IMAGE_STD, X2VLMConfig
+from x2vlm.detokenize import spaces_before
 from x2vlm.errors import CheckpointError, TextError
 from x2vlm.results import Word
+from x2vlm.texts import CleanText, clean, merge_words, validate_text
 
-MAX_CHARACTERS = 10_000
-"""A longer text is refused before any tokenising."""
-
-_PUNCTUATION = r"[,.'!?\"()*#:;~/-]"
 _SPECIAL_TOKENS = (
     {
         "cls_token": "[CLS]",
@@ -44,7 +42,6 @@ _SPECIAL_TOKENS = (
     },
 )
 """Of BERT's and XLM-R's vocabularies."""
-_UNSPACED_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class TokenizedText:
 
 
 class Processor:
-    """Pictures and texts to model inputs, for one image size and one vocabulary.
+    """Images and texts to model inputs, for one image size and one vocabulary.
 
     Args:
         config: the model's sizes; `config.vision.image_size` and `grid_size` are used.
@@ -117,32 +114,21 @@ class Processor:
         """Write `tokenizer.json` and `tokenizer_config.json`."""
         self.tokenizer.save_pretrained(str(directory))
 
-    def image(self, image: Image.Image) -> torch.Tensor:
+    def image(self, image: Image.Image) -> Tensor:
         """RGB image of any size -> float32 (3, H, W), H = W = image_size, CLIP statistics (spec
         3.1)."""
-        side = self.config.vision.image_size
-        pixels = np.asarray(
-            image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32
-        )
-        pixels = (pixels / 255 - np.float32(IMAGE_MEAN)) / np.float32(IMAGE_STD)
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        return normalize(to_pixels(image, self.config.vision.image_size))
 
-    def images(self, images: Iterable[Image.Image]) -> torch.Tensor:
-        """Pictures, or the frames of one video -> float32 (N, 3, H, W)."""
+    def images(self, images: Iterable[Image.Image]) -> Tensor:
+        """Images, or the frames of one video -> float32 (N, 3, H, W)."""
         return torch.stack([self.image(image) for image in images])
 
-    def text(
-        self, texts: Sequence[str], max_tokens: int | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def text(self, texts: Sequence[str], max_tokens: int | None = None) -> tuple[Tensor, Tensor]:
         """Texts, not cleaned -> `input_ids`, `attention_mask`, both int64 (B, T) padded to the
         longest; 1 = attend."""
-        room = (max_tokens or self.max_tokens) - 2
-        encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
-        return self.pad(
-            [[self.cls_id, *encoding.ids[:room], self.sep_id] for encoding in encodings]
-        )
+        return self.pad([self.encode(text, None, max_tokens) for text in texts])
 
-    def pad(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Rows of ids -> `input_ids`, `attention_mask`, both int64 (B, T)."""
         length = max(len(row) for row in rows)
         ids = torch.tensor([[*row, *[self.pad_id] * (length - len(row))] for row in rows])
@@ -153,17 +139,30 @@ class Processor:
         """Ids of `text` alone, without `[CLS]` and `[SEP]`, never cut."""
         return self._backend.encode(text, add_special_tokens=False).ids
 
+    def encode(
+        self, text: str, rules: str | None = "caption", max_tokens: int | None = None
+    ) -> list[int]:
+        """Ids of one text with `[CLS]` and `[SEP]`, cleaned and cut as by `tokenize`.
+
+        For texts that were checked before: training data, and lists of answers. `max_tokens`
+        replaces the processor's own budget.
+        """
+        encoding = self._read(_whole_characters(text), rules)[1]
+        room = (max_tokens or self._budget(rules)) - 2
+        return [self.cls_id, *encoding.ids[:room], self.sep_id]
+
     def tokenize(
         self,
         text: str,
-        clean: str | None = "caption",
+        rules: str | None = "caption",
         field: str = "text",
         max_tokens: int | None = None,
     ) -> TokenizedText:
         """Check, clean and tokenise one text that a user typed.
 
         Args:
-            clean: `caption` or `question` for the official rules, None for the text as it is.
+            rules: `caption` or `question` for the official cleaning, None for the text as it is. A
+                question is cut at 50 words, not at the processor's `max_tokens`.
             field: how the text is called in an error.
             max_tokens: a budget below the processor's own.
 
@@ -171,70 +170,112 @@ class Processor:
             TextError: see `validate_text`; also no known word (`text/unknown`).
         """
         validate_text(text, field)
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        cleaned, origin = _clean(text, clean) if clean else ("", [])
-        if (
-            not cleaned.strip()
-        ):  # no cleaning asked for, or nothing but punctuation: read what is there
-            cleaned, origin = text, list(range(len(text)))
-        encoding = self._backend.encode(cleaned, add_special_tokens=False)
+        text = _whole_characters(text)
+        cleaned, encoding = self._read(text, rules)
         if all(index == self.unk_id for index in encoding.ids):
             raise TextError(
                 f"The model knows no word of the {field}. Say it in other words.", "text/unknown"
             )
-        room = min(max_tokens or self.max_tokens, self.max_tokens) - 2
+        budget, origin = self._budget(rules), cleaned.origin
+        room = min(max_tokens or budget, budget) - 2
         spans = [
             (origin[start], origin[end - 1] + 1 if piece != "▁" else origin[start])
             for piece, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True)
         ]
-        words, word_index = _merge_words(text, spans[:room], encoding.word_ids[:room])
+        words, word_index = merge_words(text, spans[:room], encoding.word_ids[:room])
         return TokenizedText(
             text=text,
             ids=(self.cls_id, *encoding.ids[:room], self.sep_id),
             words=tuple(words),
             word_index=(-1, *word_index, -1),
-            truncated_at=spans[room][0] if len(spans) > room else None,
+            truncated_at=spans[room][0] if len(spans) > room else cleaned.cut_at,
         )
 
+    def _budget(self, rules: str | None) -> int:
+        """How many tokens of a text are read. Questions are cut by words, as officially."""
+        return self.config.text.max_tokens if rules == "question" else self.max_tokens
+
+    def _read(self, text: str, rules: str | None) -> tuple[CleanText, Any]:
+        """The cleaned text and its encoding, not cut."""
+        cleaned = clean(text, rules) if rules else None
+        if cleaned is None or not cleaned.text.strip():  # only punctuation: it is read as it is
+            cleaned = CleanText(text, list(range(len(text))))
+        return cleaned, self._backend.encode(cleaned.text, add_special_tokens=False)
+
     def decode(self, ids: Sequence[int]) -> str:
-        """Ids -> text without special tokens, spaces before punctuation removed (as the official
-        decoding)."""
-        return self.tokenizer.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=True
-        ).strip()
+        """Ids -> text without special tokens, with spaces where people write them."""
+        return self.decode_words(ids, [0.0] * len(ids))[0]
 
     def decode_words(
-        self, ids: Sequence[int], log_probabilities: Sequence[float]
+        self,
+        ids: Sequence[int],
+        log_probabilities: Sequence[float],
+        prefix: TokenizedText | None = None,
     ) -> tuple[str, tuple[Word, ...], list[int]]:
-        """Generated ids -> text, its words (probability: of all their pieces), and for every id its
-        word (-1: special)."""
-        text = self.decode(ids)
-        special = set(self.tokenizer.all_special_ids)
-        groups: list[list[int]] = []
-        for position, (index, piece) in enumerate(
-            zip(ids, self.tokenizer.convert_ids_to_tokens(list(ids)), strict=True)
-        ):
-            if index in special:
-                continue
-            continues = (
-                piece.startswith("##")
-                if not self.config.multilingual
-                else not piece.startswith("▁")
-            )
-            if continues and groups:
-                groups[-1].append(position)
+        """Generated ids -> text, its words, and for every id the index of its word.
+
+        Args:
+            log_probabilities: of the ids; a word's probability is that of all its pieces.
+            prefix: what the text begins with, letter for letter. Its words have no probability.
+
+        Returns:
+            The text; its words; the word of every id, -1 for a special token.
+        """
+        text = prefix.text if prefix else ""
+        words = list(prefix.words) if prefix else []
+        groups, word_index = self._group_pieces(ids), [-1] * len(ids)
+        said = [word.text for word in words] + [surface for surface, _, _ in groups]
+        spaces = spaces_before(said)[len(words) :]
+        for number, (surface, begins, positions) in enumerate(groups):
+            probability = math.exp(sum(log_probabilities[i] for i in positions))
+            if number == 0 and words and not begins:  # goes on within the prefix's last word
+                start = words.pop().start
             else:
-                groups.append([position])
-        words, word_index, cursor = [], [-1] * len(ids), 0
-        for group in groups:
-            surface = self.decode([ids[position] for position in group])
-            start = max(text.find(surface, cursor), cursor)
-            cursor = min(start + len(surface), len(text))
-            probability = math.exp(sum(log_probabilities[position] for position in group))
-            for position in group:
+                space = begins if self.config.multilingual else spaces[number]
+                text += " " if space and text and not text[-1].isspace() else ""
+                start = len(text)
+            text += surface
+            for position in positions:
                 word_index[position] = len(words)
-            words.append(Word(text[start:cursor], start, cursor, probability))
+            words.append(Word(text[start:], start, len(text), probability))
         return text, tuple(words), word_index
+
+    def _group_pieces(self, ids: Sequence[int]) -> list[tuple[str, bool, list[int]]]:
+        """Whole words of generated ids: text, whether the first piece begins a word, and positions
+        of the pieces. Special tokens belong to none."""
+        special = set(self.tokenizer.all_special_ids)
+        groups: list[tuple[str, bool, list[int]]] = []
+        for position, piece in enumerate(self.tokenizer.convert_ids_to_tokens(list(ids))):
+            if ids[position] in special:
+                continue
+            if self.config.multilingual:
+                begins, surface = piece.startswith("▁"), piece.replace("▁", "")
+            else:
+                begins, surface = not piece.startswith("##"), piece.removeprefix("##")
+            if begins or not groups:
+                groups.append((surface, begins, [position]))
+            else:
+                before, starts, positions = groups[-1]
+                groups[-1] = before + surface, starts, [*positions, position]
+        return groups
+
+
+def to_pixels(image: Image.Image, size: int) -> Tensor:
+    """An image of any size -> uint8 (3, size, size), bicubic, aspect not kept (spec 3.1)."""
+    image = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    """uint8 (..., 3, H, W) -> float32 with CLIP's statistics, on the tensor's device."""
+    mean = torch.tensor(IMAGE_MEAN, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(IMAGE_STD, device=pixels.device).view(3, 1, 1)
+    return (pixels.float() / 255 - mean) / std
+
+
+def _whole_characters(text: str) -> str:
+    """Half characters (lone surrogates), which no tokenizer reads, become U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def load_tokenizer(directory: str | Path):
@@ -293,54 +334,11 @@ def unreadable_tokenizer(file: str) -> CheckpointError:
     )
 
 
-def validate_text(text: object, field: str = "text") -> None:
-    """Refuse what no tokenizer can read.
-
-    Raises:
-        TextError: not a string (`text/type`), too long (`text/long`), nothing visible
-            (`text/empty`).
-    """
-    if not isinstance(text, str):
-        raise TextError(
-            f"The {field} must be text, not {type(text).__name__}. Send it as a string.",
-            "text/type",
-        )
-    if len(text) > MAX_CHARACTERS:
-        raise TextError(
-            f"The {field} has {len(text):,} characters; the limit is {MAX_CHARACTERS:,}. Shorten "
-            f"it.",
-            "text/long",
-        )
-    if all(unicodedata.category(character)[0] in "CZ" for character in text):
-        raise TextError(f"The {field} is empty. Write a few words.", "text/empty")
-
-
-def clean_caption(text: str, max_words: int | None = None) -> str:
-    """The official caption rules (`pre_caption`): lower case, punctuation to spaces, spaces
-    collapsed, first words kept.
-
-    Raises:
-        TextError: nothing is left (`text/empty`).
-    """
-    cleaned = _clean(text, "caption")[0]
-    if not cleaned:
-        raise TextError(
-            "The caption has no words, only punctuation. Write a few words.", "text/empty"
-        )
-    return " ".join(cleaned.split(" ")[:max_words])
-
-
-def clean_question(text: str, max_words: int | None = None) -> str:
-    """The official question rules (`pre_question`): as for captions, but spaces are kept and count
-    as empty words."""
-    return " ".join(_clean(text, "question")[0].split(" ")[:max_words])
-
-
-def patch_mask(box_xyxy: Sequence[float], grid_size: int) -> torch.Tensor:
+def patch_mask(box_xyxy: Sequence[float], grid_size: int) -> Tensor:
     """The patches that a box touches, at least one (spec 3.6): bool (grid_size ** 2,), row by row.
 
     Args:
-        box_xyxy: left, top, right, bottom as fractions of the picture's sides.
+        box_xyxy: left, top, right, bottom as fractions of the image's sides.
     """
     slack = 1e-6  # of a patch: a box edge on a patch border must not spill over by rounding
     mask = torch.zeros(grid_size, grid_size, dtype=torch.bool)
@@ -349,56 +347,3 @@ def patch_mask(box_xyxy: Sequence[float], grid_size: int) -> torch.Tensor:
     right, bottom = (min(math.ceil(edge - slack), grid_size) for edge in (x2, y2))
     mask[top : max(bottom, top + 1), left : max(right, left + 1)] = True
     return mask.flatten()
-
-
-def _clean(text: str, rules: str) -> tuple[str, list[int]]:
-    """The cleaned text, and for each of its characters the index of the character in `text` that it
-    comes from."""
-    origin = [i for i, character in enumerate(text) for _ in character.lower()]
-    text = text.lower()
-    text, origin = _substitute(_PUNCTUATION, " ", text, origin)
-    if rules == "question":
-        kept = len(text.rstrip(" "))
-        return text[:kept], origin[:kept]
-    text, origin = _substitute(r"<(?=person>)|(?<=<person)>", "", text, origin)
-    text, origin = _substitute(r"\s{2,}", " ", text, origin)
-    kept = text.rstrip("\n").strip(" ")
-    start = len(text) - len(text.lstrip(" "))
-    return kept, origin[start : start + len(kept)]
-
-
-def _substitute(
-    pattern: str, replacement: str, text: str, origin: list[int]
-) -> tuple[str, list[int]]:
-    """`re.sub` with a replacement of at most one character, origins kept."""
-    parts, origins, last = [], [], 0
-    for match in re.finditer(pattern, text):
-        parts += [text[last : match.start()], replacement]
-        origins += origin[last : match.start()] + [origin[match.start()]] * len(replacement)
-        last = match.end()
-    return "".join([*parts, text[last:]]), origins + origin[last:]
-
-
-def _merge_words(
-    text: str, spans: list[tuple[int, int]], word_ids: list[int | None]
-) -> tuple[list[Word], list[int]]:
-    """Pieces -> whole words. In a script without spaces every piece is a word (SentencePiece keeps
-    such sentences whole)."""
-    bounds: list[tuple[int, int]] = []
-    word_index = []
-    for (start, end), word_id, previous in zip(spans, word_ids, [None, *word_ids], strict=False):
-        start += len(text[start:end]) - len(text[start:end].lstrip())
-        if (
-            bounds and word_id == previous and bounds[-1][0] == bounds[-1][1]
-        ):  # a lone SentencePiece mark joins what follows
-            bounds[-1] = (start, end)
-        elif bounds and word_id == previous and not _starts_word(text[start:end]):
-            bounds[-1] = (bounds[-1][0], max(end, bounds[-1][1]))
-        else:
-            bounds.append((start, end))
-        word_index.append(len(bounds) - 1)
-    return [Word(text[start:end], start, end) for start, end in bounds], word_index
-
-
-def _starts_word(piece: str) -> bool:
-    return unicodedata.name(piece[:1] or " ", "").startswith(_UNSPACED_SCRIPTS)

@@ -14,13 +14,13 @@ from train.data.transforms import (
     PHOTOMETRIC,
     augment,
     may_flip,
-    normalize,
     rand_augment,
     sample_resized_crop,
-    to_pixels,
 )
 from train.data.video import sample_frame_indices
 from train.data.vocabulary import build_tokenizer, learn_vocabulary
+from x2vlm.config import MINI, TextConfig
+from x2vlm.processing import Processor, normalize, to_pixels
 
 
 def noise(width=60, height=40) -> Image.Image:
@@ -36,6 +36,11 @@ def tokenizer():
     )
 
 
+def make_processor(tokenizer, max_tokens, **text):
+    text = {"vocab_size": len(tokenizer), "max_positions": 64, **text}
+    return Processor(MINI.replace(text=TextConfig(**text)), tokenizer, max_tokens)
+
+
 @pytest.mark.parametrize("kind", ["none", "pretrain", "train", "train_no_flip"])
 def test_augment_depends_on_the_generator_alone(kind):
     first, again, other = (
@@ -47,9 +52,6 @@ def test_augment_depends_on_the_generator_alone(kind):
 
 
 def test_none_is_what_inference_sees():
-    from x2vlm.config import MINI
-    from x2vlm.processing import Processor
-
     class OnlyImages(Processor):
         def __init__(self):
             self.config = MINI
@@ -136,13 +138,13 @@ def test_random_frames_are_sorted_and_cover_the_video():
 
 
 def test_caption_layout_predicts_from_the_left_only(tokenizer):
-    encoder = TextEncoder(tokenizer, 40)
+    processor = make_processor(tokenizer, 40)
     masker = TokenMasker.from_tokenizer(MaskingConfig(0.6, 18), tokenizer)
     for seed in range(20):
         layout = caption_layout(
-            "a red dog runs on the grass", encoder, masker, np.random.default_rng(seed)
+            "a red dog runs on the grass", processor, masker, np.random.default_rng(seed)
         )
-        tokens = encoder.encode("a picture of a red dog runs on the grass").ids
+        tokens = processor.encode("a picture of a red dog runs on the grass")
         real = [i for i in range(len(layout.ids)) if i not in layout.mask_positions]
         assert [layout.ids[i] for i in real] == tokens and [
             layout.position_ids[i] for i in real
@@ -167,21 +169,21 @@ def test_caption_layout_predicts_from_the_left_only(tokenizer):
 
 
 def test_prompt_is_not_said_twice_and_long_captions_are_cut(tokenizer):
-    encoder = TextEncoder(tokenizer, 10)
+    processor = make_processor(tokenizer, 10)
     masker = TokenMasker.from_tokenizer(MaskingConfig(0.6, 18), tokenizer)
-    twice = caption_layout("a picture of a dog", encoder, masker, np.random.default_rng(0))
-    once = caption_layout("a dog", encoder, masker, np.random.default_rng(0))
+    twice = caption_layout("a picture of a dog", processor, masker, np.random.default_rng(0))
+    once = caption_layout("a dog", processor, masker, np.random.default_rng(0))
     assert twice == once
-    loud = caption_layout("A picture of a dog", encoder, masker, np.random.default_rng(0))
+    loud = caption_layout("A picture of a dog", processor, masker, np.random.default_rng(0))
     assert loud == once
-    longer = caption_layout("a picture offering shade", encoder, masker, np.random.default_rng(0))
+    longer = caption_layout("a picture offering shade", processor, masker, np.random.default_rng(0))
     assert len(longer.ids) > len(once.ids)  # only the prompt as whole words is taken away
     assert (
-        max(caption_layout("a dog " * 20, encoder, masker, np.random.default_rng(0)).position_ids)
+        max(caption_layout("a dog " * 20, processor, masker, np.random.default_rng(0)).position_ids)
         == 9
     )
-    encoder.first_position = 2  # XLM-R
-    later = caption_layout("a dog", encoder, masker, np.random.default_rng(0))
+    processor = make_processor(tokenizer, 10, family="xlm-roberta", pad_token_id=1)
+    later = caption_layout("a dog", processor, masker, np.random.default_rng(0))
     assert (
         later.position_ids == [position + 2 for position in once.position_ids]
         and later.ids == once.ids
@@ -189,9 +191,9 @@ def test_prompt_is_not_said_twice_and_long_captions_are_cut(tokenizer):
 
 
 def test_text_batches(tokenizer):
-    encoder = TextEncoder(tokenizer, 12, MaskingConfig(0.5, 6))
+    encoder = TextEncoder(make_processor(tokenizer, 12), MaskingConfig(0.5, 6))
     texts = [
-        encoder.encode(text, np.random.default_rng(0))
+        encoder.encode(text, "caption", np.random.default_rng(0))
         for text in ("a dog", "a red dog runs on the green grass a dog a dog")
     ]
     batch = encoder.collate(texts)
@@ -206,16 +208,14 @@ def test_text_batches(tokenizer):
         ):
             assert label == -100 or batch["input_ids"][row, position] == label
     assert (
-        encoder.encode("a dog").key
-        == encoder.encode("a dog").key
-        != encoder.encode("a red dog").key
+        encoder.encode("a dog", None).key
+        == encoder.encode("A dog.", "caption").key
+        != encoder.encode("a red dog", None).key
     )
-    assert "[MASK]" not in tokenizer.convert_ids_to_tokens(encoder.encode("[MASK] dog").ids)
+    assert "[MASK]" not in tokenizer.convert_ids_to_tokens(encoder.encode("[MASK] dog", None).ids)
     assert set(encoder.collate(texts, masked=False)) == {"input_ids", "attention_mask"}
-    assert encoder.collate([encoder.encode("a red dog")], masked=False)["input_ids"].shape == (
-        1,
-        6,
-    )  # 5 tokens
+    five = encoder.collate([encoder.encode("a red dog", None)], masked=False)
+    assert five["input_ids"].shape == (1, 6)
 
 
 def test_vocabulary_spells_every_common_script(tokenizer):

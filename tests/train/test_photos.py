@@ -14,12 +14,12 @@ from train import bundle, features, pretrain
 from train.config import load_run
 from train.data.mosaics import HIDDEN, View, _covered, sample_tiles
 from train.data.photos import PhotoData, PhotoRecords, _texts, mosaic_texts, view_box
-from train.data.transforms import normalize, to_pixels
 from train.data.vocabulary import learn_vocabulary, save_tokenizer
 from train.launch import load_source
 from x2vlm.errors import ConfigError, DataError
 from x2vlm.inference.domain import outside_note
 from x2vlm.inference.predictor import Predictor
+from x2vlm.processing import normalize, to_pixels
 
 
 @pytest.fixture(scope="module")

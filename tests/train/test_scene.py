@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from train.config import build_task
-from train.data.transforms import normalize
 from train.data.vocabulary import build_tokenizer, learn_vocabulary
 from train.tasks.scene import Scene
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
@@ -19,7 +18,7 @@ from x2vlm.modeling.grounding import X2VLMForGrounding
 from x2vlm.modeling.retrieval import X2VLMForRetrieval
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
 from x2vlm.modeling.x2vlm import region_context_mask
-from x2vlm.processing import Processor
+from x2vlm.processing import Processor, normalize
 from x2vlm.stickers import OBJECT_NAMES, corpus
 
 CONFIG = X2VLMConfig(

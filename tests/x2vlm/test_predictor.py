@@ -28,6 +28,7 @@ from x2vlm.errors import (
     X2VLMError,
 )
 from x2vlm.inference import models
+from x2vlm.inference.answers import distinct
 from x2vlm.inference.captions import caption_score, is_repetitive
 from x2vlm.inference.predictor import Predictor
 from x2vlm.inference.scene import Frames, open_scene
@@ -286,6 +287,33 @@ def test_prefix_begins_the_caption(tiny_predictor, photo):
     assert len(caption.tokens) <= 6
     with pytest.raises(TextError, match="text/long"):
         tiny_predictor.caption(photo, prefix="a red " * 10)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["A red car:", "a close-up of 2.5 things: ", "Don't  stop,", "a man - a", "a 🐶 red"]
+)
+def test_a_prefix_comes_back_unchanged(tiny_predictor, photo, prefix):
+    caption = tiny_predictor.caption(photo, prefix=prefix, max_new_tokens=4)[0]
+    assert caption.text.startswith(prefix)
+    assert all(word.text == caption.text[word.start : word.end] for word in caption.words)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [["red", "blue", "red"], ["red", "Red ", "blue", " RED"], ["red", "red", "blue", "blue"]],
+)
+def test_a_choice_that_stands_twice_is_ranked_once(tiny_predictor, photo, choices):
+    scene = tiny_predictor.encode(photo)
+    once = tiny_predictor.answer(scene, "what color is the car?", choices=["red", "blue"])
+    twice = tiny_predictor.answer(scene, "what color is the car?", choices=choices)
+    assert [answer.text for answer in twice.answers] == [answer.text for answer in once.answers]
+    assert [answer.probability for answer in twice.answers] == pytest.approx(
+        [answer.probability for answer in once.answers]
+    )
+
+
+def test_choices_of_equal_tokens_are_one():
+    assert distinct(["é", "e\u0301", "e"], [[2, 5, 3], [2, 5, 3], [2, 6, 3]]) == [0, 2]
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_an_answer_beyond_the_decoder_is_refused(tiny_config, tiny_processor, sc
 def test_truncation_shows_in_every_result(tiny_predictor, tiny_model, tiny_tokenizer, scene):
     text = "red car " * 30
     cut = 18 * 4
-    assert tiny_predictor.answer(scene, text).truncated_at == cut
+    assert tiny_predictor.answer(scene, text).truncated_at == 50 * 4  # questions: 50 words
     assert tiny_predictor.ground(scene, text)[0].truncated_at == cut
     assert tiny_predictor.match(scene, text)[0].truncated_at == cut
     assert tiny_predictor.explain(scene, text).truncated_at == cut

@@ -8,16 +8,8 @@ from torchvision.transforms import v2
 
 from x2vlm.config import TextConfig
 from x2vlm.errors import CheckpointError, TextError
-from x2vlm.processing import (
-    IMAGE_MEAN,
-    IMAGE_STD,
-    Processor,
-    clean_caption,
-    clean_question,
-    load_tokenizer,
-    patch_mask,
-    validate_text,
-)
+from x2vlm.processing import IMAGE_MEAN, IMAGE_STD, Processor, load_tokenizer, patch_mask
+from x2vlm.texts import clean_caption, clean_question, validate_text
 
 CLEANING = [
     (
@@ -39,16 +31,32 @@ CLEANING = [
 
 @pytest.mark.parametrize("text, caption, question", CLEANING)
 def test_cleaning_vectors(text, caption, question):
-    assert clean_caption(text, 30) == caption
-    assert clean_question(text, 30) == question
+    assert clean_caption(text) == caption
+    assert clean_question(text) == question
 
 
-def test_cleaning_empty_and_word_limit():
+def test_cleaning_of_punctuation_alone():
     with pytest.raises(TextError, match="text/empty"):
-        clean_caption("...", 30)
-    assert clean_question("...", 30) == ""
-    assert clean_caption("One, two,   three four", 3) == "one two three"
-    assert clean_question("One, two three", 3) == "one  two"
+        clean_caption("...")
+    assert clean_question("...") == ""
+
+
+def test_a_question_has_fifty_words_and_empty_ones_count():
+    assert clean_question("One, two three " + "word " * 60).split(" ") == [
+        *("one", "", "two", "three"),
+        *["word"] * 46,
+    ]
+
+
+def test_a_caption_is_cut_by_tokens_alone(tiny_processor):
+    assert len(clean_caption("word " * 60).split()) == 60
+    assert len(tiny_processor.encode("dog " * 60, "caption")) == tiny_processor.max_tokens
+
+
+def test_a_question_is_cut_by_words_alone(tiny_processor):
+    assert len(tiny_processor.encode("dog " * 60, "question")) == 52
+    tokens = tiny_processor.tokenize("Dog, " * 30, "question")
+    assert len(tokens.words) == 25 and tokens.truncated_at == 25 * 5
 
 
 @pytest.mark.parametrize(
@@ -121,7 +129,7 @@ def test_truncation_is_visible(tiny_processor):
 
 def test_typed_special_tokens_are_plain_text(tiny_processor):
     for text in ("[MASK] car [SEP] dog", "[CLS]"):
-        inner = tiny_processor.tokenize(text, clean=None).ids[1:-1]
+        inner = tiny_processor.tokenize(text, None).ids[1:-1]
         assert not {2, 3, 4} & set(inner)
         assert not {2, 3, 4} & set(tiny_processor.text([text])[0][0, 1:-1].tolist())
 
@@ -177,8 +185,8 @@ def test_refused_texts(tiny_processor, text, code):
 )
 def test_odd_texts_are_tokenised_with_true_offsets(tiny_processor, text):
     for rules in ("caption", "question", None):
-        tokens = tiny_processor.tokenize(text, clean=rules)
-        assert len(tokens.ids) == len(tokens.word_index) <= 20
+        tokens = tiny_processor.tokenize(text, rules)
+        assert len(tokens.ids) == len(tokens.word_index) <= (64 if rules == "question" else 20)
         assert tokens.words and all(
             0 <= word.start <= word.end <= len(text) for word in tokens.words
         )

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from train.data.masking import IGNORED_LABEL, TokenMasker
-from train.data.text import TextEncoder, pad_rows
+from train.data.text import pad_rows
+from x2vlm.processing import Processor
 
 
 @dataclass(frozen=True)
@@ -35,29 +36,25 @@ class CaptionLayout:
 
 def caption_layout(
     caption: str,
-    encoder: TextEncoder,
+    processor: Processor,
     masker: TokenMasker,
     rng: np.random.Generator,
     prompt: str = "a picture of",
 ) -> CaptionLayout:
-    """`[CLS] prompt caption [SEP]`, cut to the encoder's `max_tokens`, with masks inserted; the
+    """`[CLS] prompt caption [SEP]`, cut to the processor's `max_tokens`, with masks inserted; the
     prompt is never predicted.
 
-    A caption that begins with the prompt does not get it twice. Positions count from the encoder's
-    `first_position`.
+    A caption that begins with the prompt does not get it twice. Positions count from the text
+    encoder's `first_position`.
     """
     caption = re.sub(rf"^\s*{re.escape(prompt)}\b", "", caption, flags=re.IGNORECASE)
-    tokenizer, prompt_ids = encoder.tokenizer, encoder.pieces(prompt)
-    tokens = [
-        tokenizer.cls_token_id,
-        *prompt_ids,
-        *encoder.pieces(caption),
-        tokenizer.sep_token_id,
-    ][: encoder.max_tokens]
+    prompt_ids = processor.pieces(prompt)
+    tokens = [processor.cls_id, *prompt_ids, *processor.pieces(caption), processor.sep_id]
+    tokens = tokens[: processor.max_tokens]
     chosen = set(masker.sample_positions(tokens, rng, len(prompt_ids)))
     ids, position_ids, mask_positions = [], [], []
     for place, token in enumerate(tokens):
-        position = encoder.first_position + place
+        position = processor.config.text.first_position + place
         if place in chosen:
             mask_positions.append(len(ids))
             ids.append(masker.mask_token_id)

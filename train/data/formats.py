@@ -19,7 +19,7 @@ from PIL import Image
 from train.data.entries import Entries
 from train.data.video import read_video
 from x2vlm.errors import ConfigError, DataError
-from x2vlm.processing import clean_caption
+from x2vlm.texts import clean_caption
 
 Record = dict[str, Any]
 ANNOTATORS = 10

@@ -1,5 +1,5 @@
-"""Texts -> token ids in the data workers, padded tensors in the collate functions. A text always is
-`[CLS] tokens [SEP]`.
+"""Texts -> token ids in the data workers, padded tensors in the collate functions. Ids come from
+`x2vlm.processing`, as at inference.
 
 Shape letters: N texts, T tokens, M masked positions.
 """
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from train.data.masking import IGNORED_LABEL, MaskingConfig, TokenMasker
+from x2vlm.processing import Processor
 
 LENGTH_STEP = 2
 """Padded lengths are multiples of it. Kernels are prepared once for every shape that occurs, so
@@ -25,7 +26,7 @@ sticker world's tokens was padding."""
 @dataclass(frozen=True)
 class EncodedText:
     """One text: `ids` with [CLS] and [SEP]; what masked LM reads, where it predicts and what. `key`
-    is equal for equal texts."""
+    is equal for texts of equal ids."""
 
     ids: list[int]
     key: int
@@ -41,39 +42,30 @@ def text_key(text: str) -> int:
 
 
 class TextEncoder:
-    """Tokenises, cuts, masks and pads.
+    """Tokenises, masks and pads.
 
     Args:
-        tokenizer: a fast transformers tokenizer.
-        max_tokens: longest text, [CLS] and [SEP] included.
+        processor: cleans, tokenises and cuts the texts.
         masking: adds the masked-LM fields.
-        first_position: of [CLS], where positions are given (`X2VLMConfig.text.first_position`).
     """
 
-    def __init__(
+    def __init__(self, processor: Processor, masking: MaskingConfig | None = None):
+        self.processor = processor
+        self.masker = TokenMasker.from_tokenizer(masking, processor.tokenizer) if masking else None
+
+    def encode(
         self,
-        tokenizer,
-        max_tokens: int = 40,
-        masking: MaskingConfig | None = None,
-        first_position: int = 0,
-    ):
-        self.tokenizer = tokenizer
-        self.max_tokens, self.first_position = max_tokens, first_position
-        self.masker = TokenMasker.from_tokenizer(masking, tokenizer) if masking else None
-        self._backend = tokenizer.backend_tokenizer
-        self._backend.encode_special_tokens = True  # a typed [MASK] is plain text
-
-    def pieces(self, text: str) -> list[int]:
-        """Ids of the text alone, never cut."""
-        return self._backend.encode(text, add_special_tokens=False).ids
-
-    def encode(self, text: str, rng: np.random.Generator | None = None) -> EncodedText:
-        """At most `max_tokens` ids; masked with `rng`, if given, and if the encoder masks."""
-        tokens = self.pieces(text)[: self.max_tokens - 2]
-        ids = [self.tokenizer.cls_token_id, *tokens, self.tokenizer.sep_token_id]
+        text: str,
+        rules: str | None,
+        rng: np.random.Generator | None = None,
+        max_tokens: int | None = None,
+    ) -> EncodedText:
+        """Ids as by `Processor.encode`; masked with `rng`, if given, and if the encoder masks."""
+        ids = self.processor.encode(text, rules, max_tokens)
+        key = text_key(repr(ids))
         if self.masker is None or rng is None:
-            return EncodedText(ids, text_key(text))
-        return EncodedText(ids, text_key(text), *self.masker(ids, rng))
+            return EncodedText(ids, key)
+        return EncodedText(ids, key, *self.masker(ids, rng))
 
     def collate(self, texts: Sequence[EncodedText], masked: bool = True) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` (N, T) and, with masking, `masked_ids` (N, T),
@@ -81,7 +73,7 @@ class TextEncoder:
 
         All int64. Unused positions are 0 with label -100.
         """
-        pad = self.tokenizer.pad_token_id
+        pad = self.processor.pad_id
         fields = {
             "input_ids": pad_rows([text.ids for text in texts], pad),
             "attention_mask": pad_rows([[1] * len(text.ids) for text in texts], 0),

@@ -1,8 +1,7 @@
-"""Images for training: crop, flip, RandAugment, resize, with the boxes that must follow (spec of
-the official transforms).
+"""Images for training: crop, flip, RandAugment, resize (the official transforms).
 
-Images stay uint8 until they are on the training device (`normalize`): a quarter of the bytes to
-move. All randomness comes from the generator of the sample.
+Images stay uint8 until they are on the training device (`x2vlm.processing.normalize`): a quarter of
+the bytes to move. All randomness comes from the generator of the sample.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from x2vlm.processing import IMAGE_MEAN, IMAGE_STD
+from x2vlm.processing import to_pixels
 
 Augmentation = Literal["none", "pretrain", "train", "train_no_flip"]
 """`pretrain` and `train`: random crop of 20-100 % or 50-100 %, flip, RandAugment; `none`: resized
@@ -26,21 +24,6 @@ as at inference."""
 GREY = (128, 128, 128)
 MAGNITUDE = 0.7
 _SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
-
-
-def normalize(pixels: Tensor) -> Tensor:
-    """uint8 (..., 3, H, W) -> float32 with CLIP's statistics, on the tensor's device."""
-    mean = torch.tensor(IMAGE_MEAN, device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(IMAGE_STD, device=pixels.device).view(3, 1, 1)
-    return (pixels.float() / 255 - mean) / std
-
-
-def to_pixels(image: Image.Image, size: int) -> Tensor:
-    """uint8 (3, size, size): bicubic, aspect not kept, as at inference."""
-    image = image.convert("RGB")
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def augment(
@@ -67,7 +50,7 @@ def augment(
 
 
 def may_flip(texts: Iterable[str], rng: np.random.Generator) -> bool:
-    """A coin, unless a text names a side: "left" and "right" as whole words ("bright" is none)."""
+    """Random horizontal flip, disabled when a text says "left" or "right" as a whole word."""
     heads = rng.random() < 0.5
     return heads and not any(_SIDES.search(text) for text in texts)
 

@@ -13,13 +13,13 @@ import torch
 from train.data.captioning import caption_layout, collate_captions
 from train.data.masking import MaskingConfig, TokenMasker
 from train.data.records import TestRecords
-from train.data.transforms import normalize
 from train.metrics.captions import caption_scores
 from train.tasks.records import RecordTask, choose_exactly, device_of
 from x2vlm.inference.captions import caption_score
 from x2vlm.inference.generation import beam_search
 from x2vlm.modeling.captioning import CaptionDecoder, X2VLMForCaptioning
 from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.processing import normalize
 from x2vlm.stickers import check_caption
 
 
@@ -63,7 +63,7 @@ class Captioning(RecordTask):
             for caption in captions
         ]
         layouts = [
-            caption_layout(caption, self.texts, self.masker, rng, self.prompt)
+            caption_layout(caption, self.processor, self.masker, rng, self.prompt)
             for caption in captions
         ]
         return {"visual": self.pixels(record, rng), "layouts": layouts}
@@ -106,7 +106,7 @@ class Captioning(RecordTask):
         processor, embeds = self.processor, self.see(model, records)
         decoder = CaptionDecoder(model, embeds, processor.mask_id)
         prompt = torch.tensor(
-            [[processor.cls_id, *self.texts.pieces(self.prompt)]] * len(records),
+            [[processor.cls_id, *processor.pieces(self.prompt)]] * len(records),
             device=device_of(model),
         )
         found = beam_search(

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from train.data.records import TestRecords
-from train.data.transforms import normalize
 from train.metrics.scores import accuracy
 from train.tasks.records import RecordTask
 from x2vlm.errors import DataError
 from x2vlm.modeling.classification import X2VLMForClassification
 from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.processing import normalize
 
 
 @dataclass(kw_only=True)
@@ -25,6 +25,7 @@ class Classification(RecordTask):
 
     all_losses: ClassVar[tuple[str, ...]] = ("classification_loss",)
     needs = ("image|frames", "statement", "label")
+    rules = "question"
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record, labels = self.record(index), self.processor.config.num_labels

@@ -11,13 +11,14 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from train.data.records import TestRecords
-from train.data.transforms import may_flip, normalize, rand_augment, to_pixels
+from train.data.transforms import may_flip, rand_augment
 from train.metrics.scores import grounding_accuracy, pointing_hits
 from train.tasks.records import RecordTask, choose_exactly, owned
 from x2vlm.boxes import cxcywh_to_xyxy
 from x2vlm.inference.explain import relevance, trace_attention
 from x2vlm.modeling.grounding import X2VLMForGrounding
 from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.processing import normalize, to_pixels
 
 
 @dataclass(kw_only=True)

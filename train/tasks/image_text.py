@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 
 from train.data.masking import MaskingConfig
-from train.data.transforms import normalize
 from train.tasks.records import RecordTask, choose, text_keys
 from x2vlm.modeling.pretraining import X2VLMForPretraining
+from x2vlm.processing import normalize
 
 
 @dataclass(kw_only=True)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from train.data.records import TestRecords
-from train.data.transforms import normalize
 from train.metrics.scores import accuracy
 from train.tasks.records import RecordTask
 from x2vlm.modeling.classification import X2VLMForPairReasoning
 from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.processing import normalize
 
 
 @dataclass(kw_only=True)

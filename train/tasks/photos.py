@@ -22,7 +22,6 @@ from torch import Tensor
 from train.data.captioning import caption_layout, collate_captions
 from train.data.masking import MaskingConfig, TokenMasker
 from train.data.regions import WHOLE_IMAGE
-from train.data.transforms import normalize
 from train.tasks.records import RecordTask, choose, choose_exactly, text_keys
 from train.tasks.scene import region_features
 from x2vlm.boxes import cxcywh_to_xyxy
@@ -35,7 +34,7 @@ from x2vlm.losses import (
     sample_hard_negatives,
 )
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
-from x2vlm.processing import clean_question, patch_mask
+from x2vlm.processing import normalize, patch_mask
 
 YES_NO_WEIGHT = 0.4
 """How often a question that is answered by yes or no is taken, against any other."""
@@ -95,7 +94,7 @@ class Photos(RecordTask):
             ),
             "caption": self.encode(captions[0]),
             "layouts": [
-                caption_layout(text, self.texts, self.masker, rng, self.prompt)
+                caption_layout(text, self.processor, self.masker, rng, self.prompt)
                 for text in captions[: self.captions]
             ],
             "phrases": [self.encode(region["text"]) for region in regions],
@@ -116,8 +115,8 @@ class Photos(RecordTask):
         )
         return [
             (
-                self.texts.encode(clean_question(pairs[i]["question"])),
-                self.texts.encode(pairs[i]["answer"]),
+                self.texts.encode(pairs[i]["question"], "question"),
+                self.texts.encode(pairs[i]["answer"], None),
             )
             for i in chosen
         ]

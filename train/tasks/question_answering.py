@@ -12,13 +12,13 @@ import torch
 from train.data.json_text import read_json_list
 from train.data.records import TestRecords
 from train.data.text import EncodedText
-from train.data.transforms import may_flip, normalize
+from train.data.transforms import may_flip
 from train.metrics.answers import soft_accuracy
 from train.tasks.records import RecordTask, choose_exactly, device_of, owned
 from x2vlm.errors import DataError
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
 from x2vlm.modeling.x2vlm import X2VLM
-from x2vlm.processing import clean_question
+from x2vlm.processing import normalize
 
 
 @dataclass(kw_only=True)
@@ -36,13 +36,11 @@ class QuestionAnswering(RecordTask):
 
     all_losses: ClassVar[tuple[str, ...]] = ("answer_loss",)
     needs = ("image|frames", "questions")
+    rules = "question"
 
     questions_per_image: int = 1
     answer_list: str = ""
     ranked: int = 128
-
-    def clean(self, text: str) -> str:
-        return clean_question(text, self.max_words)
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.record(index)
@@ -63,7 +61,8 @@ class QuestionAnswering(RecordTask):
 
     def encode_answer(self, text: str) -> EncodedText:
         """Raises `DataError` when the answer has more tokens than the decoder has positions."""
-        answer, most = self.texts.encode(text), self.processor.config.decoder.max_positions
+        most = self.processor.config.decoder.max_positions
+        answer = self.texts.encode(text, None, max_tokens=most + 1)
         if len(answer.ids) > most:
             raise DataError(
                 f"The answer {text[:40]!r} is longer than the {most} tokens that the decoder "

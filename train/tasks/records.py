@@ -21,12 +21,12 @@ from train.data.records import (
     read_record,
 )
 from train.data.text import EncodedText, TextEncoder
-from train.data.transforms import Augmentation, augment, normalize, to_pixels
+from train.data.transforms import Augmentation, augment
 from train.data.video import sample_frame_indices
 from train.tasks.base import Task
 from x2vlm.errors import ConfigError, DataError, X2VLMError
 from x2vlm.modeling.x2vlm import X2VLM
-from x2vlm.processing import clean_caption
+from x2vlm.processing import Processor, normalize, to_pixels
 from x2vlm.stickers import WORLD_VERSION
 
 VALIDATION_BATCH = 64
@@ -38,8 +38,8 @@ class RecordTask(Task):
 
     Attributes:
         data: what is trained on.
-        max_tokens: longest text, [CLS] and [SEP] included.
-        max_words: words kept by the cleaning, which is the same as at inference.
+        max_tokens: longest text, [CLS] and [SEP] included; a question is cut by words instead,
+            see `x2vlm.processing.Processor.tokenize`.
         augmentation: see `train.data.transforms.Augmentation`.
         validation: data by a name of one's own, measured while training; choose checkpoints by
             them.
@@ -48,10 +48,11 @@ class RecordTask(Task):
 
     needs: ClassVar[tuple[str, ...]] = ("image|frames", "captions")
     """What a record must hold, see `train.data.records.read_record`."""
+    rules: ClassVar[str] = "caption"
+    """How texts that are read are cleaned, see `x2vlm.processing.Processor.tokenize`."""
 
     data: DataConfig
     max_tokens: int = 40
-    max_words: int = 30
     augmentation: Augmentation = "none"
     validation: dict[str, DataConfig] = field(default_factory=dict)
     test: dict[str, DataConfig] = field(default_factory=dict)
@@ -101,12 +102,10 @@ class RecordTask(Task):
                 f"most.",
                 "config/value",
             )
-        self.processor = processor
+        self.processor = Processor(processor.config, processor.tokenizer, self.max_tokens)
         self.image_size = processor.config.vision.image_size
         self.num_frames = processor.config.num_frames
-        self.texts = TextEncoder(
-            processor.tokenizer, self.max_tokens, self.text_masking(), text.first_position
-        )
+        self.texts = TextEncoder(self.processor, self.text_masking())
 
     def text_masking(self) -> MaskingConfig | None:
         """How texts are masked for masked LM; None for not at all."""
@@ -133,14 +132,9 @@ class RecordTask(Task):
             else self.records.fingerprint()
         )
 
-    def clean(self, text: str) -> str:
-        """The official rules for texts that are read, not written. Raises `TextError` when no word
-        is left."""
-        return clean_caption(text, self.max_words)
-
     def encode(self, text: str, rng: np.random.Generator | None = None) -> EncodedText:
-        """A cleaned text as tokens, masked with `rng` if the task masks."""
-        return self.texts.encode(self.clean(text), rng)
+        """A text that is read, not written, as tokens; masked with `rng` if the task masks."""
+        return self.texts.encode(text, self.rules, rng)
 
     def pixels(
         self, record: dict[str, Any], rng: np.random.Generator, flip: bool | None = None
@@ -217,9 +211,7 @@ class RecordTask(Task):
 
     def read(self, model: X2VLM, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         """`input_ids`, `attention_mask` and text_embeds of some texts on the model's device."""
-        fields = self.texts.collate(
-            [self.texts.encode(self.clean(text)) for text in texts], masked=False
-        )
+        fields = self.texts.collate([self.encode(text) for text in texts], masked=False)
         input_ids, attention_mask = (
             fields[key].to(device_of(model)) for key in ("input_ids", "attention_mask")
         )

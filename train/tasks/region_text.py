@@ -12,11 +12,11 @@ from PIL import Image, ImageOps
 
 from train.data.masking import MaskingConfig
 from train.data.regions import WHOLE_IMAGE, RegionText, box_in_crop, sample_crop
-from train.data.transforms import may_flip, normalize, rand_augment, to_pixels
+from train.data.transforms import may_flip, rand_augment
 from train.tasks.records import RecordTask, choose, text_keys
 from x2vlm.boxes import cxcywh_to_xyxy
 from x2vlm.modeling.pretraining import X2VLMForPretraining
-from x2vlm.processing import patch_mask
+from x2vlm.processing import normalize, patch_mask, to_pixels
 
 
 @dataclass(kw_only=True)

@@ -11,12 +11,12 @@ import torch
 
 from train.data.records import TestRecords
 from train.data.text import text_key
-from train.data.transforms import normalize
 from train.metrics.scores import retrieval_recall
 from train.tasks.records import RecordTask, choose
 from x2vlm.losses import contrastive_loss
 from x2vlm.modeling.retrieval import X2VLMForRetrieval
 from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.processing import normalize
 
 
 @dataclass(kw_only=True)

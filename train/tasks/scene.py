@@ -22,7 +22,6 @@ from torch import Tensor
 from train.data.captioning import CaptionLayout, caption_layout, collate_captions
 from train.data.masking import MaskingConfig, TokenMasker
 from train.data.regions import WHOLE_IMAGE
-from train.data.transforms import normalize
 from train.tasks.records import RecordTask, choose_exactly, text_keys
 from x2vlm.boxes import cxcywh_to_xyxy
 from x2vlm.errors import ConfigError
@@ -35,7 +34,7 @@ from x2vlm.losses import (
 )
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
 from x2vlm.modeling.x2vlm import region_context_mask
-from x2vlm.processing import clean_question, patch_mask
+from x2vlm.processing import normalize, patch_mask
 from x2vlm.stickers import OBJECT_NAMES
 
 
@@ -128,13 +127,13 @@ class Scene(RecordTask):
                 self.encode(text) for text in choose_exactly(record["absent"], self.absent, rng)
             ],
             "questions": [
-                self.texts.encode(clean_question(question["question"])) for question in questions
+                self.texts.encode(question["question"], "question") for question in questions
             ],
-            "answers": [self.texts.encode(question["answer"]) for question in questions],
+            "answers": [self.texts.encode(question["answer"], None) for question in questions],
         }
 
     def _layout(self, text: str, rng: np.random.Generator) -> CaptionLayout:
-        return caption_layout(text, self.texts, self.masker, rng, self.prompt)
+        return caption_layout(text, self.processor, self.masker, rng, self.prompt)
 
     def _patch_masks(self, boxes: list[list[float]]) -> Tensor:
         """[R, P-1] of R boxes (cx, cy, w, h)."""

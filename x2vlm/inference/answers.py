@@ -4,6 +4,7 @@ label of a closed list."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -58,17 +59,34 @@ def rank_answers(
     choices: tuple[str, ...],
     top_k: int,
 ) -> tuple[Answer, ...]:
-    """The `top_k` best of the choices, best first."""
+    """The `top_k` best of the choices, best first. Choices that the model reads as the same text,
+    or that differ in case and spaces alone, are ranked once."""
     ids, mask = _tensors(member, question)
     if "answer_decoder" not in member.model.config.heads:
         return _labels(member, image_embeds, ids, mask, choices, top_k)
     task = X2VLMForQuestionAnswering(member.model)
     states = task.read_question(image_embeds, ids, mask)
+    answer_ids, answer_mask = member.answer_tensors(choices)
+    rows = distinct(choices, answer_ids.tolist())
+    if len(rows) < len(choices):
+        answer_ids, answer_mask = answer_ids[rows], answer_mask[rows]
     index, probability = task.rank_answers(
-        states, mask, *member.answer_tensors(choices), k=max(SCORED_IN_FULL, top_k)
+        states, mask, answer_ids, answer_mask, k=max(SCORED_IN_FULL, top_k)
     )
     best = zip(index[0, :top_k].tolist(), probability[0, :top_k].tolist(), strict=True)
-    return tuple(Answer(choices[i], p) for i, p in best)
+    return tuple(Answer(choices[rows[i]], p) for i, p in best)
+
+
+def distinct(choices: Sequence[str], ids: Sequence[Sequence[int]]) -> list[int]:
+    """Positions of the choices without those that repeat an earlier one: the same token ids, or
+    the same text but for case and spaces."""
+    seen, kept = set(), []
+    for i, (choice, row) in enumerate(zip(choices, ids, strict=True)):
+        looks = {" ".join(choice.casefold().split()), tuple(row)}
+        if seen.isdisjoint(looks):
+            kept.append(i)
+        seen |= looks
+    return kept
 
 
 @torch.no_grad()

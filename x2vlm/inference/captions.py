@@ -18,8 +18,9 @@ from x2vlm.inference.generation import Hypothesis, beam_search, sample
 from x2vlm.inference.models import Member
 from x2vlm.modeling.captioning import CaptionDecoder
 from x2vlm.options import CaptionOptions
-from x2vlm.processing import clean_caption, validate_text
-from x2vlm.results import Caption, Completion, Match, Word
+from x2vlm.processing import TokenizedText
+from x2vlm.results import Caption, Completion, Match
+from x2vlm.texts import clean_caption, validate_text
 
 MAX_MASKS = 8
 
@@ -57,7 +58,7 @@ def write_captions(
         Cancelled: between two tokens.
     """
     model, processor = member.model, member.processor
-    prefix_ids = ()
+    prefix, prefix_ids = None, ()
     if options.prefix:
         prefix = processor.tokenize(options.prefix, None, "prefix")
         if prefix.truncated_at is not None:
@@ -96,7 +97,7 @@ def write_captions(
         found = beam_search(
             decoder, prompt_ids, num_beams=beams, num_return=options.num_captions, **shared
         )[0]
-    return [_caption(member, prefix_ids, hypothesis) for hypothesis in found]
+    return [_caption(member, prefix, hypothesis) for hypothesis in found]
 
 
 def write_ranked(
@@ -145,14 +146,11 @@ def caption_score(log_probability: float, match: float) -> float:
     return log_probability + math.log(max(match, 1e-12))
 
 
-def _caption(member: Member, prefix_ids: tuple[int, ...], hypothesis: Hypothesis) -> Caption:
-    processor, given = member.processor, len(prefix_ids)
-    ids = [*prefix_ids, *hypothesis.token_ids]
-    text, words, word_index = processor.decode_words(
-        ids, [0.0] * given + list(hypothesis.token_log_probabilities)
+def _caption(member: Member, prefix: TokenizedText | None, hypothesis: Hypothesis) -> Caption:
+    processor = member.processor
+    text, words, _ = processor.decode_words(
+        hypothesis.token_ids, hypothesis.token_log_probabilities, prefix
     )
-    typed = set(word_index[:given]) - set(word_index[given:])
-    words = tuple(Word(w.text, w.start, w.end) if i in typed else w for i, w in enumerate(words))
     return Caption(
         text=text,
         log_probability=hypothesis.log_probability,

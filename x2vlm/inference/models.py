@@ -21,9 +21,10 @@ from x2vlm.inference.domain import Domain
 from x2vlm.modeling.cpu_linear import pack_linears
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.options import TASKS, USES
-from x2vlm.processing import Processor, validate_text
+from x2vlm.processing import Processor
 from x2vlm.results import ModelInfo
 from x2vlm.settings import SETTINGS_FILE, Settings
+from x2vlm.texts import validate_text
 
 DEFAULT_FRAMES = 8
 """Frames of a video for a model that was trained on images."""
