@@ -1,9 +1,8 @@
 """The typed configuration of a run: one YAML file plus `--a.b=c` overrides, checked completely
 before anything loads.
 
-jsonargparse checks the types and builds the dataclasses. What stands here is stricter YAML (one
-meaning per text: `1e-4` is a number, `no` and `010` are words, a key stands once, no aliases) and
-messages that name the key and the keys there are.
+jsonargparse checks the types, builds the dataclasses and writes the help. The code here adds
+messages that name the wrong key and the known keys.
 """
 
 from __future__ import annotations
@@ -18,14 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from jsonargparse import ArgumentParser
 
+from train.strict_yaml import parse_yaml, read_yaml
 from train.tasks import task_class
 from train.tasks.base import Task
 from x2vlm.errors import ConfigError
-
-MAX_CONFIG_BYTES = 1_000_000
 
 
 @dataclass(kw_only=True)
@@ -89,33 +86,16 @@ class OptimizerConfig:
     def __post_init__(self):
         for name in ("lr", "vision_lr", "text_lr", "cross_lr", "eps", "clip", "lr_mult"):
             value = getattr(self, name)
-            if value is not None:
-                _require(
-                    math.isfinite(value) and value > 0,
-                    f"optimizer.{name}",
-                    value,
-                    "a finite number above 0",
-                )
+            good = value is None or (math.isfinite(value) and value > 0)
+            _require(good, f"optimizer.{name}", value, "a finite number above 0")
         for name in ("min_lr", "warmup", "weight_decay"):
             value = getattr(self, name)
-            _require(
-                math.isfinite(value) and value >= 0,
-                f"optimizer.{name}",
-                value,
-                "a finite number, 0 or more",
-            )
-        _require(
-            all(0 <= beta < 1 for beta in self.betas),
-            "optimizer.betas",
-            self.betas,
-            "two numbers in [0, 1)",
-        )
-        _require(
-            self.vision_lr is None or self.text_lr is not None,
-            "optimizer.text_lr",
-            None,
-            "given beside vision_lr",
-        )
+            good = math.isfinite(value) and value >= 0
+            _require(good, f"optimizer.{name}", value, "a finite number, 0 or more")
+        good = all(0 <= beta < 1 for beta in self.betas)
+        _require(good, "optimizer.betas", self.betas, "two numbers in [0, 1)")
+        good = self.vision_lr is None or self.text_lr is not None
+        _require(good, "optimizer.text_lr", None, "given beside vision_lr")
 
 
 @dataclass(kw_only=True)
@@ -204,42 +184,24 @@ class RunConfig:
     resume: ResumeConfig = field(default_factory=ResumeConfig)
 
     def __post_init__(self):
-        for key, least in (("max_steps", 1), ("accumulation", 1), ("num_workers", 0), ("seed", 0)):
-            _require(
-                getattr(self, key) >= least,
-                key,
-                getattr(self, key),
-                f"a whole number, {least} or more",
-            )
-        for key, value in (
-            ("log.every", self.log.every),
-            ("checkpoint.every", self.checkpoint.every),
+        for key, value, least in (
+            ("max_steps", self.max_steps, 1),
+            ("accumulation", self.accumulation, 1),
+            ("num_workers", self.num_workers, 0),
+            ("seed", self.seed, 0),
+            ("log.every", self.log.every, 1),
+            ("checkpoint.every", self.checkpoint.every, 1),
+            ("checkpoint.keep", self.checkpoint.keep, 1),
+            ("evaluate.every", self.evaluate.every, 0),
         ):
-            _require(value >= 1, key, value, "a whole number, 1 or more")
-        _require(
-            self.checkpoint.keep >= 1,
-            "checkpoint.keep",
-            self.checkpoint.keep,
-            "a whole number, 1 or more",
-        )
-        metric = self.evaluate.metric
-        _require(
-            not metric or metric.partition("/")[0] in self.tasks,
-            "evaluate.metric",
-            metric,
-            "task/metric of one of the tasks",
-        )
-        _require(
-            self.evaluate.every >= 0,
-            "evaluate.every",
-            self.evaluate.every,
-            "a whole number, 0 or more",
-        )
+            _require(value >= least, key, value, f"a whole number, {least} or more")
         _require(bool(self.tasks), "tasks", self.tasks, "at least one task")
-        whole = (
-            self.parallel == "ddp" or not self.optimizer.muon
-        )  # Muon looks at whole matrices, FSDP keeps shards
-        _require(whole, "parallel", self.parallel, "ddp when optimizer.muon is on")
+        metric = self.evaluate.metric
+        good = not metric or metric.partition("/")[0] in self.tasks
+        _require(good, "evaluate.metric", metric, "task/metric of one of the tasks")
+        # Muon needs whole matrices and FSDP keeps shards of them.
+        good = self.parallel == "ddp" or not self.optimizer.muon
+        _require(good, "parallel", self.parallel, "ddp when optimizer.muon is on")
 
     def build_tasks(self) -> dict[str, Task]:
         """The tasks of the run, checked but not prepared."""
@@ -317,87 +279,6 @@ def build(cls: type, values: dict[str, Any], where: str = "") -> Any:
         raise ConfigError(
             f"{_join(where, key)} is {value!r}, which is not {wanted}.", "config/value"
         ) from error
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file whose top level is a mapping. Raises `ConfigError`."""
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(
-                f"{path.name} is larger than {MAX_CONFIG_BYTES:,} bytes; that is no run.",
-                "config/file",
-            )
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path.name} is not UTF-8 text. Save it as UTF-8.", "config/file"
-        ) from error
-    except OSError as error:
-        raise ConfigError(
-            f"The configuration {path} cannot be read: {error.strerror}.", "config/file"
-        ) from error
-    values = parse_yaml(text, path.name)
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"{path.name} must hold `key: value` lines at its top level.", "config/file"
-        )
-    return values
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """YAML with one meaning per text; see the top of the file. Raises `ConfigError` with the
-    line."""
-    try:
-        return yaml.load(text, Loader=_StrictLoader)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{where}{line}: {error.problem}.", "config/syntax") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not YAML text.", "config/syntax") from error
-    except RecursionError as error:
-        raise ConfigError(f"{where} is nested too deeply.", "config/syntax") from error
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML without aliases, duplicate keys and the guesses of YAML 1.1."""
-
-    yaml_implicit_resolvers: typing.ClassVar = {}
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(
-                problem="aliases (*name) are not used here", problem_mark=mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                problem = f"the key {key!r} is not a word"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
-            if key in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-for _tag, _pattern in (
-    ("null", r"~|null|"),
-    ("bool", r"true|false"),
-    ("int", r"[-+]?(?:0|[1-9][0-9_]*)"),
-    (
-        "float",
-        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.inf|\.nan",
-    ),
-):
-    _StrictLoader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), None
-    )
 
 
 def _split_options(arguments: list[str]) -> list[tuple[str, str]]:

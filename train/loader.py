@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import zlib
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -187,6 +188,17 @@ def build_loader(data: StepData, first_step: int, num_workers: int, pin_memory: 
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else it would draw from the one that the step uses
     )
+
+
+def read_parts(
+    data: StepData, first_step: int, num_workers: int, pin_memory: bool
+) -> Generator[StepPart]:
+    """Everything this process reads from `first_step` on. Closing it ends the workers."""
+    loader = iter(build_loader(data, first_step, num_workers, pin_memory))
+    try:
+        yield from loader
+    finally:
+        del loader
 
 
 def _start_worker(worker: int) -> None:

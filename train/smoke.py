@@ -19,10 +19,10 @@ from typing import Any
 import yaml
 
 from train import evaluate, finetune, pretrain
-from train.config import read_yaml
 from train.data.shards import write_shards
 from train.data.stickers import StickerData
 from train.data.vocabulary import learn_vocabulary, save_tokenizer
+from train.strict_yaml import read_yaml
 from x2vlm.checkpoint import load_model
 from x2vlm.stickers import corpus
 

@@ -6,7 +6,7 @@ renamed, by the main process alone; older ones go only after the new one was rea
 The newest that verifies wins at the start; damaged ones are named and left alone.
 
 Random numbers need no saving: every step seeds its generators from (seed, step, process), see
-`train.trainer.seed_step`.
+`train.step.seed_step`.
 """
 
 from __future__ import annotations
@@ -38,15 +38,17 @@ HEADROOM = 2.5
 DEAD_WORKER = "DataLoader worker (pid"
 """Begins what torch raises in the training process, wherever that is, when a data worker dies."""
 
-FREE_SETTINGS = (
-    "output_dir",
-    "num_workers",
-    "stop_after_minutes",
-    "device",
-    "log.",
-    "evaluate.",
-    "checkpoint.",
-    "resume.",
+FREE_SETTINGS = tuple(
+    [
+        "output_dir",
+        "num_workers",
+        "stop_after_minutes",
+        "device",
+        "log.",
+        "evaluate.",
+        "checkpoint.",
+        "resume.",
+    ]
 )
 """Settings that may differ when a run goes on: they do not change what is learnt."""
 
@@ -105,14 +107,11 @@ class RunFolder:
             self._lock.close()
             raise CheckpointError(
                 f"Another run ({holder}) writes into {self.path}. Wait for it, stop it, or choose "
-                f"another output_dir.",
+                "another output_dir.",
                 "train/lock",
             ) from error
         if holder:
-            print(
-                f"The last run in {self.path} ({holder}) did not end by itself; going on from its "
-                f"checkpoints."
-            )
+            print(f"The last run in {self.path} ({holder}) did not end by itself; this goes on.")
         self._lock.truncate(0)
         self._lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
         self._lock.flush()

@@ -1,57 +1,46 @@
 """The training loop. It knows no concrete task: it asks tasks for batches and named losses, steps,
 and writes both down.
 
-One process, DDP and FSDP, fp32 and bf16 come from accelerate. The official code needs two backward
-passes when video takes part; here every active task goes through one forward of one module and the
-weighted sum gets one backward, so that DistributedDataParallel sees one forward and one backward
-whatever the mixture.
+The loop itself is `train`; `Trainer` holds what a step works with. `train.step` joins the tasks,
+`train.sharding` shares the run among processes, `train.faults` decides when a run must end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import os
-import random
 import time
-import warnings
-from collections.abc import Callable, Collection, Generator, Iterator
-from datetime import timedelta
+from collections.abc import Callable, Collection, Generator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
-from accelerate.utils import broadcast_object_list, gather_object, send_to_device
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from train import state
 from train.config import RunConfig
-from train.loader import StepData, StepPart, build_loader
+from train.faults import FaultCounter, known_faults, known_memory
+from train.loader import StepData, StepPart, read_parts
 from train.log import RunLog
 from train.optim import build_optimizer, lr_factor, set_learning_rate
+from train.sharding import (
+    build_accelerator,
+    full,
+    load_moments,
+    load_weights,
+    moments,
+    on_main,
+    scalars,
+    shard,
+    weights,
+    whole_weights,
+)
+from train.step import JointStep, explicit_attention, freeze, seed_step
 from train.stop import StopSignal
 from train.tasks.base import Task
-from x2vlm.errors import CheckpointError, ConfigError, X2VLMError
-
-PATIENCE = timedelta(minutes=10)
-"""How long a process waits for the others."""
-MAX_SKIPPED = 3
-"""Steps in a row that may be skipped for a non-finite loss or gradient."""
-BAD_SAMPLE_BASE = 1000
-"""The part of unreadable samples is counted over at least so many."""
-FAULTS = {
-    state.DEAD_WORKER: "A data worker died, often for want of memory. Lower num_workers or "
-    "batch_size",
-    "DataLoader timed out": "The data workers gave no batch for nine minutes. See whether the disk "
-    "of the data still answers; if it is only slow, raise num_workers",
-}
-"""What torch says of its data workers -> what it means."""
-
-
-class TrainingError(X2VLMError):
-    """A run that cannot go on; codes `train/*`."""
+from x2vlm.errors import ConfigError
 
 
 def train(
@@ -112,46 +101,6 @@ def train(
         return trainer.finish(step)
 
 
-@contextlib.contextmanager
-def known_faults() -> Iterator[None]:
-    """What torch says of a data worker or another process that died or hangs becomes a
-    `TrainingError`, so that all end and none waits for ever. The death of a worker is raised
-    wherever the training process happens to be."""
-    try:
-        yield
-    except RuntimeError as error:  # gloo raises no kind of its own
-        said = next((said for sign, said in FAULTS.items() if sign in str(error)), None)
-        if said:
-            message = (
-                f"{said}, and run the same command again; it goes on from the last checkpoint."
-            )
-            raise TrainingError(message, "train/worker") from error
-        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error).lower():
-            raise
-        raise TrainingError(
-            "Another process of this run has ended, or gave no sign for ten minutes; its own "
-            "output says why. End what is left of the run and start the same command again; it "
-            "goes on from the last checkpoint.",
-            "train/process",
-        ) from error
-
-
-class JointStep(nn.Module):
-    """Every active task in one forward: batches by task name to `{"task/loss": scalar}`."""
-
-    def __init__(self, model: nn.Module, tasks: dict[str, Task]):
-        super().__init__()
-        self.model = model
-        self.tasks = tasks
-
-    def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:
-        losses = {}
-        for name, batch in batches.items():
-            given = self.tasks[name].training_step(self.model, batch)
-            losses |= {f"{name}/{loss}": given[loss] for loss in self.tasks[name].loss_weights}
-        return losses
-
-
 class Trainer:
     """What the loop of `train` works with; one step is `forward_backward`, `clip`, `agree`,
     `after_step`."""
@@ -171,14 +120,10 @@ class Trainer:
         self.data = StepData(
             tasks, run.seed, run.max_steps, run.accumulation, self.rank, self.world
         )
-        self.weights = {
-            f"{name}/{loss}": w
-            for name, task in tasks.items()
-            for loss, w in task.loss_weights.items()
-        }
+        self.joint = JointStep(model, tasks)
         self.sharded = run.parallel == "fsdp" and self.world > 1
-        joint = JointStep(model, tasks)
-        self.module = self._shard(joint) if self.sharded else self.accelerator.prepare(joint)
+        share = shard if self.sharded else Accelerator.prepare
+        self.module = share(self.accelerator, self.joint)
         self.optimizer = self.accelerator.prepare(
             build_optimizer(model, run.optimizer, new_parameters)
         )
@@ -187,14 +132,14 @@ class Trainer:
             run, {name: task.fingerprint() for name, task in tasks.items()}
         )
         self.stopping = False
-        self.skipped, self.bad_samples, self.saved_step = 0, 0, -1
+        self.bad_samples, self.saved_step = 0, -1
         self.interval: dict[str, list[float]] = {}
         self.metrics: dict[str, float] = {}
         self.parts: Generator[StepPart] | None = None
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> Trainer:
-        self._on_main(lambda: self._exit.enter_context(self.folder) and None)
+        on_main(lambda: self._exit.enter_context(self.folder) and None)
         return self
 
     def __exit__(self, *error) -> None:
@@ -204,10 +149,10 @@ class Trainer:
 
     def restore(self) -> int:
         """Loads the newest good checkpoint, if there is one; returns the step to go on with."""
-        found = self._on_main(self.folder.newest)
+        found = on_main(self.folder.newest)
         if found is None:
             size = sum(p.nbytes * (3 if p.requires_grad else 1) for p in self.model.parameters())
-            self._on_main(lambda: self.folder.check_space(int(size * state.HEADROOM)))
+            on_main(lambda: self.folder.check_space(int(size * state.HEADROOM)))
             return 0
         path, manifest = found
         if not self.run.resume.enabled:
@@ -216,16 +161,12 @@ class Trainer:
                 "another output_dir, or go on with it (resume.enabled: true).",
                 "config/value",
             )
-        self._on_main(
-            lambda: state.check_settings(manifest, self.settings, self.run.resume.allow_changed)
-        )
+        allowed = self.run.resume.allow_changed
+        on_main(lambda: state.check_settings(manifest, self.settings, allowed))
         load_weights(self.model, state.load_state(path, "model"))
         load_moments(self.model, self.optimizer.optimizer, state.load_state(path, "optimizer"))
-        self.bad_samples, self.saved_step, self.metrics = (
-            manifest.bad_samples,
-            manifest.step,
-            manifest.metrics,
-        )
+        self.saved_step, self.metrics = manifest.step, manifest.metrics
+        self.bad_samples = manifest.bad_samples
         if self.main and (manifest.world_size, manifest.versions) != (self.world, state.versions()):
             print(
                 "Other processes or library versions than before: the same data, but not the same "
@@ -236,12 +177,8 @@ class Trainer:
     def announce(self, step: int) -> None:
         """Checks and prints what follows from the configuration before the first step."""
         self.data.check_steps(step)
-        self.parts = self.read_from(step)
-        run, trainable = (
-            self.run,
-            sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-        )
-        samples = self.data.samples_read(run.max_steps)
+        run, device = self.run, self.accelerator.device.type
+        self.parts = read_parts(self.data, step, run.num_workers, pin_memory=device == "cuda")
         self.log = RunLog(
             self.folder.path,
             step,
@@ -250,55 +187,27 @@ class Trainer:
             run.log.tensorboard,
             self.main,
         )
+        self.faults = FaultCounter(run.max_bad_fraction, self.bad_samples, self.log)
         self.log.event(
             "resume" if step else "start", step, settings=self.settings, versions=state.versions()
         )
+        sizes = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
         how = f"{run.precision}, weights sharded" if self.sharded else run.precision
         self.log.say(
-            f"{sum(p.numel() for p in self.model.parameters()):,} parameters, {trainable:,} "
-            f"trained, on {self.world} x {self.accelerator.device.type} in {how}; steps {step} to "
-            f"{run.max_steps}"
+            f"{sum(size for size, _ in sizes):,} parameters, "
+            f"{sum(size for size, trained in sizes if trained):,} trained, on {self.world} x "
+            f"{device} in {how}; steps {step} to {run.max_steps}"
         )
+        samples = self.data.samples_read(run.max_steps)
         for name, task in self.tasks.items():
             part = task.batch_size // (self.world * run.accumulation)
+            losses = ", ".join(f"{loss} x {w:g}" for loss, w in task.loss_weights.items())
             self.log.say(
                 f"  {name}: {task.batch_size} a step = {self.world} processes x {run.accumulation} "
                 f"parts x {part}; {len(task):,} samples, {samples[name] / len(task):.1f} epochs; "
-                + (
-                    ", ".join(f"{loss} x {w:g}" for loss, w in task.loss_weights.items())
-                    or "no loss"
-                )
+                f"{losses or 'no losses, measures only'}"
             )
-            self._allow_left_out(name, task.left_out(), step)
-
-    def _allow_left_out(self, name: str, left_out: dict[str, float], step: int) -> None:
-        """Names the files that a task reads without. Raises `TrainingError` when they are too much
-        of its data."""
-        if not left_out:
-            return
-        share = sum(left_out.values())
-        for problem in left_out:
-            self.log.say(f"    Left out: {problem}")
-        self.log.event("left_out", step, task=name, problems=list(left_out), share=share)
-        if share > self.run.max_bad_fraction:
-            raise TrainingError(
-                f"{share:.1%} of the data of task {name!r} cannot be read, more than "
-                f"{self.run.max_bad_fraction:.1%}: {next(iter(left_out))} Repair what is left out, "
-                "or raise max_bad_fraction.",
-                "train/data",
-            )
-
-    def read_from(self, step: int) -> Generator[StepPart]:
-        """Everything this process reads from `step` on."""
-        loader = iter(
-            build_loader(
-                self.data, step, self.run.num_workers, self.accelerator.device.type == "cuda"
-            )
-        )
-        try:
-            yield from loader
-        finally:
-            del loader  # ends the workers
+            self.faults.left_out(name, task.left_out(), step)
 
     def forward_backward(self, step: int) -> tuple[dict[str, Tensor], list[StepPart]]:
         """All parts of a step: gradients of the weighted sum, the mean of each loss, and what was
@@ -314,18 +223,11 @@ class Trainer:
             seed_step(self.run.seed, step, part, self.rank)
             last = part + 1 == self.run.accumulation
             batches = send_to_device(read[-1].batches, self.accelerator.device, non_blocking=True)
-            try:
-                with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
-                    losses = self.module(batches)
-                    total = sum(self.weights[name] * loss for name, loss in losses.items())
-                    self.accelerator.backward(total / self.run.accumulation)
-            except torch.OutOfMemoryError as error:
-                shapes = {name: list(map(list, _shapes(batch))) for name, batch in batches.items()}
-                raise TrainingError(
-                    f"The device ran out of memory in step {step}; batch shapes: {shapes}. Raise "
-                    "accumulation, or lower batch_size, image_size or precision.",
-                    "train/memory",
-                ) from error
+            exchange = contextlib.nullcontext() if last else self.accelerator.no_sync(self.module)
+            with known_memory(step, batches), exchange:
+                losses = self.module(batches)
+                total = self.joint.weighted_sum(losses)
+                self.accelerator.backward(total / self.run.accumulation)
             for name, loss in losses.items():
                 means[name] = means.get(name, 0) + loss.detach().float() / self.run.accumulation
         return means, read
@@ -333,14 +235,11 @@ class Trainer:
     def clip(self) -> Tensor:
         """Clips the global norm of the gradient and returns it as it was."""
         if self.sharded:
-            for parameter in _scalars(self.module):
+            for parameter in scalars(self.module):
                 if parameter.grad is not None:
                     parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
-        return full(
-            self.accelerator.clip_grad_norm_(
-                self.module.parameters(), self.run.optimizer.clip or math.inf
-            )
-        )
+        most = self.run.optimizer.clip or math.inf
+        return full(self.accelerator.clip_grad_norm_(self.module.parameters(), most))
 
     def agree(
         self, losses: dict[str, Tensor], grad_norm: Tensor, read: list[StepPart], step: int
@@ -369,15 +268,15 @@ class Trainer:
         values = {name: value / self.world for name, value in zip(losses, values, strict=True)}
         self.stopping = stops > 0
         if bad:
-            self._count_bad(
-                [problem for told in gather_object([problems]) for problem in told], step
-            )
+            seen = sum(self.data.samples_read(step + 1).values())
+            self.faults.unreadable(problems, step, seen)
         finite = math.isfinite(norm) and all(math.isfinite(value) for value in values.values())
+        values["grad_norm"] = norm / self.world
         if finite:
-            self.skipped = 0
-            self._note({**values, "grad_norm": norm / self.world})
+            self.faults.finite()
+            self._note(values)
         else:
-            self._skip(values, norm, [part.sample_ids for part in read], step)
+            self.faults.non_finite(values, [part.sample_ids for part in read], step, self.model)
         return finite
 
     def clamp(self) -> None:
@@ -435,7 +334,12 @@ class Trainer:
         metrics, alone = {}, self.world == 1
         interruptible = self.stop.interruptible() if alone else contextlib.nullcontext()
         self.model.eval()
-        with self._whole(), torch.no_grad(), self.accelerator.autocast(), interruptible:
+        with (
+            whole_weights(self.module),
+            torch.no_grad(),
+            self.accelerator.autocast(),
+            interruptible,
+        ):
             for name, task in self.tasks.items():
                 metrics |= {
                     f"{name}/{key}": float(value)
@@ -460,11 +364,11 @@ class Trainer:
             "step": step,
             "settings": self.settings,
             "samples_read": self.data.samples_read(step),
-            "bad_samples": self.bad_samples,
+            "bad_samples": self.faults.bad_samples,
             "metrics": self.metrics,
             "world_size": self.world,
         }
-        self._on_main(lambda: self.folder.save(states, **about) and None)
+        on_main(lambda: self.folder.save(states, **about) and None)
         self.saved_step = step
         self.log.event("checkpoint", step)
 
@@ -473,243 +377,22 @@ class Trainer:
         self.parts.close()  # workers that end in the middle of a save would interrupt it
         self.save(step)
         if step < self.run.max_steps:
-            self.log.say(
-                f"Stopped after step {step} of {self.run.max_steps}; the same command goes on from "
-                f"there."
-            )
+            said = f"Stopped after step {step} of {self.run.max_steps}"
+            self.log.say(f"{said}; the same command goes on from there.")
         elif self.export:
             self._export("final")
-            best = self._on_main(self.folder.best)
+            best = on_main(self.folder.best)
             if best and not best.name.endswith(f"{step:08d}"):
-                self._on_main(lambda: state.verify(best))
+                on_main(lambda: state.verify(best))
                 load_weights(self.model, state.load_state(best, "model"))
                 self._export("best")
         self.log.close()
         return step
 
     def _export(self, name: str) -> None:
-        with self._whole():
-            self._on_main(lambda: self.export(self.model, self.folder.path / name) and None)
-
-    def _shard(self, module: JointStep) -> nn.Module:
-        """FSDP by torch itself (accelerate's does not run on CPUs, where it can be tested). Scalars
-        cannot be sharded."""
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
-
-        module = self.accelerator.prepare_model(
-            module, evaluation_mode=True
-        )  # device and precision, no wrapper
-        mesh = init_device_mesh(self.accelerator.device.type, (self.world,))
-        return fully_shard(module, mesh=mesh, ignored_params=_scalars(module))
-
-    @contextlib.contextmanager
-    def _whole(self) -> Iterator[None]:
-        """The model with all of its weights on every process."""
-        if not self.sharded:
-            yield
-            return
-        self.module.unshard()
-        try:
-            yield
-        finally:
-            self.module.reshard()
+        with whole_weights(self.module):
+            on_main(lambda: self.export(self.model, self.folder.path / name) and None)
 
     def _note(self, values: dict[str, float]) -> None:
         for name, value in values.items():
             self.interval.setdefault(name, []).append(value)
-
-    def _count_bad(self, problems: list[str], step: int) -> None:
-        self.bad_samples += len(problems)
-        for problem in problems:
-            self.log.say(f"Unreadable sample replaced: {problem}")
-        self.log.event("bad_samples", step, count=self.bad_samples, problems=problems)
-        seen = max(BAD_SAMPLE_BASE, sum(self.data.samples_read(step + 1).values()))
-        if self.bad_samples > self.run.max_bad_fraction * seen:
-            raise TrainingError(
-                f"{self.bad_samples} samples could not be read, more than "
-                f"{self.run.max_bad_fraction:.1%} of those seen. Repair the data that the lines "
-                "above name, or raise max_bad_fraction.",
-                "train/data",
-            )
-
-    def _skip(
-        self,
-        values: dict[str, float],
-        norm: float,
-        sample_ids: list[dict[str, list[int]]],
-        step: int,
-    ) -> None:
-        self.skipped += 1
-        ids = gather_object([sample_ids])
-        broken = [name for name, value in values.items() if not math.isfinite(value)] or [
-            "gradient"
-        ]
-        self.log.event("skip", step, losses={**values, "grad_norm": norm}, sample_ids=ids)
-        self.log.say(f"Step {step} skipped: {', '.join(broken)} not finite; samples {ids}")
-        if self.skipped > MAX_SKIPPED:
-            weights = [
-                name
-                for name, p in self.model.named_parameters()
-                if not bool(full(p.detach()).isfinite().all())
-            ]
-            where = (
-                f"weights already hold it: {', '.join(weights[:5])}"
-                if weights
-                else "all weights are finite"
-            )
-            raise TrainingError(
-                f"{', '.join(broken)} not finite in step {step}, the {self.skipped}th in a row; "
-                f"{where}. Its samples: {ids}. Lower optimizer.lr, use fp32, or look at these "
-                "samples; the last checkpoint is good.",
-                "train/nonfinite",
-            )
-
-    def _on_main(self, function: Callable[[], Any]) -> Any:
-        """Runs `function` on the main process; every process gets its result or its error."""
-        outcome = [None, None]
-        if self.main:
-            try:
-                outcome[0] = function()
-            except X2VLMError as error:
-                outcome[1] = error
-        broadcast_object_list(outcome)
-        if outcome[1] is not None:
-            raise outcome[1]
-        return outcome[0]
-
-
-def build_accelerator(run: RunConfig) -> Accelerator:
-    """Devices and precision; the processes themselves are started by `accelerate launch` or
-    `torchrun`."""
-    if run.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = not run.deterministic
-    # Its successor is not known to the older versions of torch that we support.
-    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-    torch.set_float32_matmul_precision("highest" if run.deterministic else "high")
-    return Accelerator(
-        cpu=run.device == "cpu" or not torch.cuda.is_available(),
-        mixed_precision="bf16" if run.precision == "bf16" else "no",
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(
-                find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True
-            ),
-            InitProcessGroupKwargs(timeout=PATIENCE),
-        ],
-    )
-
-
-def freeze(model: nn.Module, prefixes: list[str]) -> None:
-    """Takes parameters out of training by the beginning of their names.
-
-    Raises:
-        ConfigError: no parameter begins so (`config/value`).
-    """
-    for prefix in prefixes:
-        frozen = [
-            parameter for name, parameter in model.named_parameters() if name.startswith(prefix)
-        ]
-        if not frozen:
-            parts = ", ".join(name for name, _ in model.named_children())
-            raise ConfigError(
-                f"model.freeze: no parameter begins with {prefix!r}. The model's parts: {parts}.",
-                "config/value",
-            )
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-
-
-def explicit_attention(model: nn.Module) -> None:
-    """Makes timm's attention layers plain products, whose backward pass is faster on a CPU than
-    that of the fused kernel."""
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False
-
-
-def seed_step(*numbers: int) -> None:
-    """Random numbers of a forward pass (dropout, hard negatives) depend on nothing but seed, step,
-    part and process."""
-    torch_seed, numpy_seed = np.random.SeedSequence(numbers).generate_state(2)
-    torch.manual_seed(int(torch_seed))
-    np.random.seed(int(numpy_seed))
-    random.seed(int(numpy_seed))
-
-
-def full(tensor: Tensor) -> Tensor:
-    """The whole tensor where a process holds a shard of it (FSDP)."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """`tensor` on the device of `parameter`, and sharded as it is."""
-    tensor = tensor.to(parameter.device)
-    if not hasattr(parameter, "full_tensor") or tensor.shape != parameter.shape:
-        return tensor
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
-
-
-def weights(model: nn.Module, main: bool = True) -> dict[str, Tensor]:
-    """The model's whole state dict on the CPU; on processes that only have to hand over their
-    shards, {}."""
-    whole = ((name, full(tensor.detach())) for name, tensor in model.state_dict().items())
-    return {name: tensor.cpu() for name, tensor in whole if main}
-
-
-def load_weights(model: nn.Module, saved: dict[str, Tensor]) -> None:
-    """Inverse of `weights`. Raises `CheckpointError` (`ckpt/keys`) for another model's weights."""
-    own = model.state_dict()
-    shapes = [
-        {(name, tensor.shape) for name, tensor in tensors.items()} for tensors in (own, saved)
-    ]
-    wrong = {name for name, _ in shapes[0] ^ shapes[1]}
-    if wrong:
-        raise CheckpointError(
-            f"The checkpoint is of another model: {len(wrong)} tensors differ, for example "
-            f"{min(wrong)}.",
-            "ckpt/keys",
-        )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(like(saved[name], tensor))
-
-
-def moments(
-    model: nn.Module, optimizer: torch.optim.Optimizer, main: bool = True
-) -> dict[str, dict[str, Tensor]]:
-    """The optimiser's state by parameter name, as `weights`; learning rates are no part of it, the
-    configuration has them."""
-    named = (
-        (name, optimizer.state[p]) for name, p in model.named_parameters() if p in optimizer.state
-    )
-    whole = ((name, {key: full(value) for key, value in values.items()}) for name, values in named)
-    return {
-        name: {key: value.cpu() for key, value in values.items()} for name, values in whole if main
-    }
-
-
-def load_moments(
-    model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, dict[str, Tensor]]
-) -> None:
-    """Inverse of `moments`; parameters that were never trained have none."""
-    for name, parameter in model.named_parameters():
-        if name in saved:
-            optimizer.state[parameter] = {
-                key: like(value, parameter) for key, value in saved[name].items()
-            }
-
-
-def _scalars(module: nn.Module) -> set[nn.Parameter]:
-    return {parameter for parameter in module.parameters() if parameter.ndim == 0}
-
-
-def _shapes(batch: Any) -> Iterator[torch.Size]:
-    if isinstance(batch, dict):
-        for value in batch.values():
-            yield from _shapes(value)
-    elif isinstance(batch, Tensor):
-        yield batch.shape

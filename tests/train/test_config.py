@@ -9,10 +9,9 @@ from train.config import (
     build,
     build_task,
     load_run,
-    parse_yaml,
-    read_yaml,
     usage,
 )
+from train.strict_yaml import parse_yaml, read_yaml
 from x2vlm.errors import ConfigError
 
 RUN = """

@@ -11,10 +11,12 @@ from accelerate.state import AcceleratorState
 
 from tests.train.toy import ToyModel, ToyTask, assert_same_state, losses, toy_run, train_toy
 from train import loader, state, trainer
+from train.faults import TrainingError
 from train.loader import StepData, active_steps, build_loader
 from train.log import RunLog
+from train.step import freeze
 from train.stop import StopSignal
-from train.trainer import TrainingError, train
+from train.trainer import train
 from x2vlm.errors import CheckpointError, ConfigError, DataError
 from x2vlm.modeling.build import build_model
 
@@ -106,7 +108,7 @@ def test_frozen_and_idle_weights_stay(tmp_path):
     same = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
     assert {name.split(".")[0] for name in same} == {"image_projection", "idle_head"}
     with pytest.raises(ConfigError, match=r"no parameter begins with 'imge'.*image_projection"):
-        trainer.freeze(model, ["imge"])
+        freeze(model, ["imge"])
 
 
 def test_a_tower_trains_with_explicit_attention_on_a_cpu(tmp_path, tiny_config):

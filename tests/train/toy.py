@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from train import state, trainer
+from train import sharding, state, trainer
 from train.config import RunConfig as Run
 from train.config import build
 from train.stop import StopSignal
@@ -189,7 +189,7 @@ def _child(
     )  # of data workers: as outside a fork server
     os.environ.update(environment)
     torch.set_num_threads(1)
-    trainer.PATIENCE = timedelta(seconds=patience)
+    sharding.PATIENCE = timedelta(seconds=patience)
     if save_delay:
         _slow_writes(save_delay)
     with (

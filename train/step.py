@@ -1,0 +1,81 @@
+"""What one training step runs: every task's losses in one forward pass, and their weighted sum.
+
+The official code needs two backward passes when video takes part. Here every active task goes
+through one forward of one module and the weighted sum gets one backward, so that
+DistributedDataParallel sees one forward and one backward whatever the mixture.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from train.tasks.base import Task
+from x2vlm.errors import ConfigError
+
+
+class JointStep(nn.Module):
+    """The model with its tasks. Losses are named `task/loss`."""
+
+    def __init__(self, model: nn.Module, tasks: dict[str, Task]):
+        super().__init__()
+        self.model = model
+        self.tasks = tasks
+        self.weights = {
+            f"{name}/{loss}": weight
+            for name, task in tasks.items()
+            for loss, weight in task.loss_weights.items()
+        }
+
+    def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:
+        """Batches by task name to the unweighted scalar losses that are on."""
+        losses = {}
+        for name, batch in batches.items():
+            given = self.tasks[name].training_step(self.model, batch)
+            losses |= {f"{name}/{loss}": given[loss] for loss in self.tasks[name].loss_weights}
+        return losses
+
+    def weighted_sum(self, losses: dict[str, Tensor]) -> Tensor:
+        """The scalar that is learnt from. Weights apply here and nowhere else."""
+        return sum(self.weights[name] * loss for name, loss in losses.items())
+
+
+def freeze(model: nn.Module, prefixes: list[str]) -> None:
+    """Takes parameters out of training by the beginning of their names.
+
+    Raises:
+        ConfigError: no parameter begins so (`config/value`).
+    """
+    for prefix in prefixes:
+        frozen = [
+            parameter for name, parameter in model.named_parameters() if name.startswith(prefix)
+        ]
+        if not frozen:
+            parts = ", ".join(name for name, _ in model.named_children())
+            raise ConfigError(
+                f"model.freeze: no parameter begins with {prefix!r}. The model's parts: {parts}.",
+                "config/value",
+            )
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def explicit_attention(model: nn.Module) -> None:
+    """Makes timm's attention layers plain products, whose backward pass is faster on a CPU than
+    that of the fused kernel."""
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+
+
+def seed_step(*numbers: int) -> None:
+    """Random numbers of a forward pass (dropout, hard negatives) depend on nothing but seed, step,
+    part and process."""
+    torch_seed, numpy_seed = np.random.SeedSequence(numbers).generate_state(2)
+    torch.manual_seed(int(torch_seed))
+    np.random.seed(int(numpy_seed))
+    random.seed(int(numpy_seed))
