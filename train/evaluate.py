@@ -2,6 +2,10 @@
 
     python -m train.evaluate --config train/configs/mini.yaml
     python -m train.evaluate --config train/configs/mini.yaml --checkpoint assets/mini --limit 50
+    python -m train.evaluate --config train/configs/mini.yaml --predictions runs/mini/said.jsonl
+
+Without `--checkpoint` it measures the weights that validation chose: `best` of the run's folder, or
+`final` where there is no `best`, since the last step was the best one or nothing was to be chosen.
 
 The result is one JSON file: for every task and test set its metrics and the number of samples, with
 the command, the seeds or files, the hash of the weights and the machine, so that a reader can
@@ -11,13 +15,14 @@ repeat it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -36,15 +41,17 @@ def evaluate(
     limit: int | None = None,
     only: Sequence[str] = (),
     workers: int = 0,
+    predictions: TextIO | None = None,
 ) -> dict[str, dict[str, Any]]:
     """`{"task/test set": {metric: value, samples, seconds, data}}` for every test set of every
-    task, in the order of the run.
+    task, in the order of the run; with `notes` and `unreadable` where there are any.
 
     Args:
         model: in eval mode, on its device.
         limit: samples of a test set at most.
         only: tasks to measure; empty for all.
         workers: processes that read the samples.
+        predictions: file for a JSON line a sample: what the model said of it and what was right.
     """
     results: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
@@ -62,10 +69,14 @@ def evaluate(
                 "samples": count,
                 "seconds": seconds,
                 "data": describe(data, len(records)),
+                **({"notes": records.notes} if records.notes else {}),
                 **({"unreadable": records.unreadable} if records.unreadable else {}),
             }
             shown = "  ".join(f"{key} {value:.4f}" for key, value in metrics.items())
             print(f"{name}/{test}: {shown}  ({count} samples, {seconds} s)", flush=True)
+            for said in records.predictions if predictions else ():
+                line = {"test": f"{name}/{test}", **said}
+                predictions.write(json.dumps(line, ensure_ascii=False) + "\n")
     return results
 
 
@@ -89,12 +100,33 @@ def describe(data: DataConfig, count: int) -> str:
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
+def chosen_weights(folder: Path) -> Path:
+    """The weights of a finished run that validation chose, see above."""
+    best = folder / "best"
+    return best if best.is_dir() else folder / "final"
+
+
+@contextlib.contextmanager
+def _predictions_file(path: str | None) -> Iterator[TextIO | None]:
+    if path is None:
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(path, "w", encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                f"--predictions: {path} cannot be written ({error.strerror}).", "config/value"
+            ) from None
+        yield file
+
+
+def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.evaluate", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--config", required=True, help="YAML of the run")
-    parser.add_argument("--checkpoint", help="model folder; default: the run's own final weights")
+    parser.add_argument("--checkpoint", help="model folder; default: the run's best weights")
     parser.add_argument("--limit", type=int, help="samples of each test set at most")
     parser.add_argument("--only", default="", help="tasks to measure, separated by commas")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -103,14 +135,14 @@ def main(arguments: list[str] | None = None) -> int:
         help="file for the numbers; default: results.json in the model's folder, if all is "
         "measured",
     )
-    options, overrides = parser.parse_known_args(arguments)
+    parser.add_argument("--predictions", help="file for a JSON line a sample: what the model said")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options, overrides = _options().parse_known_args(arguments)
     try:
         run, tasks = load_run(["--config", options.config, *overrides])
-        folder = Path(options.checkpoint or Path(run.output_dir) / "final")
-        loaded = load_model(folder, device=options.device)
-        processor = Processor.from_pretrained(
-            loaded.tokenizer_dir or run.model.tokenizer, loaded.config
-        )
         only = [name for name in options.only.split(",") if name]
         unknown = sorted(set(only) - set(tasks))
         if unknown:
@@ -118,21 +150,32 @@ def main(arguments: list[str] | None = None) -> int:
                 f"--only: {unknown[0]!r} is no task of this run. Its tasks: {', '.join(tasks)}.",
                 "config/value",
             )
-        results = evaluate(tasks, loaded.model, processor, options.limit, only, run.num_workers)
+        for name in only or tasks:
+            tasks[name].open_data(tasks[name].test.values())
+        folder = Path(options.checkpoint or chosen_weights(Path(run.output_dir)))
+        print(f"Measuring {folder}", flush=True)
+        loaded = load_model(folder, device=options.device)
+        processor = Processor.from_pretrained(
+            loaded.tokenizer_dir or run.model.tokenizer, loaded.config
+        )
+        with _predictions_file(options.predictions) as said:
+            results = evaluate(
+                tasks, loaded.model, processor, options.limit, only, run.num_workers, said
+            )
     except X2VLMError as error:
         print(error, file=sys.stderr)
         return 2
     if (options.limit or only) and not options.out:
         print("A part is measured, so results.json stays as it is; --out FILE writes the numbers.")
         return 0
+    given = sys.argv[1:] if arguments is None else arguments
+    on_gpu = options.device.startswith("cuda")
     report = {
-        "command": "python -m train.evaluate "
-        + " ".join(sys.argv[1:] if arguments is None else arguments),
+        "command": f"python -m train.evaluate {' '.join(given)}",
+        "checkpoint": str(folder),
         "weights_sha256": loaded.sha256,
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
-        "device": torch.cuda.get_device_name()
-        if options.device.startswith("cuda")
-        else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name() if on_gpu else platform.processor() or "cpu",
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "results": results,

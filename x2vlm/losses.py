@@ -91,7 +91,8 @@ def contrastive_loss(
     Args:
         image_features, text_features: float[B, E], L2-normalised; row i belongs to row i.
         temperature: scalar that divides the similarity.
-        positives: int64[B]; rows with equal numbers are all positives. None: only the diagonal.
+        positives: int64[B] or int64[B, K]; rows with an equal number in some column are positives
+            of each other. None: only the diagonal.
 
     Returns:
         Scalar, the mean of both directions.
@@ -102,7 +103,7 @@ def contrastive_loss(
         labels = torch.arange(len(logits), device=logits.device)
         return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
     positives = gather_features(positives)
-    targets = (positives[:, None] == positives[None]).to(logits.dtype)
+    targets = _positive_pairs(len(logits), positives, logits.device).to(logits.dtype)
     targets = targets / targets.sum(dim=1, keepdim=True)
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
@@ -114,7 +115,7 @@ def sample_hard_negatives(similarity: Tensor, positives: Tensor | None = None) -
 
     Args:
         similarity: float[B, B], already divided by the temperature, over the local batch.
-        positives: int64[B], see `contrastive_loss`.
+        positives: see `contrastive_loss`.
 
     Returns:
         int64[B]. A row without any negative gets its own index; leave such rows out with
@@ -137,7 +138,7 @@ def has_negative(batch_size: int, positives: Tensor | None, device: torch.device
 def _positive_pairs(batch_size: int, positives: Tensor | None, device: torch.device) -> Tensor:
     if positives is None:
         return torch.eye(batch_size, dtype=torch.bool, device=device)
-    return positives[:, None] == positives[None]
+    return (positives.view(batch_size, 1, -1) == positives.view(1, batch_size, -1)).any(dim=-1)
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -127,6 +127,11 @@ def merge(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return first | said
 
 
+def identified(record: dict[str, Any]) -> dict[str, Any]:
+    """What says which record it is."""
+    return {name: record[name] for name in ("sample", "image_id") if name in record}
+
+
 class TestRecords(Sequence):
     """The first `limit` records, all if None, read by `workers` processes (0: this one). Entries of
     one image are one record, see `FileRecords.groups`.
@@ -212,8 +217,7 @@ class TestRecords(Sequence):
 
     def predict(self, record: dict[str, Any], **said: Any) -> None:
         """Keeps what the model said of a record, in plain values of JSON."""
-        about = {name: record[name] for name in ("sample", "image_id") if name in record}
-        self.predictions.append(about | said)
+        self.predictions.append(identified(record) | said)
 
     def leave_out(self, error: X2VLMError) -> None:
         """Keeps and prints what is wrong with an entry, once."""

@@ -17,10 +17,11 @@ WHOLE_IMAGE = (0.5, 0.5, 1.0, 1.0)
 @dataclass(frozen=True)
 class RegionText:
     """One text and what it describes: box (cx, cy, w, h) in [0, 1]; `is_image` when that is the
-    whole image."""
+    whole image. `shown` is equal for texts of the same region or the same whole image."""
 
     text: str
     box_cxcywh: tuple[float, float, float, float]
+    shown: int
     is_image: bool = False
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 
@@ -78,7 +79,9 @@ def cider_d(
     """Mean CIDEr-D (Vedantam et al., arXiv 1411.5726): clipped tf-idf n-gram cosines with a length
     penalty, times 10.
 
-    Document frequencies come from these references.
+    An n-gram weighs the more, the fewer of these images have it in their references. Where every
+    image has every n-gram, as a single image always does, all weights and the score are 0; a
+    `UserWarning` says so.
     """
     reference_counts = [
         [_all_ngrams(tokenize(reference)) for reference in group] for group in references
@@ -86,6 +89,13 @@ def cider_d(
     frequency: Counter = Counter()
     for group in reference_counts:
         frequency.update(set().union(*group))
+    if all(images == len(references) for images in frequency.values()):
+        warnings.warn(
+            "CIDEr-D is 0 whatever the captions are: it weighs words by how few of the images have "
+            f"them in their references, and here all of them have all words ({len(references)} "
+            "measured). Measure several different images.",
+            stacklevel=2,
+        )
     log_documents = math.log(max(1, len(references)))
     scores = []
     for candidate, group in zip(candidates, reference_counts, strict=True):

@@ -4,6 +4,7 @@ time."""
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -88,6 +89,8 @@ class Captioning(RecordTask):
             captions = self.write(model, group)
             candidates += captions
             references += [record["captions"] for record in group]
+            for record, caption in zip(group, captions, strict=True):
+                records.predict(record, caption=caption, references=record["captions"])
             scenes = [
                 record.get("scene") or getattr(record.get("video"), "summary", None)
                 for record in group
@@ -97,9 +100,12 @@ class Captioning(RecordTask):
                 for scene, text in zip(scenes, captions, strict=True)
                 if scene
             ]
-        return caption_scores(candidates, references) | (
-            {"true": sum(true) / len(true)} if true else {}
-        )
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            scores = caption_scores(candidates, references)
+        for warning in said:
+            records.note(str(warning.message))
+        return scores | ({"true": sum(true) / len(true)} if true else {})
 
     def write(self, model, records) -> list[str]:
         """The best caption of each record by beam search, without the prompt."""

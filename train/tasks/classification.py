@@ -62,4 +62,16 @@ class Classification(RecordTask):
                 task.predict(self.see(model, group), input_ids, mask).argmax(dim=1).tolist()
             )
             labels += [int(record["label"]) for record in group]
+            for record, predicted in zip(group, predictions[-len(group) :], strict=True):
+                records.predict(
+                    record,
+                    statement=record["statement"],
+                    predicted=predicted,
+                    label=int(record["label"]),
+                )
+        if lost := sum(label == -100 for label in labels):
+            records.note(
+                f"{lost} of {len(labels)} labels are -100: their answers are not in the closed "
+                "list and count as wrong."
+            )
         return {"accuracy": accuracy(predictions, labels)}

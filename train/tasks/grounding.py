@@ -90,6 +90,14 @@ class Grounding(RecordTask):
                     corners = cxcywh_to_xyxy(torch.from_numpy(boxes[part])).numpy()
                     hits.append(pointing_hits(maps.cpu().numpy(), corners))
             targets.append(boxes * sizes)
+            found = _corners(np.concatenate(predicted)[-len(phrases) :]).tolist()
+            said: list[list[dict[str, Any]]] = [[] for _ in group]
+            for owner, phrase, box, right in zip(
+                owners, phrases, found, _corners(targets[-1]).tolist(), strict=True
+            ):
+                said[owner].append({"text": phrase["text"], "box_xywh": box, "right_xywh": right})
+            for record, boxes_said in zip(group, said, strict=True):
+                records.predict(record, boxes=boxes_said)
         accuracy = grounding_accuracy(
             _corners(np.concatenate(predicted)), _corners(np.concatenate(targets))
         )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from train.data.masking import MaskingConfig
-from train.tasks.records import RecordTask, choose, text_keys
+from train.tasks.records import RecordTask, choose, positive_pairs
 from x2vlm.modeling.pretraining import X2VLMForPretraining
 from x2vlm.processing import normalize
 
@@ -20,7 +20,8 @@ class ImageText(RecordTask):
 
     Attributes:
         masking: how captions are masked.
-        equal_texts: captions with the same words count as positives of each other.
+        equal_texts: captions with the same words count as positives of each other, as those of one
+            image always do.
     """
 
     all_losses: ClassVar[tuple[str, ...]] = ("contrastive_loss", "matching_loss", "masked_lm_loss")
@@ -34,15 +35,20 @@ class ImageText(RecordTask):
     def sample(self, index: int, rng) -> dict[str, Any]:
         record = self.record(index)
         caption = choose(record["captions"], 1, rng)[0]
-        return {"visual": self.pixels(record, rng), "text": self.encode(caption, rng)}
+        return {
+            "visual": self.pixels(record, rng),
+            "text": self.encode(caption, rng),
+            "shown": self.image_key(index, record),
+        }
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         texts = [sample["text"] for sample in samples]
-        batch = {
+        shown = [sample["shown"] for sample in samples]
+        return {
             "visual": torch.stack([sample["visual"] for sample in samples]),
+            "positives": positive_pairs(shown, texts, self.equal_texts),
             **self.texts.collate(texts),
         }
-        return batch | ({"positives": text_keys(texts)} if self.equal_texts else {})
 
     def training_step(self, model, batch):
         batch = batch | {"visual": normalize(batch["visual"])}

@@ -76,11 +76,12 @@ class Matching(RecordTask):
         """Log-odds of a match float (N,) of every text with its image, and int (N,) labels, none
         for pairs of images."""
         odds, labels = [], []
-        for group in records.batches(32):
+        for given in records.batches(32):
+            group, start_of_group = given, len(odds)
             if "images" in group[0]:
                 group = [
                     {"image": image, "captions": record["captions"]}
-                    for record in group
+                    for record in given
                     for image in record["images"]
                 ]
                 owners, texts = owned(group, lambda record: record["captions"])
@@ -95,6 +96,13 @@ class Matching(RecordTask):
                 odds += _odds(
                     model.match_logits(model.fuse(text_embeds, mask, embeds[owners[part]]))
                 )
+            images = len(group) // len(given)
+            said: list[list[dict[str, Any]]] = [[] for _ in given]
+            for owner, text, value in zip(owners, texts, odds[start_of_group:], strict=True):
+                place = {"image": owner % images} if images > 1 else {}
+                said[owner // images].append(place | {"text": text, "odds": value})
+            for record, matches in zip(given, said, strict=True):
+                records.predict(record, matches=matches)
         return np.array(odds), np.array(labels)
 
 

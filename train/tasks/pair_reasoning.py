@@ -53,4 +53,11 @@ class PairReasoning(RecordTask):
                 task.predict(self.see(model, images), input_ids, mask).argmax(dim=1).tolist()
             )
             labels += [int(record["label"]) for record in group]
+            for record, predicted in zip(group, predictions[-len(group) :], strict=True):
+                records.predict(
+                    record,
+                    statement=record["statement"],
+                    predicted=bool(predicted),
+                    label=bool(record["label"]),
+                )
         return {"accuracy": accuracy(predictions, labels)}

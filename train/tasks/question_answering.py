@@ -3,6 +3,7 @@ time."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,10 +11,10 @@ import numpy as np
 import torch
 
 from train.data.json_text import read_json_list
-from train.data.records import TestRecords
+from train.data.records import DataConfig, TestRecords
 from train.data.text import EncodedText
 from train.data.transforms import may_flip
-from train.metrics.answers import soft_accuracy
+from train.metrics.answers import best_answer, normalize_answer, soft_accuracy, unlisted
 from train.tasks.records import RecordTask, choose_exactly, device_of, owned
 from x2vlm.errors import DataError
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
@@ -93,46 +94,83 @@ class QuestionAnswering(RecordTask):
         batch = batch | {"visual": normalize(batch["visual"])}
         return X2VLMForQuestionAnswering(model)(**batch).losses
 
+    def open_data(self, sources: Iterable[DataConfig] | None = None) -> None:
+        super().open_data(sources)
+        self.candidates()
+
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """`accuracy`: exact match, or the soft accuracy of VQA where a question has the
-        `annotations` of several people."""
+        `annotations` of several people; both of normalised answers."""
+        scores, accepted = [], []
+        answer = self._answerer(model)
+        for group in records.batches(16):
+            owners, questions = owned(group, lambda record: record["questions"])
+            said: list[list[dict[str, Any]]] = [[] for _ in group]
+            for owner, question, given in zip(
+                owners, questions, answer(group, owners, questions), strict=True
+            ):
+                right = question.get("annotations") or [_answer(question)]
+                scores.append(_score(question, given))
+                accepted.append(right)
+                said[owner].append(
+                    {
+                        "question": question["question"],
+                        "answer": given,
+                        "right": right,
+                        "score": scores[-1],
+                    }
+                )
+            for record, answers in zip(group, said, strict=True):
+                records.predict(record, answers=answers)
+        if lost := unlisted(accepted, self.candidates()):
+            records.note(lost)
+        return {"accuracy": sum(scores) / len(scores)}
+
+    def _answerer(self, model: X2VLM) -> Callable[..., list[str]]:
+        """A function of records, the record of each question, and questions: the best answers."""
         task, candidates = X2VLMForQuestionAnswering(model), self.candidates()
         fields = self.texts.collate([self.encode_answer(answer) for answer in candidates])
         answer_ids, answer_mask = (
             fields[key].to(device_of(model)) for key in ("input_ids", "attention_mask")
         )
-        scores = []
-        for group in records.batches(16):
-            embeds = self.see(model, group)
-            owners, questions = owned(group, lambda record: record["questions"])
+
+        def answer(group, owners, questions) -> list[str]:
+            embeds, found = self.see(model, group), []
             for start in range(0, len(questions), 64):
                 part = slice(start, start + 64)
                 _, mask, text_embeds = self.read(
                     model, [question["question"] for question in questions[part]]
                 )
                 states = model.fuse(text_embeds, mask, embeds[owners[part]])
-                best = task.rank_answers(states, mask, answer_ids, answer_mask, self.ranked)[0][
-                    :, 0
-                ].tolist()
-                for question, index in zip(questions[part], best, strict=True):
-                    given = question.get("annotations")
-                    answer = candidates[index]
-                    scores.append(
-                        soft_accuracy(answer, given)
-                        if given
-                        else float(answer == _answer(question))
-                    )
-        return {"accuracy": sum(scores) / len(scores)}
+                ranks = task.rank_answers(states, mask, answer_ids, answer_mask, self.ranked)[0]
+                found += [candidates[index] for index in ranks[:, 0].tolist()]
+            return found
+
+        return answer
 
     def candidates(self) -> list[str]:
-        """The answers that are ranked."""
+        """The answers that are ranked. Raises `DataError` when the list is none of texts."""
         if self.answer_list:
-            return read_json_list(self.answer_list)
+            answers = read_json_list(self.answer_list)
+            for number, answer in enumerate(answers, start=1):
+                if not isinstance(answer, str) or not answer.strip():
+                    raise DataError(
+                        f"{self.answer_list}, entry {number}: the answer is no text.", "data/text"
+                    )
+            if not answers:
+                raise DataError(f"{self.answer_list} has no answers.", "data/empty")
+            return answers
         from x2vlm.stickers import ANSWERS
 
         return list(ANSWERS)
 
 
 def _answer(question: dict[str, Any]) -> str:
-    answers = question.get("answers") or {question["answer"]: 1.0}
-    return max(answers, key=answers.get)
+    """The right answer, normalised."""
+    return best_answer(question.get("answers") or {question["answer"]: 1.0})
+
+
+def _score(question: dict[str, Any], given: str) -> float:
+    if "annotations" in question:
+        return soft_accuracy(given, question["annotations"])
+    return float(normalize_answer(given) == _answer(question))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from train.data.records import (
     open_records,
     read_record,
 )
-from train.data.text import EncodedText, TextEncoder
+from train.data.text import EncodedText, TextEncoder, text_key
 from train.data.transforms import Augmentation, augment
 from train.data.video import sample_frame_indices
 from train.tasks.base import Task
@@ -61,8 +61,9 @@ class RecordTask(Task):
         super().__post_init__()
         self._opened: dict[int, Sequence[dict[str, Any]]] = {}
 
-    def open_data(self, *sources: DataConfig) -> None:
-        for data in sources or (self.data, *self.validation.values()):
+    def open_data(self, sources: Iterable[DataConfig] | None = None) -> None:
+        """As for every task; `sources` are the data to open, None for those of training."""
+        for data in (self.data, *self.validation.values()) if sources is None else sources:
             if data.files:
                 self._opened[id(data)] = open_records(data)
                 check_readable(self._opened[id(data)], self.needs)
@@ -120,6 +121,11 @@ class RecordTask(Task):
     def record(self, index: int) -> dict[str, Any]:
         """A training record. Raises `DataError` that names it."""
         return read_record(self.records, index, self.needs)
+
+    def image_key(self, index: int, record: dict[str, Any]) -> int:
+        """Equal for training records of one image or video: see `positive_pairs`."""
+        shown = f"image {record['image_id']}" if "image_id" in record else f"record {index}"
+        return text_key(shown)
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         # Sticker scenes are random already, and curricula and echoes need them as they come.
@@ -237,6 +243,14 @@ def choose_exactly(items: Sequence, count: int, rng: np.random.Generator) -> lis
 def text_keys(texts: Sequence[EncodedText]) -> Tensor:
     """int64 (N,): equal numbers for equal texts."""
     return torch.tensor([text.key for text in texts], dtype=torch.long)
+
+
+def positive_pairs(shown: Sequence[int], texts: Sequence[EncodedText], equal_texts=True) -> Tensor:
+    """int64 (N, 2), the `positives` of the losses: rows whose texts are of the same image (an equal
+    number in `shown`) or, with `equal_texts`, have the same words are no negatives of each
+    other."""
+    words = [text.key for text in texts] if equal_texts else shown
+    return torch.tensor([shown, words], dtype=torch.long).T.contiguous()
 
 
 def owned(

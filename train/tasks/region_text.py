@@ -12,8 +12,9 @@ from PIL import Image, ImageOps
 
 from train.data.masking import MaskingConfig
 from train.data.regions import WHOLE_IMAGE, RegionText, box_in_crop, sample_crop
+from train.data.text import text_key
 from train.data.transforms import may_flip, rand_augment
-from train.tasks.records import RecordTask, choose, text_keys
+from train.tasks.records import RecordTask, choose, positive_pairs
 from x2vlm.boxes import cxcywh_to_xyxy
 from x2vlm.modeling.pretraining import X2VLMForPretraining
 from x2vlm.processing import normalize, patch_mask, to_pixels
@@ -76,7 +77,8 @@ class RegionTextTask(RecordTask):
             image = rand_augment(
                 ImageOps.mirror(image) if flip else image, rng, photometric_only=True
             )
-        items = [RegionText(text, WHOLE_IMAGE, is_image=True) for text in caption]
+        image_key = self.image_key(index, record)
+        items = [RegionText(text, WHOLE_IMAGE, image_key, is_image=True) for text in caption]
         for region in choose(regions, len(regions), rng):
             if len(items) == self.max_regions:
                 break
@@ -84,7 +86,8 @@ class RegionTextTask(RecordTask):
                 _scaled(region["box"], record["image"].size), crop, flip, self.min_share
             )
             if box is not None:
-                items.append(RegionText(region["text"], box))
+                shown = text_key(f"{image_key} {region['box']}")
+                items.append(RegionText(region["text"], box, shown))
         return {
             "image": to_pixels(image, self.image_size),
             "items": [(item, self.encode(item.text, rng)) for item in items],
@@ -101,7 +104,7 @@ class RegionTextTask(RecordTask):
             rows = sorted(rows, key=lambda row: row[0])[: self.max_texts]
         texts = [text for *_, text in rows]
         boxes = torch.tensor([item.box_cxcywh for _, _, item, _ in rows])
-        batch = {
+        return {
             "image": torch.stack([sample["image"] for sample in samples]),
             "image_index": torch.tensor([index for _, index, _, _ in rows]),
             "patch_mask": torch.stack(
@@ -109,9 +112,11 @@ class RegionTextTask(RecordTask):
             ),
             "target_boxes": boxes,
             "is_image": torch.tensor([item.is_image for _, _, item, _ in rows]),
+            "positives": positive_pairs(
+                [item.shown for _, _, item, _ in rows], texts, self.equal_texts
+            ),
             **self.texts.collate(texts),
         }
-        return batch | ({"positives": text_keys(texts)} if self.equal_texts else {})
 
     def training_step(self, model, batch):
         batch = batch | {"image": normalize(batch["image"])}

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from train.data.records import TestRecords
-from train.data.text import text_key
+from train.data.records import TestRecords, identified
 from train.metrics.scores import retrieval_recall
-from train.tasks.records import RecordTask, choose
+from train.tasks.records import RecordTask, choose, positive_pairs
 from x2vlm.losses import contrastive_loss
 from x2vlm.modeling.retrieval import X2VLMForRetrieval
 from x2vlm.modeling.x2vlm import X2VLM
@@ -21,8 +20,8 @@ from x2vlm.processing import normalize
 
 @dataclass(kw_only=True)
 class Retrieval(RecordTask):
-    """One random caption of each image or video; pairs of one `image_id` (or, without ids, of equal
-    words) are all positives.
+    """One random caption of each image or video; pairs of one image or of equal words are all
+    positives.
 
     Attributes:
         reranked: candidates by features that the matching head scores, in each direction; 0 leaves
@@ -38,14 +37,15 @@ class Retrieval(RecordTask):
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.record(index)
         text = self.encode(choose(record["captions"], 1, rng)[0])
-        key = text.key if "image_id" not in record else text_key(str(record["image_id"]))
-        return {"visual": self.pixels(record, rng), "text": text, "key": key}
+        shown = self.image_key(index, record)
+        return {"visual": self.pixels(record, rng), "text": text, "shown": shown}
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        texts = [sample["text"] for sample in samples]
         return {
             "visual": torch.stack([sample["visual"] for sample in samples]),
-            "positives": torch.tensor([sample["key"] for sample in samples]),
-            **self.texts.collate([sample["text"] for sample in samples]),
+            "positives": positive_pairs([sample["shown"] for sample in samples], texts),
+            **self.texts.collate(texts),
         }
 
     def training_step(self, model, batch):
@@ -62,8 +62,9 @@ class Retrieval(RecordTask):
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """Recall at 1, 5, 10 in both directions, the records being the gallery."""
-        embeds, texts, owners = [], [], []
+        embeds, texts, owners, shown = [], [], [], []
         for group in records.batches(32):
+            shown += map(identified, group)
             owners += [
                 len(embeds) + i for i, record in enumerate(group) for _ in self._captions(record)
             ]
@@ -84,13 +85,35 @@ class Retrieval(RecordTask):
             image_features.device.type, enabled=False
         ):  # bf16 would call near neighbours equal
             similarity = image_features @ text_features.T
-        if not self.reranked:
-            return retrieval_recall(
-                similarity.cpu().numpy(), similarity.T.cpu().numpy(), np.array(owners)
-            )
-        to_text = self._rerank(model, similarity, embeds, texts, by_image=True)
-        to_image = self._rerank(model, similarity, embeds, texts, by_image=False)
+        if self.reranked:
+            to_text = self._rerank(model, similarity, embeds, texts, by_image=True)
+            to_image = self._rerank(model, similarity, embeds, texts, by_image=False)
+        else:
+            to_text, to_image = similarity.cpu().numpy(), similarity.T.cpu().numpy()
+        self._predict(records, shown, texts, np.array(owners), to_text, to_image)
         return retrieval_recall(to_text, to_image, np.array(owners))
+
+    def _predict(self, records, shown, texts, owners, to_text, to_image) -> None:
+        """Of each image the best texts, and of each of its texts the best images."""
+        found_texts, found_images = _best(to_text), _best(to_image)
+        for number, record in enumerate(shown):
+            records.predict(
+                record,
+                texts=[
+                    {"text": texts[i], "score": score, "right": bool(owners[i] == number)}
+                    for i, score in found_texts[number]
+                ],
+                images=[
+                    {
+                        "text": texts[i],
+                        "found": [
+                            {"sample": shown[j]["sample"], "score": score, "right": j == number}
+                            for j, score in found_images[i]
+                        ],
+                    }
+                    for i in np.flatnonzero(owners == number)
+                ],
+            )
 
     def _captions(self, record: dict[str, Any]) -> list[str]:
         return record["captions"][:1] if self.first_caption else record["captions"]
@@ -115,3 +138,12 @@ class Retrieval(RecordTask):
                 model.match_logits(fused)[:, 1].float().cpu().numpy()
             )
         return scores
+
+
+def _best(scores: np.ndarray, count: int = 10) -> list[list[tuple[int, float]]]:
+    """Of each row the columns of the highest scores, with their scores."""
+    best = torch.from_numpy(scores).topk(min(count, scores.shape[1]), dim=1)
+    return [
+        [(place, score) for place, score in zip(places, row, strict=True) if np.isfinite(score)]
+        for places, row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]

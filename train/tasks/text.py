@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
 from train.data.masking import MaskingConfig
+from train.data.text import text_key
 from train.tasks.records import RecordTask, choose
 from x2vlm.errors import DataError
 from x2vlm.modeling.pretraining import X2VLMForPretraining
@@ -41,7 +43,7 @@ class MaskedText(RecordTask):
 @dataclass(kw_only=True)
 class ParallelText(RecordTask):
     """The first two `captions` of a record say the same in two languages; which one is the source
-    is a coin's choice."""
+    is a coin's choice. Records that share a text or an image are positives of each other."""
 
     all_losses: ClassVar[tuple[str, ...]] = ("contrastive_loss", "matching_loss", "masked_lm_loss")
     needs = ("captions",)
@@ -53,17 +55,21 @@ class ParallelText(RecordTask):
         return self.masking
 
     def sample(self, index: int, rng: np.random.Generator) -> Any:
-        texts = self.record(index)["captions"][:2]
+        record = self.record(index)
+        texts = record["captions"][:2]
         if len(texts) < 2:
             raise DataError(
                 f"{self.records.name(index)}: there is one text instead of two.", "data/entry"
             )
         source, target = choose(texts, 2, rng)
-        return self.encode(source, rng), self.encode(target, rng)
+        keys = [self.image_key(index, record), *map(text_key, texts)]
+        return self.encode(source, rng), self.encode(target, rng), keys
 
     def collate(self, samples: list[Any]) -> dict[str, Any]:
-        source, target = (self.texts.collate(texts) for texts in zip(*samples, strict=True))
+        sources, targets, keys = zip(*samples, strict=True)
+        source, target = self.texts.collate(sources), self.texts.collate(targets)
         return {
+            "positives": torch.tensor(keys),
             "source_ids": source["input_ids"],
             "source_mask": source["attention_mask"],
             "target_ids": target["input_ids"],

@@ -23,8 +23,8 @@ class X2VLMForPretraining(TaskModel):
 
     input_ids, attention_mask: int64[B, T]; masked_ids: int64[B, T], the text with masks;
     masked_positions, masked_labels: int64[B, M], label -100 = padding; wanted: which of `LOSSES` to
-    compute, others cost nothing and need no head; positives: int64[B], equal number = same content
-    (None: only row i fits row i).
+    compute, others cost nothing and need no head; positives: int64[B] or int64[B, K], rows with an
+    equal number in some column have the same content (None: only row i fits row i).
     """
 
     def forward(
@@ -131,6 +131,7 @@ class X2VLMForPretraining(TaskModel):
         masked_positions: Tensor,
         masked_labels: Tensor,
         wanted: Collection[str] = LOSSES,
+        positives: Tensor | None = None,
     ) -> TaskOutput:
         """Two languages of one sentence; the source stands where an image would (CCLM, arXiv
         2206.00621, section 3).
@@ -142,7 +143,13 @@ class X2VLMForPretraining(TaskModel):
         source = model.encode_text(source_ids, source_mask)
         target = model.encode_text(target_ids, target_mask)
         losses = self._align(
-            source, source_mask, target, target_mask, wanted, None, of_context=model.text_features
+            source,
+            source_mask,
+            target,
+            target_mask,
+            wanted,
+            positives,
+            of_context=model.text_features,
         )
         if "masked_lm_loss" in wanted:
             losses["masked_lm_loss"] = self._masked_lm(

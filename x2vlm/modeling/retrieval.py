@@ -24,7 +24,8 @@ class X2VLMForRetrieval(TaskModel):
         """Pictures float[B, 3, H, W] or videos float[B, F, 3, H, W] with texts int64[B, T].
 
         Args:
-            positives: int64[B]; rows with equal numbers show the same image.
+            positives: int64[B] or int64[B, K]; rows with an equal number in some column belong
+                together, see `contrastive_loss`.
 
         Returns:
             losses contrastive_loss, matching_loss.

@@ -52,7 +52,8 @@ def match_against_negatives(
             P].
         text_embeds: float[B, T, C].
         similarity: float[B, B], context x text, divided by the temperature.
-        positives: int64[B], rows with equal numbers are never negatives of each other.
+        positives: int64[B] or int64[B, K], rows with an equal number in some column are never
+            negatives of each other.
 
     Returns:
         logits float[3B, 2] and labels int64[3B]: pairs, then (negative context, text), then
