@@ -82,7 +82,6 @@ STILL_OPEN = (
     "app/cards.py <-> app/view.py",
     "app/demo.py",
     "app/i18n.py",
-    "train/state.py",
     "x2vlm/checkpoint/",
     "x2vlm/pretrained.py",
 )

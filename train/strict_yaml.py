@@ -1,6 +1,6 @@
 """A strict YAML loader: every text has one meaning.
 
-`1e-4` is a float; `no` and `010` are strings; a key may stand once in a block; there are no aliases.
+`1e-4` is a float, `no` and `010` are strings, no key is given twice, and there are no aliases.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Runs that are killed, asked to stop, run out of disk or meet damage: what is left is good, and
 going on is bitwise exact."""
 
+import hashlib
 import json
 import os
 import random
@@ -11,7 +12,7 @@ import time
 import pytest
 
 from tests.train.toy import ToyRuns, assert_same_state, kill, losses
-from train import state
+from train import manifest, state
 from x2vlm.errors import CheckpointError
 
 
@@ -204,12 +205,12 @@ def damage_manifest(path):
 
 def damage_newer(path):
     document = json.loads((path / "manifest.json").read_text())
-    content = document["content"] | {"format": state.FORMAT + 1}
+    content = document["content"] | {"format": manifest.FORMAT + 1}
     (path / "manifest.json").write_text(
         json.dumps(
             {
                 "content": content,
-                "sha256": state.hashlib.sha256(state._canonical(content)).hexdigest(),
+                "sha256": hashlib.sha256(manifest._canonical(content)).hexdigest(),
             }
         )
     )
@@ -224,7 +225,7 @@ def damage_newer(path):
         (damage_missing, "optimizer.pt of step-00000012 is missing"),
         (damage_no_manifest, "step-00000012 has no manifest.json"),
         (damage_manifest, "manifest.json of step-00000012 is damaged"),
-        (damage_newer, f"step-00000012 has format {state.FORMAT + 1}"),
+        (damage_newer, f"step-00000012 has format {manifest.FORMAT + 1}"),
     ],
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
