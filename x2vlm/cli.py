@@ -146,6 +146,7 @@ def _add_management(verbs: Any) -> None:
     health = verbs.add_parser("doctor", help="what is installed, cached and ready")
     health.set_defaults(run=_doctor)
     health.add_argument("--json", action="store_true")
+    health.add_argument("--verify", metavar="FOLDER", help="compare its weights with their SHA-256")
 
     demo = verbs.add_parser("demo", help="open the app; further arguments go to it", add_help=False)
     demo.set_defaults(run=_demo)
@@ -367,7 +368,8 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
-    findings = doctor.examine()
+    folder = arguments.verify
+    findings = doctor.verified(folder) if folder else doctor.examine()
     if arguments.json:
         print_json(findings)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import shutil
+from pathlib import Path
 from typing import Any
 
 PACKAGES = (
@@ -73,6 +74,17 @@ def examine() -> dict[str, Any]:
         ],
         "warnings": warnings,
     }
+
+
+def verified(folder: str) -> dict[str, Any]:
+    """The SHA-256 of a folder's weights, once it is found to be the recorded one.
+
+    Raises:
+        CheckpointError: see `x2vlm.checkpoint.digest.verify`.
+    """
+    from x2vlm.checkpoint.digest import verify
+
+    return {"sha256": verify(Path(folder)), "warnings": []}
 
 
 def told(findings: dict[str, Any]) -> str:

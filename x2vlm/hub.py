@@ -346,6 +346,7 @@ _BESIDE = (
     "sentencepiece.bpe.model",
     "special_tokens_map.json",
     "predictor.json",
+    "model.safetensors.sha256",
 )
 _WEIGHTS = (("model*.safetensors", "model.safetensors.index.json"), ("pytorch_model*", "*.th"))
 """Weights in a repository: torch files are fetched where it has no safetensors."""

@@ -30,6 +30,7 @@ from x2vlm.checkpoint.detect import (
     heads_in,
     merge_overrides,
 )
+from x2vlm.checkpoint.digest import verify
 from x2vlm.checkpoint.parameters import first_tensor, fit_tensor, parameter_slots
 from x2vlm.checkpoint.report import LoadReport
 from x2vlm.checkpoint.source import files_of, read_source, weights_file
@@ -106,17 +107,26 @@ def load_model(
     weights, translated = _open(path_or_name, progress)
     overrides = {} if config is None or isinstance(config, X2VLMConfig) else dict(config)
     stored = weights.parent / CONFIG
-    if isinstance(config, X2VLMConfig):
-        final = config
-    elif translated.ours and stored.is_file():
-        final = merge_overrides(read_config(stored), overrides)
-    else:
-        final = detect_config(
-            translated.state, translated.multilingual, translated.swin_windows, overrides
-        )
-    final = _adjust(final, image_size, num_frames, heads)
-    check_grid(final.vision)
-    model, report = _assemble(final, translated, weights.name, allow_extra)
+    try:
+        if isinstance(config, X2VLMConfig):
+            final = config
+        elif translated.ours and stored.is_file():
+            final = merge_overrides(read_config(stored), overrides)
+        else:
+            final = detect_config(
+                translated.state, translated.multilingual, translated.swin_windows, overrides
+            )
+        final = _adjust(final, image_size, num_frames, heads)
+        check_grid(final.vision)
+        model, report = _assemble(final, translated, weights.name, allow_extra)
+    except CheckpointError as error:
+        if translated.ours and config is None and not stored.is_file():
+            raise CheckpointError(
+                f"There is no {CONFIG} beside {shown(weights.name)}, and its weights alone do not "
+                f"tell what belongs there. Put the {CONFIG} of the saved model into the folder.",
+                "ckpt/source",
+            ) from error
+        raise
     model.to(device=device, dtype=dtype).eval()
     return LoadedCheckpoint(
         model, report, weights, weights.parent if has_tokenizer(weights.parent) else None
@@ -146,6 +156,8 @@ def _open(
 ) -> tuple[Path, Translated]:
     """The weights file of a checkpoint and its tensors under our names."""
     weights = weights_file(hub.resolve(path_or_name, progress))
+    if weights.parent in map(hub.bundled_dir, hub.BUNDLED):
+        verify(weights.parent)
     try:
         return weights, translate(read_source(weights), weights.name)
     except CheckpointError as error:

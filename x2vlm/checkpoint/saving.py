@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from x2vlm.checkpoint.content import shown
 from x2vlm.checkpoint.detect import Overrides
+from x2vlm.checkpoint.digest import write_digest
 from x2vlm.checkpoint.keys import official_name, official_spelling
 from x2vlm.checkpoint.loading import CONFIG, load_model
 from x2vlm.checkpoint.report import LoadReport
@@ -81,6 +82,7 @@ def save_model(
     try:
         draft.mkdir(parents=True)
         save_file(_stored(model, dtype), draft / WEIGHTS, metadata={"format": "pt"})
+        write_digest(draft)
         (draft / CONFIG).write_text(
             json.dumps(model.config.to_dict(), indent=2) + "\n", encoding="utf-8"
         )
