@@ -7,6 +7,14 @@ import contextlib
 import pytest
 
 from benchmarks.chromium import chromium
+from tests.app.conftest import (  # noqa: F401
+    clip_file,
+    examples,
+    phone_photos,
+    picture_file,
+    served,
+    upload_folder,
+)
 
 SIZES = {
     "desktop": {"viewport": {"width": 1440, "height": 900}},
@@ -25,7 +33,7 @@ def browser():
 
 
 @pytest.fixture
-def open_page(browser, served):
+def open_page(browser, served):  # noqa: F811
     """Open the app; gives the page, and fails the test when the browser's console told of an
     error."""
     contexts, errors = [], []
