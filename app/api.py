@@ -14,7 +14,7 @@ import gradio as gr
 
 from x2vlm.errors import MediaError
 
-from . import inputs, limits, panels
+from . import inputs, limits, measures
 from .service.admission import uploaded
 from .service.events import as_job
 from .service.messages import complaint
@@ -154,7 +154,7 @@ class Endpoints:
         return {
             "matches": [
                 found.to_dict()
-                for found in panels.ranked(self._run("match", media, inputs.texts(texts)))
+                for found in measures.ranked(self._run("match", media, inputs.texts(texts)))
             ]
         }
 

@@ -31,15 +31,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from app.handlers import Handlers
+from app.view import Look, Shown
 from gradio_client import Client, handle_file
 
 from app import limits, viewing
 from app.examples import FOLDER, fresh_scene, save_scene
-from app.handlers import Handlers
 from app.service.models import Models
 from app.service.runner import Runner
 from app.state import MediaRef
-from app.view import Look, Shown
 from benchmarks.chromium import chromium
 
 ROOT = Path(__file__).resolve().parents[1]
