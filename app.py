@@ -26,6 +26,13 @@ parser.add_argument("--offline", action="store_true", help="never download a che
 parser.add_argument(
     "--mcp", action="store_true", help="offer the endpoints as MCP tools (needs gradio[mcp])"
 )
+for name, what in (("workers", "model calls at a time"), ("threads", "torch threads of each call")):
+    parser.add_argument(
+        f"--{name}",
+        type=int,
+        default=None,
+        help=f"{what}; by default what fits model and machine, see `x2vlm doctor`",
+    )
 flags = parser.parse_args() if __name__ == "__main__" else parser.parse_args([])
 if flags.offline:
     os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is imported
@@ -33,7 +40,13 @@ if flags.offline:
 from app import build_demo  # noqa: E402
 from app.service.server import is_public, serve  # noqa: E402
 
-demo = build_demo(load, tuple(flags.model.split(",")), open_choice=not is_public(flags.share))
+demo = build_demo(
+    load,
+    tuple(flags.model.split(",")),
+    open_choice=not is_public(flags.share),
+    workers=flags.workers,
+    threads=flags.threads,
+)
 
 if __name__ == "__main__":
     serve(demo, port=flags.port, share=flags.share, mcp=flags.mcp)

@@ -1,6 +1,6 @@
 """The public endpoints: typed and documented functions for `gradio_client` and MCP.
 
-Results are the Predictor's values as plain JSON; boxes are in pixels of the upright picture.
+Results are the Predictor's values as plain JSON; boxes are in pixels of the upright image.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from x2vlm.errors import MediaError
+from x2vlm.errors import MediaError, ParameterError
+from x2vlm.options import AnswerOptions, CaptionOptions, MethodName, TargetName
+from x2vlm.results import Match
 
-from . import inputs, limits, panels
+from . import inputs, limits
 from .service.admission import uploaded
 from .service.events import as_job
-from .service.messages import complaint
+from .service.messages import complaint, message
 from .service.runner import Runner
 from .state import MediaRef
 
-FieldCheck = Callable[[Sequence[Any], Mapping[str, str]], list[dict[str, Any]]]
-Method = Literal["gradient", "attention", "rollout", "image-gradcam", "random"]
-
 
 class Endpoints:
-    """The five endpoints over one `Runner` and its default model."""
+    """The five endpoints over one `Runner` and its default model.
+
+    Every result has `notes`: what the caller should know about the file, for example that only half
+    of a video could be read, or that the image is outside the model's world.
+    """
 
     def __init__(self, runner: Runner):
         self.runner = runner
@@ -34,18 +37,18 @@ class Endpoints:
     def caption(
         self,
         media: gr.FileData,
-        num_beams: int = 3,
-        num_captions: int = 1,
-        max_new_tokens: int = 30,
-        do_sample: bool = False,
-        top_p: float = 0.9,
-        temperature: float = 1.0,
-        seed: int = 0,
+        num_beams: int = CaptionOptions.num_beams,
+        num_captions: int = CaptionOptions.num_captions,
+        max_new_tokens: int = CaptionOptions.max_new_tokens,
+        do_sample: bool = CaptionOptions.do_sample,
+        top_p: float = CaptionOptions.top_p,
+        temperature: float = CaptionOptions.temperature,
+        seed: int = CaptionOptions.seed,
     ) -> dict[str, Any]:
-        """Describe a picture or clip.
+        """Describe an image or video.
 
         Args:
-            media: an uploaded picture or clip.
+            media: an uploaded image or video.
             num_beams: width of the beam search, 1 to 10.
             num_captions: how many captions to return, 1 to 5.
             max_new_tokens: length limit in word pieces, 1 to 100.
@@ -60,20 +63,21 @@ class Endpoints:
         options = inputs.caption_options(
             do_sample, num_beams, num_captions, 0, max_new_tokens, top_p, temperature, seed, None
         )
-        return {"captions": [found.to_dict() for found in self._run("caption", media, **options)]}
+        found, notes = self._run("caption", media, **options)
+        return {"captions": [caption.to_dict() for caption in found], "notes": notes}
 
     def ask(
         self,
         media: gr.FileData,
         question: str,
         choices: list[str] | None = None,
-        top_k: int = 5,
+        top_k: int = AnswerOptions.top_k,
         mode: Literal["auto", "rank", "generate"] = "auto",
     ) -> dict[str, Any]:
-        """Answer a question about a picture or clip.
+        """Answer a question about an image or video.
 
         Args:
-            media: an uploaded picture or clip.
+            media: an uploaded image or video.
             question: in English.
             choices: rank these answers instead of the model's own list.
             top_k: how many answers to return, 1 to 100.
@@ -86,7 +90,8 @@ class Endpoints:
         options = inputs.answer_options(mode, choices) | {
             "top_k": inputs.number(top_k, "top_k", 1, 100)
         }
-        return self._run("answer", media, inputs.question(question), **options).to_dict()
+        found, notes = self._run("answer", media, inputs.question(question), **options)
+        return found.to_dict() | {"notes": notes}
 
     def ground(
         self,
@@ -95,10 +100,10 @@ class Endpoints:
         absent_below: float | None = None,
         found_from: float | None = None,
     ) -> dict[str, Any]:
-        """Find phrases in a picture: one box each, and whether it is there at all.
+        """Find phrases in an image: one box each, and whether it is there at all.
 
         Args:
-            media: an uploaded picture, or a clip, whose middle seen frame is searched.
+            media: an uploaded image, or a video, whose middle seen frame is searched.
             phrases: up to 10.
             absent_below: match score under which a phrase is "absent"; the model's own by default.
             found_from: match score from which it is "found", not under the other; the model's own
@@ -114,58 +119,64 @@ class Endpoints:
             absent if absent_below is None else absent_below,
             present if found_from is None else found_from,
         )
-        found = self._run("ground", media, asked, explain=True, thresholds=thresholds)
-        return {"groundings": [_light(grounding.to_dict()) for grounding in found]}
+        found, notes = self._run("ground", media, asked, explain=True, thresholds=thresholds)
+        return {"groundings": [_light(grounding.to_dict()) for grounding in found], "notes": notes}
 
     def explain(
         self,
         media: gr.FileData,
         text: str,
-        target: Literal["match", "caption", "answer", "box"] = "match",
+        target: TargetName | None = None,
         layer: int | None = None,
-        method: Method = "gradient",
+        method: MethodName | None = None,
     ) -> dict[str, Any]:
-        """For every word of a text, where in the picture the model looks.
+        """For every phrase of a text, where in the image the model looks.
 
         Args:
-            media: an uploaded picture or clip.
+            media: an uploaded image or video.
             text: a sentence, or a question when the target is "answer".
-            target: the score that is explained.
-            layer: fusion layer from 0; the model's best one if left out.
+            target: the score that is explained. Target, layer and method are by default those that
+                point best, measured for the model.
+            layer: fusion layer from 0.
             method: of the map; "random" is a baseline.
 
         Returns:
-            The words, and `maps` (words, grid, grid), not normalised, top row first.
+            The phrases as `words`, and `maps` (words, grid, grid), not normalised, top row first.
         """
-        return self._run(
-            "explain", media, inputs.text(text), target=target, layer=layer, method=method
-        ).to_dict()
+        options = {"target": target, "layer": layer, "method": method}
+        found, notes = self._run("explain", media, inputs.text(text), **options)
+        return found.to_dict() | {"notes": notes}
 
     def match(self, media: gr.FileData, texts: list[str]) -> dict[str, Any]:
-        """Tell how well texts fit a picture or clip.
+        """Tell how well texts fit an image or video.
 
         Args:
-            media: an uploaded picture or clip.
+            media: an uploaded image or video.
             texts: up to 20.
 
         Returns:
             {"matches": [...]}, best first, each with probability (fused) and similarity (cosine).
         """
-        return {
-            "matches": [
-                found.to_dict()
-                for found in panels.ranked(self._run("match", media, inputs.texts(texts)))
-            ]
-        }
+        found, notes = self._run("match", media, inputs.texts(texts))
+        ranked = sorted(found, key=_score, reverse=True)
+        return {"matches": [match.to_dict() for match in ranked], "notes": notes}
 
-    def _run(self, task: str, media: Any, *args: Any, **options: Any) -> Any:
-        return self.runner.run(
-            task, MediaRef(uploaded(sent(media))), None, uuid.uuid4().hex, *args, **options
+    def _run(self, task: str, media: Any, *args: Any, **options: Any) -> tuple[Any, list[str]]:
+        """What the task finds, and what the caller should know about the file."""
+        path, session = uploaded(sent(media)), uuid.uuid4().hex
+        found, notes = self.runner.run(
+            "with_notes", MediaRef(path), None, session, task, *args, **options
         )
+        return found, list(notes)
 
 
 def _light(grounding: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in grounding.items() if key != "explanation"}
+
+
+def _score(match: Match) -> float:
+    """The match probability, or the similarity where the model has no matching head."""
+    return match.probability if match.probability is not None else match.similarity or 0.0
 
 
 def sent(media: Any) -> str:
@@ -177,7 +188,7 @@ def sent(media: Any) -> str:
     path = media.get("path") if isinstance(media, dict) else None
     if not isinstance(path, str):
         raise MediaError(
-            "No picture or clip was sent. Upload one, for example with handle_file.", "image/empty"
+            "No image or video was sent. Upload one, for example with handle_file.", "image/empty"
         )
     return path
 
@@ -189,42 +200,83 @@ RULES = {
     "text": inputs.text,
     "texts": inputs.texts,
 }
+MISSING = object()
 
 
-def publish(runner: Runner) -> dict[int, FieldCheck]:
-    """Offer the endpoints inside the present `gr.Blocks`; returns the check of each one's fields by
-    the event's number."""
+class Endpoint:
+    """A public function's parameters, and the check of a call's values before it is queued."""
+
+    def __init__(self, name: str, function: Callable):
+        self.name = name
+        self.parameters = {
+            parameter.name: MISSING if parameter.default is parameter.empty else parameter.default
+            for parameter in inspect.signature(function).parameters.values()
+        }
+
+    def filled(self, values: Sequence[Any]) -> list[Any]:
+        """The values with the defaults of those that are left out at the end.
+
+        Raises:
+            ParameterError: more values than parameters (`param/unknown`).
+        """
+        if len(values) > len(self.parameters):
+            raise ParameterError(
+                f"{len(values)} values given; /{self.name} takes {len(self.parameters)}: "
+                f"{', '.join(self.parameters)}.",
+                "param/unknown",
+            )
+        return [*values, *list(self.parameters.values())[len(values) :]]
+
+    def ordered(self, values: Mapping[str, Any]) -> list[Any]:
+        """Values by name in the order of the parameters, with the defaults of those left out.
+
+        Raises:
+            ParameterError: a name that is no parameter's (`param/unknown`).
+        """
+        for name in values:
+            if name not in self.parameters:
+                raise ParameterError(
+                    f"/{self.name} has no parameter {name[:40]!r}. Its parameters are "
+                    f"{', '.join(self.parameters)}.",
+                    "param/unknown",
+                )
+        return [values.get(name, default) for name, default in self.parameters.items()]
+
+    def complaints(self, values: Sequence[Any], headers: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Nothing, or one `gr.validate` a parameter where a value is missing or `RULES` refuse it.
+
+        What Gradio's validators do, which `gr.api` does not take and which first build a session
+        for whoever has none: 10 ms.
+        """
+        said = {
+            name: self._complaint(name, value, headers)
+            for name, value in zip(self.parameters, values, strict=True)
+        }
+        if not any(said.values()):
+            return []
+        return [
+            gr.validate(not text, text) | {"parameter_name": name} for name, text in said.items()
+        ]
+
+    def _complaint(self, name: str, value: Any, headers: Mapping[str, str]) -> str:
+        if value is MISSING:
+            needed = [key for key, default in self.parameters.items() if default is MISSING]
+            text = f"{name} is missing. /{self.name} needs {' and '.join(needed)}."
+            return message(ParameterError(text, "param/missing"), headers)
+        return complaint(RULES.get(name), value, headers)
+
+
+def publish(runner: Runner) -> dict[int, Endpoint]:
+    """Offer the endpoints inside the present `gr.Blocks`; returns them by the event's number."""
     endpoints, found = Endpoints(runner), {}
     for name in ("caption", "ask", "ground", "explain", "match"):
-        endpoint = as_job(runner.jobs, getattr(endpoints, name))
+        function = as_job(runner.jobs, getattr(endpoints, name))
         event = gr.api(
-            endpoint,
+            function,
             api_name=name,
             api_visibility="public",
             concurrency_id="model",
             concurrency_limit=limits.AT_ONCE,
         )
-        found[event["id"]] = field_check(list(inspect.signature(endpoint).parameters))
+        found[event["id"]] = Endpoint(name, function)
     return found
-
-
-def field_check(names: Sequence[str]) -> FieldCheck:
-    """Of the values and headers of a call: nothing, or one `gr.validate` a field where `RULES`
-    refuse one.
-
-    What Gradio's validators do, which `gr.api` does not take and which first build a session for
-    whoever has none: 10 ms.
-    """
-
-    def check(values: Sequence[Any], headers: Mapping[str, str]) -> list[dict[str, Any]]:
-        said = {
-            name: complaint(RULES.get(name), value, headers)
-            for name, value in zip(names, values, strict=False)
-        }
-        results = [
-            gr.validate(not message, message) | {"parameter_name": name}
-            for name, message in said.items()
-        ]
-        return results if any(said.values()) else []
-
-    return check

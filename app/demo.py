@@ -41,7 +41,8 @@ def build_demo(
     *,
     open_choice: bool = False,
     stored: dict[str, Example] | None = None,
-    workers: int = limits.WORKERS,
+    workers: int | None = None,
+    threads: int | None = None,
 ) -> gr.Blocks:
     """The app, ready for `service.server.serve`.
 
@@ -50,10 +51,11 @@ def build_demo(
         names: models on offer, the first by default.
         open_choice: visitors may type any model name or path; only for one's own machine.
         stored: examples by name; the bundled ones by default.
-        workers: model calls at a time.
+        workers, threads: model calls at a time and torch threads of each; by default as
+            `x2vlm.serving.plan_concurrency` says.
     """
     stored = load_examples() if stored is None else stored
-    runner = Runner(Models(load, names, open_choice=open_choice), workers)
+    runner = Runner(Models(load, names, open_choice=open_choice), workers, threads)
     first = next((example for example in stored.values() if example.kind == "image"), None)
     page = Page(Handlers(runner), first, stored_shown(first, names[0]) if first else None)
     arrivals = Arrivals(runner, stored, page.first_shown)
@@ -65,7 +67,7 @@ def build_demo(
     ) as demo:
         _lay_out(page, runner.models, stored)
         _wire(demo, page, arrivals)
-        demo.field_checks = api.publish(runner)
+        demo.endpoints = api.publish(runner)
     refuse_addresses(demo, f"{ONLY_UPLOADS} [image/reference]")
     demo.runner = runner
     return demo

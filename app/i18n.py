@@ -425,6 +425,7 @@ IN_OWN_LANGUAGE = """<script>{
   window.fetch = async (...what) => {
     const request = new Request(...what);
     request.headers.set('Accept-Language', document.documentElement.lang);
+  request.headers.set('X-From-Page', '1');
     const answer = await send(request);
     return answer.status === 503 ? new Response(answer.body, {status: 429, headers: answer.headers}) : answer;
   };

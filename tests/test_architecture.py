@@ -69,6 +69,7 @@ LAYERS = (
         "x2vlm/processing.py",
         "x2vlm/settings.py",
         "x2vlm/hub.py",
+        "x2vlm/serving.py",
         "x2vlm/visualize.py",
     ),
     ("x2vlm/checkpoint",),

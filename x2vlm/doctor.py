@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from x2vlm.serving import SMALL_MODEL, plan_concurrency
+
 PACKAGES = (
     "torch",
     "torchvision",
@@ -64,6 +66,10 @@ def examine() -> dict[str, Any]:
         "ffmpeg": shutil.which("ffmpeg") is not None,
         "device": "cuda" if gpus else "cpu",
         "gpus": gpus,
+        "serving": {
+            f"{size} models": str(plan_concurrency(parameters, "cuda" if gpus else "cpu"))
+            for size, parameters in (("small", 0), ("large", SMALL_MODEL))
+        },
         "cpu": {
             "capability": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),

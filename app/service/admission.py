@@ -10,7 +10,7 @@ from gradio.queueing import Queue
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from x2vlm.errors import MediaError
+from x2vlm.errors import MediaError, ParameterError, X2VLMError
 
 from .. import limits
 from .gradio_patches import (
@@ -20,12 +20,16 @@ from .gradio_patches import (
     names_address,
     queued_sessions,
     set_admission,
+    set_owner,
     upload_folder,
 )
 from .messages import message
 from .queue import Busy
 
 MINUTE = 60
+NO_FUNCTION = "There is no such function. See /gradio_api/info for the endpoints."
+TOO_FEW = "{} values given, which are too few. See /gradio_api/info for the endpoints."
+STATUS = {"api/unknown": 404, "param/missing": 422, "param/unknown": 422}
 RETRY_AFTER = "Retry-After"  # seconds, for clients that try again by themselves
 TOO_MANY = (
     "{} of your jobs wait or run already, which is the limit. Wait until one has ended, or "
@@ -65,18 +69,18 @@ def admit(queue: Queue) -> None:
             session = body.session_hash
             check_quota(queue, session, joining, request)
             check_room(queue, joining, request)
-            try:
-                check_files(body.data, uploaded)
-            except MediaError as error:  # Gradio refuses too, but says nothing
-                raise HTTPException(400, message(error, request.headers)) from None
-            check = queue.blocks.field_checks.get(body.fn_index)
-            if check and (fields := check(body.data, request.headers)):
-                return False, fields, "validator_error"
+            if complaints := check_values(queue, body, request):
+                return False, complaints, "validator_error"
             joining.append(session)
+            if body.simple_format:
+                body.session_hash = None
             try:
-                return await push(body, request, username)
+                accepted, event, state = await push(body, request, username)
             finally:
                 joining.remove(session)
+            if accepted and body.simple_format and session:
+                set_owner(queue, event, session)
+            return accepted, event, state
 
         return admitted
 
@@ -99,6 +103,33 @@ def check_room(queue: Queue, joining: list[str], request: Request) -> None:
         seconds = backlog(queue, waiting)
         error = Busy(FULL.format(waiting, seconds), "busy/queue")
         raise HTTPException(503, message(error, request.headers), {RETRY_AFTER: str(seconds)})
+
+
+def check_values(queue: Queue, body: Any, request: Request) -> list[dict[str, Any]]:
+    """Complete a call's values in place: missing ones at the end take their defaults.
+
+    Returns:
+        What is wrong with the values of a public endpoint, one `gr.validate` a parameter; nothing
+        where they are right.
+
+    Raises:
+        HTTPException: no such function (404), too many or too few values (422), a file that was not
+            uploaded (400).
+    """
+    blocks = queue.blocks
+    endpoint, function = blocks.endpoints.get(body.fn_index), blocks.fns.get(body.fn_index)
+    try:
+        if function is None:
+            raise ParameterError(NO_FUNCTION, "api/unknown")
+        if endpoint is not None:
+            body.data = endpoint.filled(body.data)
+        elif len(body.data) < len(function.inputs):
+            raise ParameterError(TOO_FEW.format(len(body.data)), "param/missing")
+        body.data = check_files(body.data, uploaded)
+    except X2VLMError as error:
+        status = STATUS.get(error.code, 400)
+        raise HTTPException(status, message(error, request.headers)) from None
+    return endpoint.complaints(body.data, request.headers) if endpoint is not None else []
 
 
 def backlog(queue: Queue, waiting: int) -> int:

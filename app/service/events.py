@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,15 +17,10 @@ from x2vlm.errors import X2VLMError
 
 from ..i18n import TEXT, language
 from .gradio_patches import current_request
-from .messages import message
+from .log import log_failure
+from .messages import CRASHED, message
 from .queue import STOP_FLAG, JobQueue
 
-log = logging.getLogger(__name__)
-
-CRASHED = X2VLMError(
-    "Something broke on the server and was logged; nothing of yours is lost. Try again.",
-    "job/crashed",
-)
 PROGRESS = gr.Progress()
 
 
@@ -78,7 +72,7 @@ def report_errors(handler: Callable) -> Callable:
         except gr.Error:
             raise
         except Exception:
-            log.exception("%s failed", handler.__name__)
+            log_failure(handler.__name__)
             raise gr.Error(message(CRASHED), print_exception=False) from None
 
     return guarded

@@ -6,17 +6,21 @@ of the names is gone.
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
+from gradio import queueing, routes
 from gradio.context import LocalContext
 from gradio.queueing import Queue
-from gradio.utils import get_upload_folder
-from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse
+from gradio.server_messages import ProcessCompletedMessage
+from gradio.utils import LRUCache, get_upload_folder
+from gradio_client.utils import is_file_obj_with_meta, is_http_url_like
 from starlette.requests import Request
 
 
@@ -37,14 +41,32 @@ def current_request() -> Any:
     return LocalContext.request.get(None)
 
 
+def current_headers() -> Mapping[str, str]:
+    """The headers of the present event's request; empty outside of events."""
+    return getattr(current_request(), "headers", {})
+
+
 def names_address(path: str) -> bool:
     """Whether a path that a client names is a web address, which Gradio would fetch."""
     return is_http_url_like(path)
 
 
-def check_files(data: Any, check: Callable[[Any], Any]) -> None:
-    """Call `check` with the path of every file that a call's values name."""
-    traverse(data, lambda file: check(file["path"]), is_file_obj_with_meta)
+def check_files(data: Any, check: Callable[[str], Any]) -> Any:
+    """A copy of a call's values, with `check` called on the path of every file that they name.
+
+    A `meta` that is not an object is left out: Gradio, which looks into it, takes a file without
+    `meta` as it is.
+    """
+    if isinstance(data, Mapping):
+        kept = {key: value for key, value in data.items() if key != "meta" or is_object(value)}
+        if is_file_obj_with_meta(kept):
+            check(kept["path"])
+        return {key: check_files(value, check) for key, value in kept.items()}
+    return [check_files(value, check) for value in data] if isinstance(data, list) else data
+
+
+def is_object(value: Any) -> bool:
+    return isinstance(value, Mapping)
 
 
 Push = Callable[[Any, Request, str | None], Awaitable[Any]]
@@ -61,9 +83,24 @@ def set_admission(queue: Queue, admission: Callable[[Push], Push]) -> None:
     queue.push = admission(queue.push)
 
 
+def set_owner(queue: Queue, event_id: str, session: str) -> None:
+    """Note whose job this is, where the job was queued without its session.
+
+    The streams of plain HTTP calls (`/call/NAME/EVENT`) read the results of a whole session, so
+    that two jobs of one session would take each other's: each is queued without one.
+    """
+    if event := queue.event_ids_to_events.get(event_id):
+        event.owner = session
+
+
+def owner(event: queueing.Event) -> str:
+    """The session that a job counts for."""
+    return getattr(event, "owner", event.session_hash)
+
+
 def queued_sessions(queue: Queue) -> list[str]:
     """The session of every job that waits or runs."""
-    return [event.session_hash for event in queue.event_ids_to_events.values()]
+    return [owner(event) for event in queue.event_ids_to_events.values()]
 
 
 def mean_job_seconds(queue: Queue, concurrency_id: str) -> float | None:
@@ -81,6 +118,74 @@ def mcp_session(queue: Queue) -> str | None:
     """The one session by which Gradio's MCP server calls for all of its clients: a random name."""
     client = getattr(queue.blocks.mcp_server_obj, "_client_instance", None)
     return client.session_hash if client else None
+
+
+async def cancel_job(queue: Queue, session: str, event_id: str, error: str) -> bool:
+    """Cancel one job, waiting or running, and end its stream.
+
+    Gradio's own `/cancel` stops every running job of the session that calls the same function, and
+    ends the stream of the one it names alone.
+
+    Args:
+        error: what the stream of a plain HTTP call (`/call/...`) ends with; the page's own streams
+            end as they do without this patch.
+
+    Returns:
+        Whether that session has such a job.
+    """
+    event = queue.event_ids_to_events.get(event_id)
+    if event is None or session not in (event.session_hash, owner(event)):
+        return False
+    ending = f"<gradio-sep>{event_id}"
+    tasks = [task for task in asyncio.all_tasks() if task.get_name().endswith(ending)]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await queue.remove_from_queue(event_id)
+    plain = event.data is not None and event.data.simple_format
+    output = {"error": error} if plain else {}
+    message = ProcessCompletedMessage(output=output, success=not plain, event_id=event_id)
+    if messages := queue.pending_messages_per_session.get(event.session_hash):
+        messages.put_nowait(message)
+    return True
+
+
+def knows_event(queue: Queue, event_id: str) -> bool:
+    """Whether a job waits, runs, or has a result that nobody has read."""
+    if event_id in queue.event_ids_to_events or event_id in queue.pending_messages_per_session:
+        return True
+    return any(event_id in events for events in queue.pending_event_ids_session.values())
+
+
+def keep_results(queue: Queue, sessions: int) -> None:
+    """Keep the unread results of so many sessions; Gradio forgets the oldest of 2000, be its
+    visitor still waiting or not."""
+    queue.pending_messages_per_session = LRUCache(sessions)
+
+
+def unread_results(queue: Queue) -> dict[str, int]:
+    """For every session without a job that has results nobody has read: an id of its mailbox."""
+    busy = set(queued_sessions(queue))
+    return {
+        session: id(messages)
+        for session, messages in list(queue.pending_messages_per_session.items())
+        if session not in busy and not messages.empty()
+    }
+
+
+def drop_results(queue: Queue, sessions: Iterable[str]) -> None:
+    """Forget the results of these sessions."""
+    for session in sessions:
+        queue.pending_messages_per_session.pop(session, None)
+        queue.pending_event_ids_session.pop(session, None)
+
+
+def replace_tracebacks(report: Callable[[str], None]) -> None:
+    """Let `report` log the failures of events, in place of Gradio's tracebacks, which quote what a
+    visitor sent."""
+    quiet = SimpleNamespace(print_exc=lambda: report("an event"))
+    queueing.traceback = routes.traceback = quiet
+    queueing.print = lambda *_: report("a validator")
 
 
 def refuse_addresses(demo: gr.Blocks, message: str) -> None:

@@ -9,6 +9,13 @@ from typing import Any
 from x2vlm.errors import X2VLMError
 
 from ..i18n import LANGUAGES, language
+from .gradio_patches import current_headers
+
+CRASHED = X2VLMError(
+    "Something broke on the server and was logged; nothing of yours is lost. Try again.",
+    "job/crashed",
+)
+FROM_PAGE = "x-from-page"
 
 # code -> Korean, Chinese
 SENTENCES: dict[str, tuple[str, str]] = {
@@ -135,11 +142,15 @@ SENTENCES: dict[str, tuple[str, str]] = {
 
 
 def message(error: X2VLMError, headers: Mapping[str, str] | None = None) -> str:
-    """What the visitor reads, in the language of the request (`language`): the sentence, then the
-    code in brackets."""
-    known = SENTENCES.get(error.code)
-    k = language(headers)
-    return str(error) if known is None or LANGUAGES[k] == "en" else f"{known[k - 1]} [{error.code}]"
+    """What the visitor reads, in the language of the request (by default the present event's): the
+    sentence, and for callers of the API the code in brackets.
+
+    The page's own requests have the header `X-From-Page`.
+    """
+    headers = current_headers() if headers is None else headers
+    known, k = SENTENCES.get(error.code), language(headers)
+    sentence = error.message if known is None or LANGUAGES[k] == "en" else known[k - 1]
+    return sentence if FROM_PAGE in headers else f"{sentence} [{error.code}]"
 
 
 def complaint(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from x2vlm.errors import CheckpointError
+
+from .log import log_failure
 
 if TYPE_CHECKING:
     from x2vlm import Predictor
@@ -17,8 +18,6 @@ try:
     import spaces
 except ImportError:
     spaces = None
-
-log = logging.getLogger(__name__)
 
 
 def zero_gpu() -> bool:
@@ -93,4 +92,4 @@ class Models:
         try:
             self[self.default]
         except Exception:
-            log.exception("the default model did not load")
+            log_failure("loading the default model")

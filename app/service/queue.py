@@ -29,12 +29,12 @@ class Busy(X2VLMError):
 class JobQueue:
     """At most `workers` model calls at a time, a stop flag per job, and a drain for the end."""
 
-    def __init__(self, workers: int = limits.WORKERS):
+    def __init__(self, workers: int = 1):
         self.workers = workers
         self.draining = False
         self.busy = 0  # events that have begun
-        self._slots = threading.BoundedSemaphore(workers)
-        self._at_work: set[float] = set()  # when the calls at work began
+        self._at_work: list[float] = []  # when the calls at work began
+        self._free = threading.Condition()
         self._flags: dict[str, set[threading.Event]] = defaultdict(set)
         self._lock = threading.Lock()
         self._changed = 0.0
@@ -99,16 +99,7 @@ class JobQueue:
                 (`job/timeout`).
             Cancelled: the visitor stopped it.
         """
-        deadline = time.monotonic() + (limits.WAIT_SECONDS if seconds is None else seconds)
-        while not self._slots.acquire(timeout=POLL_SECONDS):
-            if time.monotonic() >= deadline:
-                raise Busy(
-                    f"All workers were busy for {limits.WAIT_SECONDS} s. Try again in a minute.",
-                    "busy/queue",
-                )
-            self._check(flag)
-        began = time.monotonic()
-        self._at_work.add(began)
+        began = self._take(flag, limits.WAIT_SECONDS if seconds is None else seconds)
         alarm = threading.Timer(limits.MODEL_SECONDS, flag.set)
         alarm.start()
         try:
@@ -120,8 +111,26 @@ class JobQueue:
             raise Busy(TOO_LONG.format(limits.MODEL_SECONDS), "job/timeout") from None
         finally:
             alarm.cancel()
-            self._at_work.discard(began)
-            self._slots.release()
+            with self._free:
+                self._at_work.remove(began)
+                self._free.notify()
+
+    def _take(self, flag: threading.Event, seconds: float) -> float:
+        """Wait for a free worker; returns when its call began."""
+        deadline = time.monotonic() + seconds
+        with self._free:
+            while len(self._at_work) >= self.workers:
+                if time.monotonic() >= deadline:
+                    raise Busy(
+                        f"All workers were busy for {limits.WAIT_SECONDS} s. Try again in a "
+                        f"minute.",
+                        "busy/queue",
+                    )
+                self._free.wait(POLL_SECONDS)
+                self._check(flag)
+            began = time.monotonic()
+            self._at_work.append(began)
+        return began
 
     @staticmethod
     def _check(flag: threading.Event) -> None:

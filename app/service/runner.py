@@ -6,7 +6,6 @@ Nothing of a visitor is kept here but encoded scenes, which are immutable and fe
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import threading
 import time
@@ -19,10 +18,12 @@ from PIL import Image
 
 from x2vlm.errors import MediaError, X2VLMError
 from x2vlm.media import OpenedImage, OpenedVideo, open_media, shown_name
+from x2vlm.serving import Concurrency, plan_concurrency, set_threads
 
 from .. import limits
 from ..state import MediaRef, Preview
 from .events import report_progress
+from .log import log_failure
 from .models import Models, lent_gpu, zero_gpu
 from .queue import Busy, JobQueue
 
@@ -30,15 +31,22 @@ if TYPE_CHECKING:
     from x2vlm import Predictor, Scene
 
 Opened = OpenedImage | OpenedVideo
-log = logging.getLogger(__name__)
 
 
 class Runner:
-    """Runs a Predictor's methods on uploaded files: decode, wait, encode once, call."""
+    """Runs a Predictor's methods on uploaded files: decode, wait, encode once, call.
 
-    def __init__(self, models: Models, workers: int = limits.WORKERS):
+    Args:
+        models: on offer.
+        workers, threads: model calls at a time and torch threads of each; by default what
+            `plan_concurrency` says of the default model.
+    """
+
+    def __init__(self, models: Models, workers: int | None = None, threads: int | None = None):
         self.models = models
-        self.jobs = JobQueue(workers)
+        self.jobs = JobQueue(workers or 1)
+        self._chosen = {"workers": workers, "threads": threads}
+        self._concurrency: Concurrency | None = None
         self._scenes: OrderedDict[tuple[int, MediaRef], Scene] = OrderedDict()
         self._lock = threading.Lock()
         self._elsewhere = zero_gpu()
@@ -67,12 +75,20 @@ class Runner:
         """
         with self.jobs.job(session) as flag:
             opened = self._opened(self.models[model], media, flag)
+            self._plan()
             with self.jobs.worker(flag):
                 cancel = None if self._elsewhere else flag
                 found = self._work(task, media, model, opened, args, options, cancel)
         if isinstance(found, X2VLMError):
             raise found
         return found
+
+    def _plan(self) -> None:
+        """Choose workers and threads once the default model, which they depend on, is loaded."""
+        if self._concurrency is None and self.models.ready:
+            info = self.models[None].info
+            self._concurrency = plan_concurrency(info.parameters, info.device, **self._chosen)
+            self.jobs.workers = self._concurrency.workers
 
     def trouble(self) -> str:
         """Why the server is not ready; "" if it is: its default model passed a health check within
@@ -97,7 +113,7 @@ class Runner:
             if "match" not in predictor.missing:
                 predictor.match(scene, ["a pixel"])
         except Exception:
-            log.exception("the health check failed")
+            log_failure("the health check")
             return "The model did not answer a health check."
         return ""
 
@@ -119,6 +135,8 @@ class Runner:
         cancel: Event | None,
     ) -> Any:
         predictor = self.models[model]
+        if self._concurrency is not None:
+            set_threads(self._concurrency.threads)
         scene = self._scene(predictor, media, opened, cancel)
         if task == "preview":
             return preview(scene, *args)
@@ -185,6 +203,13 @@ def shrunk(image: Image.Image, side: int) -> Image.Image:
     return copy
 
 
+def _with_notes(
+    predictor: Predictor, scene: Scene, task: str, *args: Any, **options: Any
+) -> tuple[Any, tuple[str, ...]]:
+    """A task's result, and what the user should know about the scene."""
+    return getattr(predictor, task)(scene, *args, **options), scene.notes
+
+
 def _answer_region(
     predictor: Predictor, scene: Scene, box: tuple[float, ...], question: str, cancel: Event | None
 ) -> Any:
@@ -205,4 +230,8 @@ def _ground_frames(
 
 
 STAGES = {"caption": "writing", "describe_region": "writing", "explain": "explaining"}
-OWN_TASKS = {"answer_region": _answer_region, "ground_frames": _ground_frames}
+OWN_TASKS = {
+    "answer_region": _answer_region,
+    "ground_frames": _ground_frames,
+    "with_notes": _with_notes,
+}

@@ -19,8 +19,17 @@ from .. import limits
 from ..i18n import I18N, IN_OWN_LANGUAGE
 from ..theme import CSS, THEME
 from .admission import admit
-from .gradio_patches import drop_idle_sessions, files_of_the_page, upload_folder
-from .middleware import ServiceMiddleware
+from .gradio_patches import (
+    drop_idle_sessions,
+    drop_results,
+    files_of_the_page,
+    keep_results,
+    replace_tracebacks,
+    unread_results,
+    upload_folder,
+)
+from .log import log_failure
+from .middleware import ApiGuard, HealthCheck, RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +70,16 @@ def start(demo: gr.Blocks, **options) -> str:
     """Launch without blocking; returns the local address."""
     demo.queue(max_size=limits.QUEUE, default_concurrency_limit=limits.AT_ONCE, api_open=False)
     admit(demo._queue)
+    keep_results(demo._queue, limits.UNREAD_RESULTS)
+    replace_tracebacks(log_failure)
     quota = limits.JOBS_A_MINUTE if is_public(options.get("share", False)) else None
-    middleware = Middleware(ServiceMiddleware, runner=demo.runner, quota=quota)
+    middleware = [
+        Middleware(HealthCheck, runner=demo.runner),
+        Middleware(ApiGuard, demo=demo),
+        Middleware(RateLimit, quota=quota),
+    ]
     _, address, _ = demo.launch(
-        prevent_thread_lock=True, app_kwargs={"middleware": [middleware]}, **(SETTINGS | options)
+        prevent_thread_lock=True, app_kwargs={"middleware": middleware}, **(SETTINGS | options)
     )
     return address
 
@@ -79,12 +94,14 @@ def is_public(share: bool) -> bool:
 
 
 def _clean_up_forever(demo: gr.Blocks) -> None:
+    unread: dict[str, int] = {}
     while True:
         time.sleep(60)
         try:
             clean_up(demo)
+            unread = drop_unread(demo, unread)
         except Exception:  # the next round may do better; without one the disk fills up
-            log.exception("the clean-up failed")
+            log_failure("the clean-up")
 
 
 def clean_up(demo: gr.Blocks) -> None:
@@ -92,6 +109,20 @@ def clean_up(demo: gr.Blocks) -> None:
     delete_old_files(upload_folder(), kept=files_of_the_page(demo))
     demo.runner.forget()
     drop_idle_sessions(demo, limits.TEMP_SECONDS)
+
+
+def drop_unread(demo: gr.Blocks, unread_before: dict[str, int]) -> dict[str, int]:
+    """Forget results that nobody has read since the last round.
+
+    Args:
+        unread_before: what the last round returned.
+
+    Returns:
+        What is unread now.
+    """
+    unread = unread_results(demo._queue)
+    drop_results(demo._queue, [s for s, box in unread.items() if unread_before.get(s) == box])
+    return unread
 
 
 def delete_old_files(folder: Path, now: float | None = None, kept: Collection[str] = ()) -> int:

@@ -39,7 +39,7 @@ def predictor() -> StubPredictor:
 
 @pytest.fixture
 def runner(predictor) -> Runner:
-    return Runner(Models(lambda name: predictor, ("stub",)))
+    return Runner(Models(lambda name: predictor, ("stub",)), workers=1)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def look() -> Look:
 def served(examples):
     """The app in this process: address, blocks and the stub behind it."""
     stub = StubPredictor()
-    demo = build_demo(lambda name: stub, ("stub",), stored=examples)
+    demo = build_demo(lambda name: stub, ("stub",), stored=examples, workers=1)
     address = start(demo, quiet=True)
     yield SimpleNamespace(address=address, demo=demo, stub=stub)
     demo.close(verbose=False)

@@ -165,7 +165,7 @@ def main() -> None:
 
     port, delay = int(sys.argv[1]), float(sys.argv[2])
     stub = Telling(delay=delay)
-    serve(build_demo(lambda name: stub, ("stub",), stored={}), port=port)
+    serve(build_demo(lambda name: stub, ("stub",), stored={}, workers=1), port=port)
 
 
 if __name__ == "__main__":

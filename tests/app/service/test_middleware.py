@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 from app import limits
 from app.service import admission, middleware, server
 from app.service.admission import admit
-from app.service.middleware import ServiceMiddleware, address
+from app.service.middleware import HealthCheck, RateLimit, address
 from app.service.models import Models
 from app.service.runner import Runner
 from tests.app.serving import ROOT
@@ -45,20 +45,23 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def layer() -> ServiceMiddleware:
-    return ServiceMiddleware(
-        behind, Runner(Models(lambda name: StubPredictor(), ("stub",))), quota=3
-    )
+def health() -> HealthCheck:
+    return HealthCheck(behind, Runner(Models(lambda name: StubPredictor(), ("stub",)), workers=1))
 
 
-def test_health_tells_the_truth(layer):
-    client = TestClient(layer)
+@pytest.fixture
+def limited() -> RateLimit:
+    return RateLimit(behind, quota=3)
+
+
+def test_health_tells_the_truth(health):
+    client = TestClient(health)
     assert client.get("/healthz").json() == {"model": "stub", "busy": 0}
     assert unready(client) == "The model is not loaded yet."
-    layer.runner.models["stub"]
-    with layer.runner.jobs.event():
+    health.runner.models["stub"]
+    with health.runner.jobs.event():
         assert client.get("/readyz").json() == {"model": "stub", "busy": 1, "trouble": ""}
-    layer.runner.jobs.draining = True
+    health.runner.jobs.draining = True
     assert unready(client) == "The server is restarting."
 
 
@@ -70,8 +73,8 @@ def unready(client: TestClient) -> str:
     return answer.json()["trouble"]
 
 
-def test_the_default_model_is_asked_once_a_minute_whether_it_answers(layer, clock):
-    client, stub = TestClient(layer), layer.runner.models["stub"]
+def test_the_default_model_is_asked_once_a_minute_whether_it_answers(health, clock):
+    client, stub = TestClient(health), health.runner.models["stub"]
     assert [client.get("/readyz").status_code for _ in range(3)] == [200] * 3
     assert stub.calls == ["encode", "match"]
     stub.work = lambda text: 1 / 0
@@ -84,9 +87,9 @@ def test_the_default_model_is_asked_once_a_minute_whether_it_answers(layer, cloc
     assert client.get("/readyz").status_code == 200
 
 
-def test_a_server_at_work_is_ready_until_a_call_hangs(layer, clock):
-    client, stub = TestClient(layer), layer.runner.models["stub"]
-    with layer.runner.jobs.worker(threading.Event()):
+def test_a_server_at_work_is_ready_until_a_call_hangs(health, clock):
+    client, stub = TestClient(health), health.runner.models["stub"]
+    with health.runner.jobs.worker(threading.Event()):
         clock[0] += limits.MODEL_SECONDS - 1
         assert client.get("/readyz").status_code == 200 and stub.calls == []
         clock[0] += 2
@@ -95,8 +98,8 @@ def test_a_server_at_work_is_ready_until_a_call_hangs(layer, clock):
 
 
 @pytest.mark.parametrize("path", [JOIN, "/gradio_api/call/match", "/gradio_api/call/v2/match"])
-def test_jobs_are_stamped_and_counted(path, layer, clock):
-    client = TestClient(layer)
+def test_jobs_are_stamped_and_counted(path, limited, clock):
+    client = TestClient(limited)
     assert [client.post(path).json() for _ in range(3)] == [{"stamped": True}] * 3
     refusal = client.post(path)
     assert refusal.status_code == 429 and refusal.headers["retry-after"] == "60"
@@ -107,8 +110,8 @@ def test_jobs_are_stamped_and_counted(path, layer, clock):
     assert client.post(path).status_code == 200
 
 
-def test_what_is_no_job_is_not_counted(layer, clock):
-    client = TestClient(layer)
+def test_what_is_no_job_is_not_counted(limited, clock):
+    client = TestClient(limited)
     for _ in range(5):
         assert client.get("/gradio_api/call/match/event").json() == {"stamped": False}
         assert client.post("/gradio_api/upload").status_code == 200
@@ -116,19 +119,19 @@ def test_what_is_no_job_is_not_counted(layer, clock):
 
 
 def test_without_a_quota_nobody_is_refused(clock):
-    client = TestClient(ServiceMiddleware(behind, Runner(Models(lambda name: StubPredictor()))))
+    client = TestClient(RateLimit(behind))
     assert {client.post(JOIN).status_code for _ in range(50)} == {200}
 
 
-def test_quiet_addresses_are_forgotten(layer, clock, monkeypatch):
+def test_quiet_addresses_are_forgotten(limited, clock, monkeypatch):
     monkeypatch.setattr(middleware, "ADDRESSES", 2)
-    client = TestClient(layer)
+    client = TestClient(limited)
     for number in range(3):
         client.post(JOIN, headers={"X-Forwarded-For": f"11.0.0.{number}"})
-    assert len(layer._asked) == 3
+    assert len(limited._asked) == 3
     clock[0] += 61
     client.post(JOIN, headers={"X-Forwarded-For": "11.0.0.9"})
-    assert list(layer._asked) == ["11.0.0.9"]
+    assert list(limited._asked) == ["11.0.0.9"]
 
 
 @pytest.mark.parametrize(
@@ -166,8 +169,8 @@ def test_where_strangers_come_each_address_has_a_quota(environment, share, publi
     demo = MagicMock()
     demo.launch.return_value = None, "address", None
     assert server.start(demo, share=share) == "address"
-    (layer,) = demo.launch.call_args.kwargs["app_kwargs"]["middleware"]
-    assert layer.kwargs["quota"] == (limits.JOBS_A_MINUTE if public else None)
+    *_, limit = demo.launch.call_args.kwargs["app_kwargs"]["middleware"]
+    assert limit.kwargs["quota"] == (limits.JOBS_A_MINUTE if public else None)
 
 
 @pytest.mark.parametrize("name, choice", [("127.0.0.1", True), ("0.0.0.0", False)])
@@ -205,16 +208,18 @@ def test_the_app_has_an_upload_folder_of_its_own(tmp_path):
 def test_the_session_that_all_mcp_clients_share_is_nobodys_own():
     event = SimpleNamespace(session_hash="shared")
     queue = MagicMock(
-        max_size=limits.QUEUE, push=AsyncMock(return_value="in"), __len__=lambda self: 0
+        max_size=limits.QUEUE,
+        push=AsyncMock(return_value=(True, "in", "success")),
+        __len__=lambda self: 0,
     )
     queue.event_ids_to_events = dict.fromkeys(range(limits.JOBS_A_SESSION), event)
-    queue.blocks.field_checks = {}
+    queue.blocks.endpoints, queue.blocks.fns = {}, {0: MagicMock(inputs=[])}
     admit(queue)
 
     def ask() -> str:
         return asyncio.run(
             queue.push(
-                SimpleNamespace(session_hash="shared", data=[], fn_index=0),
+                SimpleNamespace(session_hash="shared", data=[], fn_index=0, simple_format=False),
                 MagicMock(headers={}),
                 None,
             )
@@ -227,7 +232,7 @@ def test_the_session_that_all_mcp_clients_share_is_nobodys_own():
     queue.blocks.mcp_server_obj = SimpleNamespace(
         _client_instance=SimpleNamespace(session_hash="shared")
     )
-    assert ask() == "in"
+    assert ask() == (True, "in", "success")
 
 
 def test_the_wait_that_is_told_follows_what_the_models_jobs_took():
