@@ -106,7 +106,8 @@ class ApiGuard:
         posted = scope["method"] == "POST"
         if posted and route == ["cancel"]:
             return await self._cancel(parsed(body), headers)
-        if posted and route[0] in ("run", "api"):  # Gradio's routes past the queue
+        page = headers.get("x-gradio-user") == "app"  # its events that only redraw take `run`
+        if posted and route[0] in ("run", "api") and not page:  # Gradio's routes past the queue
             raise Refused(404, self._no_endpoint())
         if route[0] != "call":
             return None

@@ -307,12 +307,12 @@ def test_local_paths(tmp_path, monkeypatch):
 
 def test_offline_reaches_the_hub_library_before_it_is_imported(tmp_path):
     """`python app.py --offline` with an app that tells what huggingface_hub has read."""
-    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "service").mkdir(parents=True)
     (tmp_path / "app" / "__init__.py").write_text(
         "from huggingface_hub import constants\ndef build_demo(*_, **__): "
         "print(constants.HF_HUB_OFFLINE)\n"
     )
-    (tmp_path / "app" / "server.py").write_text(
+    (tmp_path / "app" / "service" / "server.py").write_text(
         "def __getattr__(name): return lambda *_, **__: None\n"
     )
     app = Path(__file__).resolve().parents[2] / "app.py"
