@@ -18,7 +18,7 @@ import gradio as gr
 from gradio import queueing, routes
 from gradio.context import LocalContext
 from gradio.queueing import Queue
-from gradio.server_messages import ProcessCompletedMessage
+from gradio.server_messages import EventMessage, ProcessCompletedMessage
 from gradio.utils import LRUCache, get_upload_folder
 from gradio_client.utils import is_file_obj_with_meta, is_http_url_like
 from starlette.requests import Request
@@ -152,9 +152,42 @@ async def cancel_job(queue: Queue, session: str, event_id: str, error: str) -> b
 
 def knows_event(queue: Queue, event_id: str) -> bool:
     """Whether a job waits, runs, or has a result that nobody has read."""
-    if event_id in queue.event_ids_to_events or event_id in queue.pending_messages_per_session:
-        return True
-    return any(event_id in events for events in queue.pending_event_ids_session.values())
+    return any(event_id in events for events in list(queue.pending_event_ids_session.values()))
+
+
+def end_every_job(queue: Queue, error: Callable[[Request], str]) -> None:
+    """Let every job end with a message to its reader, whatever becomes of it.
+
+    Gradio's `Queue.process_events` tells what a handler raises; what fails around it (building the
+    request, checking its address) it prints, and the job's stream would stay open for ever. So
+    would the other streams of a session of which one reader has left (`Queue.clean_events`): its
+    jobs are given up, but the session's mailbox stays.
+
+    Args:
+        error: what a job is told that failed so, by its request.
+    """
+    process, send, clean = queue.process_events, queue.send_message, queue.clean_events
+
+    def send_and_note(event: queueing.Event, message: EventMessage) -> None:
+        event.ended = isinstance(message, ProcessCompletedMessage)
+        send(event, message)
+
+    async def process_to_the_end(events: list[queueing.Event], *args: Any) -> None:
+        await process(events, *args)
+        for event in events:
+            if not getattr(event, "ended", False):
+                output = {"error": error(event.request)}
+                send(event, ProcessCompletedMessage(output=output, success=False))
+
+    async def clean_with_mailbox(
+        *, session_hash: str | None = None, event_id: str | None = None
+    ) -> None:
+        await clean(session_hash=session_hash, event_id=event_id)
+        if session_hash is not None:
+            drop_results(queue, [session_hash])
+
+    queue.process_events, queue.send_message = process_to_the_end, send_and_note
+    queue.clean_events = clean_with_mailbox
 
 
 def keep_results(queue: Queue, sessions: int) -> None:

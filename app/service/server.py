@@ -22,6 +22,7 @@ from .admission import admit
 from .gradio_patches import (
     drop_idle_sessions,
     drop_results,
+    end_every_job,
     files_of_the_page,
     keep_results,
     replace_tracebacks,
@@ -29,6 +30,7 @@ from .gradio_patches import (
     upload_folder,
 )
 from .log import log_failure
+from .messages import CRASHED, message
 from .middleware import ApiGuard, HealthCheck, RateLimit
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ def start(demo: gr.Blocks, **options) -> str:
     """Launch without blocking; returns the local address."""
     demo.queue(max_size=limits.QUEUE, default_concurrency_limit=limits.AT_ONCE, api_open=False)
     admit(demo._queue)
+    end_every_job(demo._queue, lambda request: message(CRASHED, request.headers))
     keep_results(demo._queue, limits.UNREAD_RESULTS)
     replace_tracebacks(log_failure)
     quota = limits.JOBS_A_MINUTE if is_public(options.get("share", False)) else None

@@ -129,16 +129,21 @@ def join(address: str, endpoint: str, data: list | dict[str, Any], **headers: st
     return post(address, f"call/{endpoint}", {"data": data}, **headers)["event_id"]
 
 
-def result(address: str, endpoint: str, event: str) -> tuple[str, Any]:
-    """`complete` or `error` and what came with it, once the event has ended."""
-    with urllib.request.urlopen(
-        f"{address}gradio_api/call/{endpoint}/{event}", timeout=120
-    ) as stream:
-        lines = [
-            line.split(": ", 1)[1]
-            for line in stream.read().decode().strip().split("\n")
-            if ": " in line
-        ]
+def result(address: str, endpoint: str, event: str, seconds: float = 120) -> tuple[str, Any]:
+    """`complete` or `error` and what came with it, once the event has ended.
+
+    Raises:
+        TimeoutError: it did not end; a stream that sends but heartbeats would outlive a time limit
+            of the socket.
+    """
+    deadline = time.monotonic() + seconds
+    route = f"{address}gradio_api/call/{endpoint}/{event}"
+    lines = []
+    with urllib.request.urlopen(route, timeout=seconds) as stream:
+        for line in stream:
+            lines += line.decode().strip().split(": ", 1)[1:]
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no result within {seconds} s")
     return lines[-2], json.loads(lines[-1])
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 from app import limits
+from app.service.gradio_patches import knows_event
 from tests.app.serving import call, join, post, result, uploaded
 
 WHOLE = {
@@ -116,10 +119,33 @@ def test_too_few_values_for_a_function_of_the_page_are_refused(served):
 
 
 def test_unknown_event_is_told(served):
+    assert_unknown(served, "unknown")
+
+
+def assert_unknown(served, event: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as refusal:
-        result(served.address, "match", "unknown")
+        result(served.address, "match", event, seconds=20)
     assert refusal.value.code == 404
     assert "[job/unknown]" in json.loads(refusal.value.read())["detail"]
+
+
+@pytest.mark.parametrize("session", [None, "one"])
+def test_a_result_is_read_once(served, picture_file, session):
+    event = ask(served, picture_file, session, "mine")
+    assert result(served.address, "match", event, seconds=20)[0] == "complete"
+    assert_unknown(served, event)
+
+
+def test_a_reader_who_leaves_gives_the_job_up(served, picture_file, held):
+    """Its result goes to nobody, so that a second reader must not wait for it."""
+    event = ask(served, picture_file, None, "mine")
+    with contextlib.suppress(TimeoutError):
+        urllib.request.urlopen(f"{served.address}gradio_api/call/match/{event}", timeout=1).read()
+    deadline = time.monotonic() + 20
+    while knows_event(served.demo._queue, event):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert_unknown(served, event)
 
 
 @pytest.mark.parametrize("body", [b"{", b"[1]", b"7", b"[" * 100_000, b"\xff"])

@@ -54,6 +54,7 @@ def test_a_served_failure_is_logged_so(served, picture_file, monkeypatch, logged
     else:  # inside Gradio, before the handler
         monkeypatch.setattr(queueing.route_utils, "compile_gr_request", lambda **_: fails())
     event = post(served.address, "call/match", {"data": values})["event_id"]
-    assert result(served.address, "match", event)[0] == "error"
+    name, told = result(served.address, "match", event, seconds=20)
+    assert (name, told["error"][-13:]) == ("error", "[job/crashed]")
     assert "ValueError" in (text := logged())
     assert SECRET not in text
