@@ -62,3 +62,10 @@ def test_ablation_changes_the_base_run(path):
     assert run.output_dir != plain.output_dir
     assert recipe(f"ablations/{path.name}", tasks) == recorded(f"ablations/{path.name}")
     assert tasks != plain_tasks or run.model != plain.model
+
+
+def test_a_loss_is_listed_where_it_is_computed():
+    """The tasks read the lists of the task models; three tasks compute losses themselves."""
+    files = (CONFIGS.parents[1] / "train" / "tasks").glob("*.py")
+    lists = {path.stem for path in files if "all_losses: ClassVar" in path.read_text("utf-8")}
+    assert lists == {"base", "matching", "photos", "scene"}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class Captioning(RecordTask):
             too.
     """
 
-    all_losses: ClassVar[tuple[str, ...]] = ("caption_loss",)
+    all_losses = X2VLMForCaptioning.loss_names
 
     masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(0.6, 18))
     captions_per_image: int = 1

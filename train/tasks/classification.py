@@ -4,7 +4,7 @@ entailment."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ class Classification(RecordTask):
     """`statement` (question or hypothesis) and `label`, the index in the closed list; -100 is left
     out of the loss."""
 
-    all_losses: ClassVar[tuple[str, ...]] = ("classification_loss",)
+    all_losses = X2VLMForClassification.loss_names
     needs = ("image|frames", "statement", "label")
     rules = "question"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class Grounding(RecordTask):
         explain_layer: fusion layer of the heat maps in evaluation; None for the mean of all.
     """
 
-    all_losses: ClassVar[tuple[str, ...]] = ("box_l1_loss", "box_giou_loss")
+    all_losses = X2VLMForGrounding.loss_names
     needs = ("image", "regions")
 
     phrases_per_image: int = 1

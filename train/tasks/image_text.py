@@ -4,13 +4,13 @@ losses (X²-VLM, section 3)."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from train.data.masking import MaskingConfig
 from train.tasks.records import RecordTask, choose, positive_pairs
-from x2vlm.modeling.pretraining import X2VLMForPretraining
+from x2vlm.modeling.pretraining import PAIR_LOSSES, X2VLMForPretraining
 from x2vlm.processing import normalize
 
 
@@ -24,7 +24,7 @@ class ImageText(RecordTask):
             image always do.
     """
 
-    all_losses: ClassVar[tuple[str, ...]] = ("contrastive_loss", "matching_loss", "masked_lm_loss")
+    all_losses = PAIR_LOSSES
 
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     equal_texts: bool = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from x2vlm.processing import normalize
 class PairReasoning(RecordTask):
     """Pairs of images with a statement and its truth."""
 
-    all_losses: ClassVar[tuple[str, ...]] = ("pair_loss",)
+    all_losses = X2VLMForPairReasoning.loss_names
     needs = ("images", "statement", "label")
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:

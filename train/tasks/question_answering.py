@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class QuestionAnswering(RecordTask):
         ranked: K, how many answers are scored in full.
     """
 
-    all_losses: ClassVar[tuple[str, ...]] = ("answer_loss",)
+    all_losses = X2VLMForQuestionAnswering.loss_names
     needs = ("image|frames", "questions")
     rules = "question"
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from train.data.text import text_key
 from train.data.transforms import may_flip, rand_augment
 from train.tasks.records import RecordTask, choose, positive_pairs
 from x2vlm.boxes import cxcywh_to_xyxy
-from x2vlm.modeling.pretraining import X2VLMForPretraining
+from x2vlm.modeling.pretraining import REGION_LOSSES, X2VLMForPretraining
 from x2vlm.processing import normalize, patch_mask, to_pixels
 
 
@@ -33,13 +33,7 @@ class RegionTextTask(RecordTask):
         min_share: a region counts when more than this part of it lies in the crop.
     """
 
-    all_losses: ClassVar[tuple[str, ...]] = (
-        "contrastive_loss",
-        "matching_loss",
-        "masked_lm_loss",
-        "box_l1_loss",
-        "box_giou_loss",
-    )
+    all_losses = REGION_LOSSES
     needs = ("image", "regions")
 
     masking: MaskingConfig = field(default_factory=MaskingConfig)

@@ -4,7 +4,7 @@ in-batch hard negatives."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ class Retrieval(RecordTask):
         first_caption: evaluation looks for the first caption of each record only.
     """
 
-    all_losses: ClassVar[tuple[str, ...]] = ("contrastive_loss", "matching_loss")
+    all_losses = X2VLMForRetrieval.loss_names
 
     reranked: int = 128
     first_caption: bool = False

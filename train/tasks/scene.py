@@ -68,9 +68,11 @@ class Scene(RecordTask):
     needs = ("image|frames", "captions", "false_captions", "absent", "questions")
 
     region_losses: ClassVar[frozenset[str]] = frozenset(
-        ("region_contrastive_loss", "region_matching_loss", "box_l1_loss", "box_giou_loss")
+        name for name in all_losses if name.startswith(("region_", "box_"))
     )
-    object_losses: ClassVar[frozenset[str]] = frozenset(("object_contrastive_loss", "object_loss"))
+    object_losses: ClassVar[frozenset[str]] = frozenset(
+        name for name in all_losses if name.startswith("object_")
+    )
 
     phrases: int = 3
     absent: int = 3

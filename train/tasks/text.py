@@ -4,7 +4,7 @@ section 3)."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +13,14 @@ from train.data.masking import MaskingConfig
 from train.data.text import text_key
 from train.tasks.records import RecordTask, choose
 from x2vlm.errors import DataError
-from x2vlm.modeling.pretraining import X2VLMForPretraining
+from x2vlm.modeling.pretraining import PAIR_LOSSES, TEXT_LOSSES, X2VLMForPretraining
 
 
 @dataclass(kw_only=True)
 class MaskedText(RecordTask):
     """Masked LM without an image, on the `captions` of the records."""
 
-    all_losses: ClassVar[tuple[str, ...]] = ("masked_lm_loss",)
+    all_losses = TEXT_LOSSES
     needs = ("captions",)
 
     masking: MaskingConfig = field(default_factory=MaskingConfig)
@@ -45,7 +45,7 @@ class ParallelText(RecordTask):
     """The first two `captions` of a record say the same in two languages; which one is the source
     is a coin's choice. Records that share a text or an image are positives of each other."""
 
-    all_losses: ClassVar[tuple[str, ...]] = ("contrastive_loss", "matching_loss", "masked_lm_loss")
+    all_losses = PAIR_LOSSES
     needs = ("captions",)
 
     masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(0.4, 16, whole_word=False))

@@ -24,6 +24,7 @@ class X2VLMForCaptioning(TaskModel):
     """Training loss and a decoder for `x2vlm.inference.generation`."""
 
     heads = ("masked_lm",)
+    loss_names = ("caption_loss",)
 
     def forward(
         self,

@@ -15,6 +15,7 @@ class X2VLMForPairReasoning(TaskModel):
     both token 0s."""
 
     heads = ("pair",)
+    loss_names = ("pair_loss",)
 
     def forward(
         self, images: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
@@ -42,6 +43,7 @@ class X2VLMForClassification(TaskModel):
     """One label for an image or video and a text, read from token 0 of the fused text."""
 
     heads = ("classification",)
+    loss_names = ("classification_loss",)
 
     def forward(
         self, visual: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor

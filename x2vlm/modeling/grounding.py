@@ -12,6 +12,7 @@ class X2VLMForGrounding(TaskModel):
     """The box of a phrase, predicted from token 0 of the phrase fused with the whole image."""
 
     heads = ("box",)
+    loss_names = ("box_l1_loss", "box_giou_loss")
 
     def forward(
         self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, target_boxes: Tensor

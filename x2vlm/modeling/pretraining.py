@@ -14,7 +14,10 @@ from x2vlm.losses import box_losses, classification_loss, contrastive_loss, mask
 from x2vlm.modeling.task import TaskModel, TaskOutput, match_against_negatives
 from x2vlm.modeling.x2vlm import region_context_mask
 
-LOSSES = ("contrastive_loss", "matching_loss", "masked_lm_loss", "box_l1_loss", "box_giou_loss")
+TEXT_LOSSES = ("masked_lm_loss",)
+PAIR_LOSSES = ("contrastive_loss", "matching_loss", *TEXT_LOSSES)
+REGION_LOSSES = (*PAIR_LOSSES, "box_l1_loss", "box_giou_loss")
+"""The losses of text alone, of images or videos or sentences with a text, and of regions."""
 
 
 class X2VLMForPretraining(TaskModel):
@@ -22,9 +25,9 @@ class X2VLMForPretraining(TaskModel):
     method:
 
     input_ids, attention_mask: int64[B, T]; masked_ids: int64[B, T], the text with masks;
-    masked_positions, masked_labels: int64[B, M], label -100 = padding; wanted: which of `LOSSES` to
-    compute, others cost nothing and need no head; positives: int64[B] or int64[B, K], rows with an
-    equal number in some column have the same content (None: only row i fits row i).
+    masked_positions, masked_labels: int64[B, M], label -100 = padding; wanted: which of the losses
+    to compute, others cost nothing and need no head; positives: int64[B] or int64[B, K], rows with
+    an equal number in some column have the same content (None: only row i fits row i).
     """
 
     def forward(
@@ -35,7 +38,7 @@ class X2VLMForPretraining(TaskModel):
         masked_ids: Tensor,
         masked_positions: Tensor,
         masked_labels: Tensor,
-        wanted: Collection[str] = LOSSES,
+        wanted: Collection[str] = PAIR_LOSSES,
         positives: Tensor | None = None,
     ) -> TaskOutput:
         """Pictures float[B, 3, H, W] or videos float[B, F, 3, H, W] and their texts.
@@ -64,7 +67,7 @@ class X2VLMForPretraining(TaskModel):
         masked_labels: Tensor,
         target_boxes: Tensor,
         is_image: Tensor,
-        wanted: Collection[str] = LOSSES,
+        wanted: Collection[str] = REGION_LOSSES,
         positives: Tensor | None = None,
     ) -> TaskOutput:
         """Regions of images and their texts; one pass of the tower for all regions of an image.
@@ -130,7 +133,7 @@ class X2VLMForPretraining(TaskModel):
         masked_source_ids: Tensor,
         masked_positions: Tensor,
         masked_labels: Tensor,
-        wanted: Collection[str] = LOSSES,
+        wanted: Collection[str] = PAIR_LOSSES,
         positives: Tensor | None = None,
     ) -> TaskOutput:
         """Two languages of one sentence; the source stands where an image would (CCLM, arXiv

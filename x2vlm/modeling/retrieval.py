@@ -13,6 +13,7 @@ class X2VLMForRetrieval(TaskModel):
     """Contrastive and matching losses in equal parts."""
 
     heads = ("contrastive", "matching")
+    loss_names = ("contrastive_loss", "matching_loss")
 
     def forward(
         self,

@@ -29,6 +29,8 @@ class TaskModel(nn.Module, Pretrained):
     """
 
     heads: ClassVar[tuple[str, ...]] = ()
+    loss_names: ClassVar[tuple[str, ...]] = ()
+    """What `forward` can put into `TaskOutput.losses`; the only list of them, training reads it."""
 
     def __init__(self, model: X2VLM):
         super().__init__()

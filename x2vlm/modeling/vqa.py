@@ -20,6 +20,7 @@ class X2VLMForQuestionAnswering(TaskModel):
     """Generative VQA with ranking over an answer list (arXiv 2111.08276, section 4.3)."""
 
     heads = ("answer_decoder",)
+    loss_names = ("answer_loss",)
 
     def forward(
         self,
