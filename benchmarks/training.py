@@ -172,7 +172,7 @@ def _run(
             "precision": precision,
             "device": "cpu" if environment else "auto",  # two processes share no GPU
             "num_workers": 1 if loading else 0,
-            "log": {"every": steps, "tensorboard": False},
+            "log": {"every": steps, "trackers": []},
             "checkpoint": {"every": 2 * steps},
         },
     )

@@ -100,10 +100,18 @@ class OptimizerConfig:
 
 @dataclass(kw_only=True)
 class LogConfig:
-    """Log every `every` steps to `log.jsonl` and, if wanted, TensorBoard."""
+    """A log every `every` steps.
+
+    Attributes:
+        trackers: where the numbers go besides `log.jsonl`; accelerate writes them.
+        project: name of the project at a tracker that has projects.
+    """
 
     every: int = 10
-    tensorboard: bool = True
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = field(
+        default_factory=lambda: ["tensorboard"]
+    )
+    project: str = "x2vlm"
 
 
 @dataclass(kw_only=True)

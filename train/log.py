@@ -1,16 +1,20 @@
-"""The log of a run: `log.jsonl` (one line an event), TensorBoard, the terminal. Lost log lines
-never stop a run."""
+"""The log of a run: `log.jsonl` (one line an event), accelerate's trackers (TensorBoard, W&B,
+MLflow), the terminal. Lost log lines never stop a run."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
 from tqdm import tqdm
+
+from train.config import LogConfig
 
 
 class RunLog:
@@ -20,7 +24,7 @@ class RunLog:
         folder: the run's folder.
         first_step, max_steps: for the progress bar.
         samples_read: samples over all tasks before a step, for samples/s.
-        tensorboard: also write TensorBoard files below `folder/tensorboard`.
+        trackers: see `start_trackers`.
     """
 
     def __init__(
@@ -29,14 +33,12 @@ class RunLog:
         first_step: int,
         max_steps: int,
         samples_read: Callable[[int], int],
-        tensorboard: bool,
+        trackers: Sequence[GeneralTracker] = (),
         main: bool = True,
     ):
         self.path, self.samples_read, self.main = folder / "log.jsonl", samples_read, main
         self._lost = False
-        self._board = (
-            _open_board(folder / "tensorboard", first_step) if tensorboard and main else None
-        )
+        self._trackers = trackers
         self._bar = tqdm(
             total=max_steps,
             initial=first_step,
@@ -71,13 +73,9 @@ class RunLog:
         if kind == "train":
             values = {**values, "samples_per_second": self._rate(step)}
         self.event(kind, step, **values)
-        if self._board is not None:
-            self._guard(
-                lambda: [
-                    self._board.add_scalar(f"{kind}/{key}", value, step)
-                    for key, value in values.items()
-                ]
-            )
+        named = {f"{kind}/{key}": value for key, value in values.items()}
+        for tracker in self._trackers:
+            self._guard(lambda tracker=tracker: tracker.log(named, step=step))
         shown = {key.rpartition("_loss")[0] or key: f"{value:.4g}" for key, value in values.items()}
         if kind == "train" and not self._bar.disable:
             self._bar.set_postfix(shown, refresh=False)
@@ -89,8 +87,8 @@ class RunLog:
 
     def close(self) -> None:
         self._bar.close()
-        if self._board is not None:
-            self._guard(self._board.close)
+        for tracker in self._trackers:
+            self._guard(tracker.finish)
 
     def _rate(self, step: int) -> float:
         (before, then), now = self._since, time.monotonic()
@@ -105,9 +103,7 @@ class RunLog:
         """Runs a write; the first failure is said, further ones are silent, none gets out."""
         try:
             write()
-        except (
-            Exception
-        ) as error:  # disk full, folder gone, TensorBoard's writer thread dead: all alike here
+        except Exception as error:  # disk full, folder gone, TensorBoard's writer thread dead, network gone: all alike here
             if not self._lost:
                 self.say(
                     f"The log cannot be written ({type(error).__name__}); training goes on without "
@@ -123,11 +119,29 @@ def _finite(value: Any) -> Any:
     return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _open_board(folder: Path, first_step: int):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
+def start_trackers(
+    accelerator: Accelerator, config: LogConfig, folder: Path, first_step: int
+) -> list[GeneralTracker]:
+    """The trackers of a run on the main process. One that is not installed or does not start is
+    named, and the run goes on without it.
 
-        return SummaryWriter(str(folder), purge_step=first_step or None)
-    except Exception:  # not installed, or the folder cannot be made: the JSONL log stands alone
-        print("TensorBoard is not available; log.jsonl has every number.")
-        return None
+    Args:
+        accelerator: its `log_with` holds the trackers that are installed.
+    """
+    if not accelerator.is_main_process:
+        return []
+    options = {
+        "tensorboard": {"purge_step": first_step or None},
+        "wandb": {"name": folder.name, "dir": str(folder)},
+        "mlflow": {"run_name": folder.name},
+    }
+    installed = [str(name) for name in accelerator.log_with]
+    for name in config.trackers:
+        if name not in installed:
+            print(f"{name} is not installed; log.jsonl has every number.")
+    try:
+        accelerator.init_trackers(config.project, init_kwargs=options)
+    except Exception as error:  # no login, no network, no folder: whatever a tracker raises
+        print(f"{', '.join(installed)} cannot start ({error}); log.jsonl has every number.")
+        return []
+    return accelerator.trackers

@@ -20,7 +20,7 @@ from accelerate import (
     InitProcessGroupKwargs,
     PartialState,
 )
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import ProjectConfiguration, broadcast_object_list
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -46,6 +46,8 @@ def build_accelerator(run: RunConfig) -> Accelerator:
     return Accelerator(
         cpu=run.device == "cpu" or not torch.cuda.is_available(),
         mixed_precision="bf16" if run.precision == "bf16" else "no",
+        log_with=list(run.log.trackers),
+        project_config=ProjectConfiguration(run.output_dir, f"{run.output_dir}/tensorboard"),
         kwargs_handlers=[
             DistributedDataParallelKwargs(
                 find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True

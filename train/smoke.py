@@ -81,7 +81,7 @@ def small(values: dict[str, Any], output: Path, steps: int) -> dict[str, Any]:
         "num_workers": 0,
         "device": "cpu",
     }
-    return {**values, **changes, "log": {"every": steps, "tensorboard": False}}
+    return {**values, **changes, "log": {"every": steps, "trackers": []}}
 
 
 def written(values: dict[str, Any], path: Path) -> str:

@@ -23,7 +23,7 @@ from train import state
 from train.config import RunConfig
 from train.faults import FaultCounter, known_faults, known_memory
 from train.loader import StepData, StepPart, read_parts
-from train.log import RunLog
+from train.log import RunLog, start_trackers
 from train.optim import build_optimizer, lr_factor, set_learning_rate
 from train.sharding import (
     build_accelerator,
@@ -184,7 +184,7 @@ class Trainer:
             step,
             run.max_steps,
             lambda step: sum(self.data.samples_read(step).values()),
-            run.log.tensorboard,
+            start_trackers(self.accelerator, run.log, self.folder.path, step),
             self.main,
         )
         self.faults = FaultCounter(run.max_bad_fraction, self.bad_samples, self.log)

@@ -34,7 +34,7 @@ def write_run(tmp_path, tiny_config, tiny_tokenizer):
         "max_steps": 2,
         "num_workers": 0,
         "device": "cpu",
-        "log": {"tensorboard": False},
+        "log": {"trackers": []},
         "model": {
             "preset": "mini",
             "overrides": _plain(sizes),

@@ -44,7 +44,7 @@ def run_file(folder, shard):
     photo = yaml.safe_load(Path("train/configs/photo.yaml").read_text(encoding="utf-8"))
     layers = {"hidden_size": 32, "num_layers": 1, "num_heads": 2}
     photo["output_dir"], photo["max_steps"], photo["num_workers"] = str(folder / "run"), 2, 0
-    photo["precision"], photo["log"] = "fp32", {"tensorboard": False}
+    photo["precision"], photo["log"] = "fp32", {"trackers": []}
     photo["model"] = {
         "preset": "photo",
         "tokenizer": str(folder / "tokenizer"),

@@ -133,7 +133,7 @@ def toy_run(
         "optimizer": {"lr": 0.01, "warmup": 2},
         "device": "cpu",
         "num_workers": 0,
-        "log": {"every": 1, "tensorboard": False},
+        "log": {"every": 1, "trackers": []},
         "checkpoint": {"every": 3},
     }
     for name, value in changes.items():
