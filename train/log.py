@@ -103,7 +103,7 @@ class RunLog:
         """Runs a write; the first failure is said, further ones are silent, none gets out."""
         try:
             write()
-        except Exception as error:  # disk full, folder gone, TensorBoard's writer thread dead, network gone: all alike here
+        except Exception as error:  # disk full, folder gone, a tracker's thread dead: all alike
             if not self._lost:
                 self.say(
                     f"The log cannot be written ({type(error).__name__}); training goes on without "

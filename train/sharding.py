@@ -46,7 +46,7 @@ def build_accelerator(run: RunConfig) -> Accelerator:
     return Accelerator(
         cpu=run.device == "cpu" or not torch.cuda.is_available(),
         mixed_precision="bf16" if run.precision == "bf16" else "no",
-        log_with=list(run.log.trackers),
+        log_with=run.log.trackers or None,
         project_config=ProjectConfiguration(run.output_dir, f"{run.output_dir}/tensorboard"),
         kwargs_handlers=[
             DistributedDataParallelKwargs(
