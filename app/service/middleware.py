@@ -20,7 +20,7 @@ from .. import limits
 from .admission import MINUTE, RETRY_AFTER
 from .gradio_patches import cancel_job, knows_event
 from .log import log_failure
-from .messages import CRASHED, message
+from .messages import CRASHED, FROM_PAGE, message
 from .queue import Busy
 from .runner import Runner
 
@@ -106,8 +106,8 @@ class ApiGuard:
         posted = scope["method"] == "POST"
         if posted and route == ["cancel"]:
             return await self._cancel(parsed(body), headers)
-        page = headers.get("x-gradio-user") == "app"  # its events that only redraw take `run`
-        if posted and route[0] in ("run", "api") and not page:  # Gradio's routes past the queue
+        # The routes past the queue are for the page's events that only redraw.
+        if posted and route[0] in ("run", "api") and FROM_PAGE not in headers:
             raise Refused(404, self._no_endpoint())
         if route[0] != "call":
             return None

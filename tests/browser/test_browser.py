@@ -362,9 +362,9 @@ def test_bad_input_gets_a_sentence(open_page, tmp_path, locale, sentence):
     page.locator("#upload-image .icon-button-wrapper button").first.click()
     page.locator("#twin .empty").wait_for()
     page.locator("#upload-image input[type=file]").set_input_files(str(bad))
-    toast = page.locator(".toast-body", has_text="[image/")
+    toast = page.locator(".toast-body", has_text=sentence)
     toast.wait_for()
-    assert sentence in toast.inner_text()
+    assert "[image/" not in toast.inner_text()
     assert "Traceback" not in toast.inner_text() and str(tmp_path) not in toast.inner_text()
 
 
@@ -375,8 +375,8 @@ def test_empty_field_is_marked(open_page, locale, sentence):
     page = open_page(locale=locale)
     page.locator("#phrases textarea").fill("")
     page.locator("#run-find").click()
-    page.locator("#phrases", has_text="text/empty").wait_for()
-    assert sentence in page.locator("#phrases").inner_text()
+    page.locator("#phrases", has_text=sentence).wait_for()
+    assert "text/empty" not in page.locator("#phrases").inner_text()
 
 
 def test_stages_of_work_are_shown(open_page, served, monkeypatch):
@@ -400,4 +400,4 @@ def test_busy_is_told_in_the_visitors_language(
     page = open_page(locale="ko-KR")
     monkeypatch.setattr(limits if where == "limits" else served.demo._queue, what, 0)
     page.locator("#run-find").click()
-    page.locator(".toast-body", has_text=sentence).filter(has_text="[busy/").wait_for()
+    page.locator(".toast-body", has_text=sentence).wait_for()

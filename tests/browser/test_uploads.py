@@ -47,7 +47,7 @@ def test_a_refused_file_leaves_the_uploader(open_page, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"%PDF-1.4 not a picture")
     choose(page, bad)
-    page.locator(".toast-body", has_text="[image/").wait_for()
+    page.locator(".toast-body", has_text="bad.png").wait_for()
     page.locator("#upload-image input[type=file]").wait_for(state="attached")
     page.locator("#run-find").click()
     page.locator("#phrases", has_text="Add a picture").wait_for()
