@@ -1,5 +1,5 @@
-"""From a command line to a running training: configuration, model and tokenizer, then the
-engine."""
+"""From a command line to a running training: configuration, data, model and tokenizer, then the
+trainer."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ position.
     tokens      [CLS] a dog  [SEP]            sequence    [CLS] a [MASK] dog [SEP]
     masked          . . x    .                positions     0   1    2    2    3
 
-Every token sees what is left of it, but nobody except itself sees a [MASK]: so each [MASK] predicts
-its token from the real tokens before it, exactly as in generation.
+A token attends to the tokens left of it; only a [MASK] itself attends to a [MASK]. So each [MASK]
+predicts its token from the real tokens before it, exactly as in generation.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def best_answer(answers: Mapping[str, float]) -> str:
 
 
 def unlisted(answers: Collection[Sequence[str]], listed: Collection[str]) -> str | None:
-    """A sentence about the questions that nobody can answer rightly from a list; None if there are
+    """A sentence about the questions that have no right answer in the list; None if there are
     none.
 
     Args:

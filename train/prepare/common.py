@@ -86,7 +86,7 @@ def fetch(name: str, url: str, raw: Path) -> Path:
 
 
 def need(name: str, raw: Path, where: str) -> Path:
-    """`raw/name`, which nobody may download for the user. Raises `DataError` that says where it
+    """`raw/name`, which the user must download. Raises `DataError` that says where it
     comes from."""
     if not (raw / name).exists():
         raise DataError(f"{name} is not in {raw.name}/. It comes from {where}.", "data/missing")

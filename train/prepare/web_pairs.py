@@ -63,7 +63,7 @@ def store(address: str, folder: Path) -> str | None:
         if len(content) > MAX_BYTES:
             return None
         return f"{folder.name}/{name[:2]}/{path.name}" if shrink(content, path) else None
-    except Exception:  # whatever a stranger's server does, the next address is tried
+    except Exception:  # a server may fail in any way; the next address is tried
         return None
 
 

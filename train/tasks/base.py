@@ -1,10 +1,10 @@
-"""The protocol of a training task: what the engine asks of captioning, grounding, region-text
+"""The protocol of a training task: what the trainer asks of captioning, grounding, region-text
 pre-training and the rest.
 
 A task is a dataclass: its fields are the keys of its block in the YAML of a run
 (`tasks.<name>.<field>`, checked before anything loads), and its methods are a pure data source, a
 step that returns named losses, and an evaluator. A run mixes several tasks in one iteration; the
-engine knows none of them. To add one: a file in `train/tasks`, a line in `train.tasks.TASKS`.
+trainer knows none of them. To add one: a file in `train/tasks`, a line in `train.tasks.TASKS`.
 
     tasks:
       regions:              # any name; log keys start with it

@@ -145,8 +145,8 @@ class RecordTask(Task):
     def pixels(
         self, record: dict[str, Any], rng: np.random.Generator, flip: bool | None = None
     ) -> Tensor:
-        """uint8 (3, S, S) of an image, (F, 3, S, S) of a video; `flip` None leaves the coin to the
-        augmentation."""
+        """uint8 (3, S, S) of an image, (F, 3, S, S) of a video; with `flip` None the
+        augmentation draws whether to mirror."""
         if "frames" not in record:
             return augment(record["image"], self.image_size, self.augmentation, rng, flip)
         if flip is None:

@@ -249,8 +249,8 @@ class Scene(RecordTask):
     def _region_matching(
         self, model, text_embeds: Tensor, mask: Tensor, contexts, patches: Tensor
     ) -> Tensor:
-        """Phrases against parts of their image, so that a match comes to rest on the patches that
-        show what is named.
+        """Phrases against parts of their image, so that a match depends on the patches that show
+        what is named.
 
         In turn they see their own region (a match), everything else (none), everything but their
         neighbour's region (a match) and that region (none). Neighbours that have patches in common

@@ -43,7 +43,7 @@ class MaskedText(RecordTask):
 @dataclass(kw_only=True)
 class ParallelText(RecordTask):
     """The first two `captions` of a record say the same in two languages; which one is the source
-    is a coin's choice. Records that share a text or an image are positives of each other."""
+    is drawn at random. Records that share a text or an image are positives of each other."""
 
     all_losses = PAIR_LOSSES
     needs = ("captions",)
