@@ -123,12 +123,17 @@ def _plain(data: DataConfig) -> bool:
     return kind in ("scene", "photos", "nouns")
 
 
+def _as_images(data: DataConfig) -> DataConfig:
+    """The data without the features of their images."""
+    if data.photos is None:
+        return data
+    return dataclasses.replace(data, photos=dataclasses.replace(data.photos, features=""))
+
+
 def _pooled(model, processor: Processor, task: RecordTask, data: DataConfig, count: int) -> Tensor:
     """float[N, D] of `count` images, evenly spread over the data."""
-    if data.photos:
-        data = dataclasses.replace(data, photos=dataclasses.replace(data.photos, features=""))
     task.prepare_texts(processor)
-    records = task.open_test(data)
+    records = task.open_test(_as_images(data))
     chosen = np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)
     groups = [chosen[start : start + 32] for start in range(0, len(chosen), 32)]
     return torch.cat([task.see(model, [records[int(i)] for i in g])[:, 0] for g in groups])
@@ -148,6 +153,8 @@ def main(arguments: list[str] | None = None) -> int:
     out = Path(options.out)
     try:
         run, tasks = load_run(["--config", options.config, *overrides])
+        for task in tasks.values():
+            task.open_data(map(_as_images, (task.data, *task.validation.values())))
         loaded = load_model(options.model or Path(run.output_dir) / "final")
         processor = Processor.from_pretrained(loaded.tokenizer_dir, loaded.config)
         if not options.domain_only:

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from train.config import RunConfig, load_run
 from train.data.photos import PhotoData, PhotoRecords
 from train.launch import load_source
+from train.tasks.records import PROBE_SIZE
 from x2vlm.errors import X2VLMError
 from x2vlm.processing import normalize, to_pixels
 
@@ -85,9 +86,12 @@ def main(arguments: list[str] | None = None) -> int:
     options, overrides = parser.parse_known_args(arguments)
     try:
         run, tasks = load_run(["--config", options.config, *overrides])
+        wanted = list(missing(run, tasks))
+        for data in wanted:
+            PhotoRecords(dataclasses.replace(data, features=""), PROBE_SIZE)
         torch.manual_seed(run.seed)  # as the run begins, where the backbone starts fresh
         model = load_source(run.model)[0].eval()
-        for data in missing(run, tasks):
+        for data in wanted:
             size = model.config.vision.image_size
             print(f"{write_features(model.vision.tower, data, size, run.num_workers)} written")
     except X2VLMError as error:

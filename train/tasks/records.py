@@ -30,6 +30,8 @@ from x2vlm.processing import Processor, normalize, to_pixels
 from x2vlm.stickers import WORLD_VERSION
 
 VALIDATION_BATCH = 64
+PROBE_SIZE = 64
+"""Side of the images that are cut from photos before the model is known."""
 
 
 @dataclass(kw_only=True)
@@ -64,9 +66,12 @@ class RecordTask(Task):
     def open_data(self, sources: Iterable[DataConfig] | None = None) -> None:
         """As for every task; `sources` are the data to open, None for those of training."""
         for data in (self.data, *self.validation.values()) if sources is None else sources:
-            if data.files:
-                self._opened[id(data)] = open_records(data)
-                check_readable(self._opened[id(data)], self.needs)
+            if data.stickers is not None:
+                continue
+            records = open_records(data, PROBE_SIZE)
+            check_readable(records, self.needs)
+            if data.files:  # photos are cut to the size of the model's images, not known yet
+                self._opened[id(data)] = records
 
     def _records(self, data: DataConfig) -> Sequence[dict[str, Any]]:
         return self._opened.pop(id(data), None) or open_records(data, self.image_size)
