@@ -334,7 +334,7 @@ PLANTED = [
     (forbidden_imports, "train/metrics/recall.py", "import x2vlm.modeling"),
     (forbidden_imports, "train/trainer.py", "from train.tasks import captioning"),
     (undeclared_imports, "train/data/words.py", "import nltk"),
-    (undeclared_imports, "x2vlm/media.py", "import decord"),
+    (undeclared_imports, "x2vlm/media.py", "import imageio"),
     (oversized, "x2vlm/long.py", "x = 1\n" * 401),
     (oversized, "x2vlm/long.py", "def long():\n" + "    x = 1\n" * 60),
     (machine_traces, "train/configs/run.yaml", "data: /roo" + "t/data"),
@@ -382,7 +382,7 @@ def test_check_sees_a_planted_pair(check, file, source, other, other_source, tmp
 LAWFUL = [
     ("x2vlm/cli.py", "from x2vlm.inference.predictor import Predictor"),
     ("x2vlm/config.py", "from x2vlm.errors import ConfigError"),
-    ("x2vlm/media.py", "def trusted():\n    import decord"),
+    ("x2vlm/media.py", "def lazily():\n    import av"),
     ("train/trainer.py", "from train.tasks.base import Task"),
     ("train/pretrain.py", "import accelerate\nfrom x2vlm.modeling import X2VLM"),
     ("app/demo.py", "import gradio\nfrom x2vlm import Predictor"),

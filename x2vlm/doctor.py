@@ -62,7 +62,6 @@ def examine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "packages": {name: _version(name) for name in PACKAGES},
         "opencv": opencv,
-        "video_readers": [reader for reader in ("av", "decord") if _version(reader)],
         "ffmpeg": shutil.which("ffmpeg") is not None,
         "device": "cuda" if gpus else "cpu",
         "gpus": gpus,

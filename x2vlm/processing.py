@@ -22,6 +22,7 @@ from torch import Tensor
 from x2vlm.config import IMAGE_MEAN, IMAGE_STD, X2VLMConfig
 from x2vlm.detokenize import spaces_before
 from x2vlm.errors import CheckpointError, TextError
+from x2vlm.media import upright_rgb
 from x2vlm.results import Word
 from x2vlm.texts import CleanText, clean, merge_words, validate_text
 
@@ -262,7 +263,7 @@ class Processor:
 
 def to_pixels(image: Image.Image, size: int) -> Tensor:
     """An image of any size -> uint8 (3, size, size), bicubic, aspect not kept (spec 3.1)."""
-    image = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+    image = upright_rgb(image).resize((size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 

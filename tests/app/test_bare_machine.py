@@ -27,7 +27,7 @@ def bare(event, args):
         raise FileNotFoundError(args[0])
 
 sys.addaudithook(bare)
-sys.modules["decord"] = sys.modules["spaces"] = None
+sys.modules["spaces"] = None
 sys.argv = ["app.py", "--port", sys.argv[1], "--offline"]
 runpy.run_path("app.py", run_name="__main__")
 """

@@ -151,7 +151,7 @@ def test_a_key_that_comes_again_whole_is_another_sample(folder):
         ({"k.jpg": image()}, "s.tar, k: the entry has no 'caption'"),
         (
             {"k.jpg": image()[:60], "k.txt": b"x"},
-            "s.tar, k: the encoded image is no whole image",
+            "s.tar, k: the encoded image: the picture is damaged",
         ),
         ({"k.jpg": image(), "k.json": b"{"}, "s.tar, k: The text is not JSON"),
     ],
@@ -235,7 +235,7 @@ def test_files_that_vanish_while_they_are_read(folder):
             '{"image": "http://x/a.png", "caption": "x"}',
             "line 2: http://x/a.png is not a path below",
         ),
-        ('{"image": "data.jsonl", "caption": "x"}', "line 2: data.jsonl is no whole image"),
+        ('{"image": "data.jsonl", "caption": "x"}', "line 2: data.jsonl: this is a file of no"),
         ('{"image": "", "caption": "x"}', "line 2: '' names no image"),
         (
             '{"image": "a.png", "caption": "..."}',
@@ -257,7 +257,7 @@ def test_a_image_whose_reader_fails_in_its_own_way(folder, monkeypatch):
 
     records = FileRecords([lines(folder, {"image": "a.png", "caption": "x"})])
     monkeypatch.setattr(Image, "open", fails)
-    with pytest.raises(DataError, match=r"line 1: a.png is no whole image"):
+    with pytest.raises(DataError, match=r"line 1: a.png: the picture is damaged"):
         records[0]
 
 

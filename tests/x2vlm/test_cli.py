@@ -240,11 +240,8 @@ def test_control_characters_do_not_reach_the_terminal(run, image):
 
 def test_doctor(run, monkeypatch):
     findings = parsed(run("doctor", "--json", model=False))
-    assert (
-        findings["packages"]["torch"]
-        and findings["device"] in ("cpu", "cuda")
-        and "av" in findings["video_readers"]
-    )
+    assert findings["packages"]["torch"] and findings["packages"]["av"]
+    assert findings["device"] in ("cpu", "cuda")
     assert "opencv" in run("doctor", model=False)[1]
     from x2vlm import doctor
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import io
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -19,10 +18,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from train.data.json_text import parse_json, read_json_list
-from x2vlm.errors import DataError
+from x2vlm.errors import DataError, MediaError
+from x2vlm.media import decode_image
 
 LONGEST_PATH = 1000
 """Characters; a longer text in the place of a path is an image in base64."""
@@ -102,19 +102,18 @@ class Entries:
         return bool(_BASE64.fullmatch(text)) and not (self.root / text).is_file()
 
     def image(self, source: str | bytes) -> Image.Image:
-        """An upright RGB image from encoded bytes, base64 text or a path below `root`.
+        """An image from encoded bytes, base64 text or a path below `root`, with the pixels that
+        inference sees.
 
         Raises:
             DataError: missing, outside the folder, no image, cut or too large.
         """
+        data = self.read(source)
         try:
-            with Image.open(io.BytesIO(self.read(source))) as image:
-                return ImageOps.exif_transpose(image).convert("RGB")
-        except DataError:
-            raise
-        except Exception:  # Pillow's readers raise whatever the damage leads to
+            return decode_image(data)
+        except MediaError as error:
             label = source if isinstance(source, str) and len(source) < 200 else "the encoded image"
-            raise DataError(f"{label} is no whole image.", "data/image") from None
+            raise DataError(f"{label}: {error.message}", error.code) from None
 
     def read(self, source: str | bytes) -> bytes:
         """Bytes of an image or video: given as such, as base64, or as a path below `root`."""

@@ -41,7 +41,7 @@ class View:
         """The view as an image of `width` x `height` pixels."""
         x0, y0, x1, y1 = self.window
         box = (x0 * image.width, y0 * image.height, x1 * image.width, y1 * image.height)
-        image = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC, box=box)
+        image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
         return ImageOps.mirror(image) if self.flip else image
 
 

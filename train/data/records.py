@@ -1,7 +1,7 @@
 """Where records come from. A record is a dict with what is known of one sample; each task takes the
 keys that it needs:
 
-    image          PIL image
+    image          PIL image, upright RGB as `x2vlm.media` makes it
     frames         [PIL images], one video
     images         [PIL image, PIL image], a pair
     image_id       equal for records of one image or video, which are never negatives of each other

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
+from x2vlm.media import upright_rgb
 from x2vlm.processing import to_pixels
 
 Augmentation = Literal["none", "pretrain", "train", "train_no_flip"]
@@ -39,9 +40,9 @@ def augment(
         flip: True or False when the caller decides (see `may_flip`); None draws it where the
             augmentation flips.
     """
-    image = image.convert("RGB")
     if kind == "none":
         return to_pixels(image, size)
+    image = upright_rgb(image)
     box = sample_resized_crop(image.width, image.height, 0.2 if kind == "pretrain" else 0.5, rng)
     image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
     if flip if flip is not None else kind != "train_no_flip" and rng.random() < 0.5:

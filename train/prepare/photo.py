@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from train.prepare.common import arguments, read_json_lines
 from train.prepare.photo_texts import (
@@ -52,6 +51,8 @@ from train.prepare.photo_words import (
     implied,
     kinds_of,
 )
+from x2vlm.errors import MediaError
+from x2vlm.media import decode_image
 
 ANSWERS = 500
 MIN_SCORE = 0.38
@@ -107,8 +108,8 @@ def read_shards(paths: Iterable[Path], problems: Counter) -> Iterator[tuple[str,
 
 def _is_image(content: bytes) -> bool:
     try:
-        Image.open(io.BytesIO(content)).load()
-    except (OSError, SyntaxError, ValueError):
+        decode_image(content)
+    except MediaError:
         return False
     return True
 

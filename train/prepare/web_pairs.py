@@ -11,7 +11,6 @@ below OUT/images; the run can be repeated and goes on. CC3M and CC12M: put Googl
 from __future__ import annotations
 
 import hashlib
-import io
 import tarfile
 import urllib.request
 from collections.abc import Iterator
@@ -19,10 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
 from train.prepare.common import arguments, fetch, need, write_json_lines
+from x2vlm.media import decode_image
 
 SBU = "https://www.cs.rice.edu/~vo9/sbucaptions/sbu-captions-all.tar.gz"
 LISTS = {"cc3m": ("Train_GCC-training.tsv", False), "cc12m": ("cc12m.tsv", True)}
@@ -70,8 +70,7 @@ def store(address: str, folder: Path) -> str | None:
 def shrink(content: bytes, path: Path) -> bool:
     """Stores an image as JPEG with at most `SHORTER_SIDE` pixels at its shorter side; False when it
     is none or tiny."""
-    with Image.open(io.BytesIO(content)) as image:
-        image = ImageOps.exif_transpose(image).convert("RGB")
+    image = decode_image(content)
     if min(image.size) < 32:
         return False
     scale = min(1.0, SHORTER_SIDE / min(image.size))

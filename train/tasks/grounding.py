@@ -43,9 +43,8 @@ class Grounding(RecordTask):
         image, flip = record["image"], False
         if self.augmentation != "none":
             flip = may_flip([region["text"] for region in regions], rng)
-            image = image.convert("RGB").resize(
-                (self.image_size, self.image_size), Image.Resampling.BICUBIC
-            )
+            size = (self.image_size, self.image_size)
+            image = image.resize(size, Image.Resampling.BICUBIC)
             image = rand_augment(
                 ImageOps.mirror(image) if flip else image, rng, photometric_only=True
             )

@@ -67,7 +67,7 @@ class RegionTextTask(RecordTask):
                     _pixel_box(choose(regions, 1, rng)[0]["box"], image.size), *image.size, rng
                 )
             size = (self.image_size, self.image_size)
-            image = image.convert("RGB").resize(size, Image.Resampling.BICUBIC, box=crop)
+            image = image.resize(size, Image.Resampling.BICUBIC, box=crop)
             image = rand_augment(
                 ImageOps.mirror(image) if flip else image, rng, photometric_only=True
             )

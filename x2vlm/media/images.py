@@ -1,4 +1,4 @@
-"""Images: bytes to upright 8-bit RGB with the right colours."""
+"""Images: bytes to upright 8-bit sRGB."""
 
 import contextlib
 import io
@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import MediaError
+from .colors import to_srgb
 from .limits import SEND_AGAIN, MediaLimits, check_image_size
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
@@ -49,10 +50,12 @@ def _ends_in_filler(image: Image.Image, data: bytes) -> bool:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """An 8-bit RGB copy: turned upright by its EXIF, clear parts on white, 16 bits scaled to 8."""
+    """An 8-bit sRGB copy: turned upright by its EXIF, converted by its colour profile, clear parts
+    on white, 16 bits scaled to 8."""
     # Unreadable metadata never loses an image, whatever way the parser finds to fail on it.
     with contextlib.suppress(Exception):
         image = ImageOps.exif_transpose(image)
+    profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):
         image = _eight_bit(image)
     elif image.mode in ("F", "LAB", "HSV"):
@@ -60,20 +63,31 @@ def upright_rgb(image: Image.Image) -> Image.Image:
             f"its pixels are of a kind that is not supported ({image.mode}). {SEND_AGAIN}",
             "image/format",
         )
+    grey = image.mode in ("1", "L", "LA", "La")
+    alpha = None
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        paper = Image.new("RGB", image.size, "white")
-        paper.paste(image, mask=image.getchannel("A"))
-        return paper
-    return image.convert("RGB")
+        image = image.convert("LA" if grey else "RGBA")
+        alpha = image.getchannel("A")
+    if image.mode != "CMYK":
+        image = image.convert("L" if grey else "RGB")
+    image = to_srgb(image, profile)
+    if alpha is None:
+        return image
+    paper = Image.new("RGB", image.size, "white")
+    paper.paste(image, mask=alpha)
+    return paper
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Grey values of 16 bits scaled to 8 (Pillow's own conversion videos, which leaves white)."""
-    values = np.asarray(image)
+    """Grey values of 16 bits scaled to 8 (Pillow's own conversion clips, which leaves white), with
+    an alpha channel where one value stands for clear."""
+    values, clear = np.asarray(image), image.info.get("transparency")
     if values.min() < 0 or values.max() > 65535:
         raise MediaError(
             f"its pixels have more than 16 bits, which is not supported. {SEND_AGAIN}",
             "image/format",
         )
-    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    grey = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if isinstance(clear, int):
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey

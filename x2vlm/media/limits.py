@@ -23,9 +23,11 @@ class MediaLimits:
     video_frames: int = 40_000
     chosen_frames: int = 128
     decode_seconds: float = 20.0
-    memory_bytes: int = (
-        1536 * 2**20
-    )  # on top of what the reader itself takes, which grows with the machine
+    # On top of what the reader itself takes, which grows with the machine.
+    memory_bytes: int = 1536 * 2**20
+    # A container header needs little; one that claims millions of frames is stopped here, before
+    # the job's limit. None: no limit, for a process that has other threads.
+    header_bytes: int | None = 384 * 2**20
 
 
 def too_many_bytes(size: int, most: int, kind: str) -> tuple[str, str]:

@@ -40,13 +40,14 @@ class OpenedVideo:
     """Chosen frames of a video.
 
     Attributes:
-        frames: RGB, upright, all of one size, at most `max_side` long.
+        frames: RGB, turned and with square pixels as a player shows them, all of one size, at most
+            `max_side` long.
         indices: each frame's number in the video, in presentation order, from 0.
         times: each frame's time in seconds from the first frame.
         duration: seconds, the last frame included.
         num_frames: frames in the video that can be read.
         fps: mean rate, frames per second.
-        size: upright (width, height) as stored, before shrinking to `max_side`.
+        size: (width, height) as a player shows it, before shrinking to `max_side`.
         notes: sentences for the user, for example that the file ends early.
     """
 

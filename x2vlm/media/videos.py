@@ -1,4 +1,5 @@
-"""Videos: bytes to chosen frames, exactly numbered, upright.
+"""Videos: bytes to chosen frames, exactly numbered, as a player shows them: turned and mirrored by
+the display matrix, pixels square.
 
 All packets are listed first and a frame is known by its place in presentation order; decoding
 starts at the nearest key frame before it, or at the beginning where time stamps are missing or
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import MediaError, ParameterError
+from .display import Turn, fit, pixel_aspect
 from .limits import ANOTHER_COPY, RESAVE, MediaLimits, address_space, check_frame_size
 
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
@@ -24,9 +26,6 @@ CODECS = (
     "h264,hevc,vp8,vp9,libdav1d,av1,mpeg4,msmpeg4v1,msmpeg4v2,msmpeg4,mpeg1video,mpeg2video,h263,mjpeg,rawvideo,png,"
     "prores,dnxhd,ffv1,huffyuv,ffvhuff,theora,wmv1,wmv2,wmv3,vc1,libvpx,libvpx-vp9"
 )
-# A container header needs little memory; one that claims millions of frames is stopped here, before
-# the job's limit.
-HEADER_MEMORY = 384 * 2**20
 # A pause longer than this adds no decoding work, so it counts only this much towards the length
 # limit.
 LONGEST_PAUSE = 10.0
@@ -103,13 +102,15 @@ def _open_container(data: bytes, limits: MediaLimits):
         "protocol_whitelist": "none",
         "max_pixels": str(limits.video_pixels),
     }
-    with _memory_cap(HEADER_MEMORY):
+    with _memory_cap(limits.header_bytes):
         container = av.open(
             io.BytesIO(data), options=options, io_open=refuse_second_file, metadata_errors="ignore"
         )
-    if not container.streams.video:
+    cover = av.stream.Disposition.attached_pic  # of a sound file, or beside the video
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not streams:
         raise MediaError("there is no video stream in this file. Choose a video.", "video/format")
-    stream = container.streams.video[0]
+    stream = streams[0]
     codec = stream.codec_context
     if codec is None or codec.name not in CODECS.split(","):
         name = "unknown" if codec is None else codec.name
@@ -143,10 +144,10 @@ def _ends_inside_a_box(data: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _memory_cap(extra: int):
+def _memory_cap(extra: int | None):
     """Let this process grow by at most `extra` bytes (where the system can do that)."""
     used = address_space()
-    if used is None:
+    if used is None or extra is None:
         yield
         return
     import resource
@@ -268,7 +269,8 @@ def _choose(timeline: _Timeline, choice: dict, limits: MediaLimits) -> list[int]
 
 
 class _Decoder:
-    """Decodes chosen frames of a video, exactly, into upright RGB arrays of one size (H, W, 3)."""
+    """Decodes chosen frames of a video, exactly, into RGB arrays (H, W, 3) of one size, as they are
+    shown."""
 
     def __init__(
         self, stream, timeline: _Timeline, limits: MediaLimits, max_side: int, deadline: float
@@ -278,7 +280,8 @@ class _Decoder:
         self.limits = limits
         self.max_side = max_side
         self.deadline = deadline
-        self.size: tuple[int, int] | None = None  # upright (width, height) as stored
+        self.aspect = pixel_aspect(stream)
+        self.size: tuple[int, int] | None = None  # (width, height) as shown, before shrinking
         self.found: dict[int, np.ndarray] = {}
 
     def frames(self, wanted: list[int]) -> dict[int, np.ndarray]:
@@ -373,20 +376,14 @@ class _Decoder:
 
     def _pixels(self, frame) -> np.ndarray:
         check_frame_size(frame.width, frame.height, self.limits)
-        turns = round(frame.rotation / 90) % 4
-        width, height = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
+        turn = Turn.of(frame)
         if self.size is None:
-            self.size = width, height
-        width, height = _fit(self.size, self.max_side)
-        if turns % 2:
+            shown = max(1, round(frame.width * self.aspect)), frame.height
+            check_frame_size(*shown, self.limits)
+            self.size = shown[::-1] if turn.sideways else shown
+        width, height = fit(self.size, self.max_side)
+        if turn.sideways:
             width, height = height, width
         method = "AREA" if width < frame.width else "BICUBIC"
         rgb = frame.reformat(width, height, "rgb24", interpolation=method, threads=1).to_ndarray()
-        return np.ascontiguousarray(np.rot90(rgb, turns))
-
-
-def _fit(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """`size` (width, height), shrunk so that no side is longer than `max_side`; never below one
-    pixel."""
-    scale = min(1.0, max_side / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        return turn.apply(rgb)
