@@ -150,7 +150,7 @@ def test_sampling_is_seeded_and_keeps_to_the_nucleus():
     def draw(seed, **options):
         generator = torch.Generator().manual_seed(seed)
         return sample(
-            TableDecoder(1), prompt, end_id=END, generator=generator, max_new_tokens=6, **options
+            TableDecoder(1), prompt, end_id=END, generators=[generator], max_new_tokens=6, **options
         )[0]
 
     assert draw(3, num_samples=4) == draw(3, num_samples=4)

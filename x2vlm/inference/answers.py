@@ -1,4 +1,4 @@
-"""Answers to a question about one encoded image or video: ranked from a list, written freely, or a
+"""Answers to questions about encoded images or videos: ranked from a list, written freely, or a
 label of a closed list."""
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ SCORED_IN_FULL = 128
 """Answers of a list that are scored to their end: those with the most probable first token, as in
 the official evaluation."""
 MAX_ANSWER_TOKENS = 20
+QUESTIONS_AT_ONCE = 8
+"""Every question has up to `SCORED_IN_FULL` rows of its own."""
 
 
-def answer_question(
+def answer_questions(
     member: Member,
     image_embeds: Tensor,
-    question: TokenizedText,
+    questions: Sequence[TokenizedText],
     listed: tuple[str, ...],
     options: AnswerOptions,
     cancel: Cancel | None,
-) -> Answers:
-    """Answers ranked from the list, or written freely where there is none.
+) -> list[Answers]:
+    """One question about each of the images float[B, P, D]: answers ranked from the list, or
+    written freely where there is none.
 
     Raises:
         ParameterError: ranking without a list (`param/range`).
@@ -43,25 +46,32 @@ def answer_question(
         raise ParameterError(
             "This model has no answer list. Give choices, or use mode 'generate'.", "param/range"
         )
-    check_cancel(cancel)
-    if mode == "rank":
-        found = rank_answers(member, image_embeds, question, listed, options.top_k)
-    else:
-        found = generate_answers(member, image_embeds, question, options.top_k, cancel)
-    return Answers(question.text, found, mode, question.truncated_at)
+    found = []
+    for start in range(0, len(questions), QUESTIONS_AT_ONCE):
+        check_cancel(cancel)
+        part = slice(start, start + QUESTIONS_AT_ONCE)
+        asked = member, image_embeds[part], questions[part]
+        if mode == "rank":
+            found += rank_answers(*asked, listed, options.top_k)
+        else:
+            found += generate_answers(*asked, options.top_k, cancel)
+    return [
+        Answers(question.text, answers, mode, question.truncated_at)
+        for question, answers in zip(questions, found, strict=True)
+    ]
 
 
 @torch.no_grad()
 def rank_answers(
     member: Member,
     image_embeds: Tensor,
-    question: TokenizedText,
+    questions: Sequence[TokenizedText],
     choices: tuple[str, ...],
     top_k: int,
-) -> tuple[Answer, ...]:
-    """The `top_k` best of the choices, best first. Choices that the model reads as the same text,
-    or that differ in case and spaces alone, are ranked once."""
-    ids, mask = _tensors(member, question)
+) -> list[tuple[Answer, ...]]:
+    """The `top_k` best of the choices, best first, for each image and its question. Choices that
+    the model reads as the same text, or that differ in case and spaces alone, are ranked once."""
+    ids, mask = _tensors(member, questions)
     if "answer_decoder" not in member.model.config.heads:
         return _labels(member, image_embeds, ids, mask, choices, top_k)
     task = X2VLMForQuestionAnswering(member.model)
@@ -73,8 +83,10 @@ def rank_answers(
     index, probability = task.rank_answers(
         states, mask, answer_ids, answer_mask, k=max(SCORED_IN_FULL, top_k)
     )
-    best = zip(index[0, :top_k].tolist(), probability[0, :top_k].tolist(), strict=True)
-    return tuple(Answer(choices[rows[i]], p) for i, p in best)
+    return [
+        tuple(Answer(choices[rows[i]], p) for i, p in zip(*best, strict=True))
+        for best in zip(index[:, :top_k].tolist(), probability[:, :top_k].tolist(), strict=True)
+    ]
 
 
 def distinct(choices: Sequence[str], ids: Sequence[Sequence[int]]) -> list[int]:
@@ -91,10 +103,14 @@ def distinct(choices: Sequence[str], ids: Sequence[Sequence[int]]) -> list[int]:
 
 @torch.no_grad()
 def generate_answers(
-    member: Member, image_embeds: Tensor, question: TokenizedText, top_k: int, cancel: Cancel | None
-) -> tuple[Answer, ...]:
-    """The `top_k` most probable answers that the decoder writes, best first; the probability is the
-    whole sequence's.
+    member: Member,
+    image_embeds: Tensor,
+    questions: Sequence[TokenizedText],
+    top_k: int,
+    cancel: Cancel | None,
+) -> list[tuple[Answer, ...]]:
+    """The `top_k` most probable answers that the decoder writes, best first, for each image and its
+    question; the probability is the whole sequence's.
 
     Raises:
         ParameterError: the model can only choose from its list (`param/range`).
@@ -103,22 +119,23 @@ def generate_answers(
         raise ParameterError(
             "This model chooses from a list and writes no answers. Use mode 'rank'.", "param/range"
         )
-    ids, mask = _tensors(member, question)
+    ids, mask = _tensors(member, questions)
     states = X2VLMForQuestionAnswering(member.model).read_question(image_embeds, ids, mask)
     check_cancel(cancel)
     found = beam_search(
         AnswerStepDecoder(member.model, states, mask),
-        torch.tensor([[member.processor.cls_id]], device=member.device),
+        torch.full((len(ids), 1), member.processor.cls_id, device=member.device),
         end_id=member.processor.sep_id,
         num_beams=max(3, top_k),
         max_new_tokens=min(MAX_ANSWER_TOKENS, member.model.config.decoder.max_positions - 1),
         min_length=1,
         num_return=top_k,
-    )[0]
-    answers = [
-        Answer(member.processor.decode(h.token_ids), math.exp(h.log_probability)) for h in found
+    )
+    written = [
+        [Answer(member.processor.decode(h.token_ids), math.exp(h.log_probability)) for h in one]
+        for one in found
     ]
-    return tuple(answer for answer in answers if answer.text)
+    return [tuple(answer for answer in one if answer.text) for one in written]
 
 
 def _labels(
@@ -128,21 +145,21 @@ def _labels(
     mask: Tensor,
     choices: tuple[str, ...],
     top_k: int,
-) -> tuple[Answer, ...]:
-    """The label of a classification head; its list is fixed."""
+) -> list[tuple[Answer, ...]]:
+    """The labels of a classification head; its list is fixed."""
     if choices != member.answers:
         raise ParameterError(
             "This model answers from its own list of labels only. Leave the choices out.",
             "param/range",
         )
-    logits = X2VLMForClassification(member.model).predict(image_embeds, ids, mask)[0].float()
+    logits = X2VLMForClassification(member.model).predict(image_embeds, ids, mask).float()
     best = logits.softmax(-1).topk(min(top_k, len(choices)))
-    return tuple(
-        Answer(choices[i], p)
-        for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    )
+    return [
+        tuple(Answer(choices[i], p) for i, p in zip(*one, strict=True))
+        for one in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
 
 
-def _tensors(member: Member, question: TokenizedText) -> tuple[Tensor, Tensor]:
-    ids = torch.tensor([question.ids], device=member.device)
-    return ids, torch.ones_like(ids)
+def _tensors(member: Member, questions: Sequence[TokenizedText]) -> tuple[Tensor, Tensor]:
+    ids, mask = member.processor.pad([question.ids for question in questions])
+    return ids.to(member.device), mask.to(member.device)

@@ -1,4 +1,4 @@
-"""Writes captions of one encoded image, video or region, and completes `[MASK]`s: what the
+"""Writes captions of encoded images, videos or regions, and completes `[MASK]`s: what the
 masked-LM head can do."""
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def write_captions(
     context_mask: Tensor | None = None,
     cancel: Cancel | None = None,
     progress: Progress | None = None,
-) -> list[Caption]:
-    """Captions by falling log-probability, `match` not filled in.
+) -> list[list[Caption]]:
+    """Captions of each of the images float[B, P, D] by falling log-probability, `match` not filled
+    in.
 
     Raises:
         TextError: a prefix that cannot be read (`text/*`). ParameterError: prefix and caption
@@ -58,23 +59,15 @@ def write_captions(
         Cancelled: between two tokens.
     """
     model, processor = member.model, member.processor
-    prefix, prefix_ids = None, ()
-    if options.prefix:
-        prefix = processor.tokenize(options.prefix, None, "prefix")
-        if prefix.truncated_at is not None:
-            raise TextError(
-                f"The prefix exceeds the {processor.max_tokens} tokens that the model reads. "
-                f"Shorten it.",
-                "text/long",
-            )
-        prefix_ids = prefix.ids[1:-1]
+    prefix = _prefix(member, options.prefix)
+    prefix_ids = () if prefix is None else prefix.ids[1:-1]
     prompt = [processor.cls_id, *processor.pieces(member.settings.prompt), *prefix_ids]
     room = model.config.text.max_tokens - len(prompt) - 1
     if room < 1:
         raise ParameterError("The prefix leaves no room for a caption. Shorten it.", "param/range")
     most = min(options.max_new_tokens, room)
     shortest = member.settings.min_length if options.min_length is None else options.min_length
-    prompt_ids = torch.tensor([prompt], device=member.device)
+    prompt_ids = torch.tensor([prompt] * len(image_embeds), device=member.device)
     decoder = _Watched(
         CaptionDecoder(model, image_embeds, processor.mask_id, context_mask), most, cancel, progress
     )
@@ -85,56 +78,66 @@ def write_captions(
         "no_repeat_ngram_size": member.settings.no_repeat_ngram_size,
     }
     if options.do_sample:
-        generator = torch.Generator().manual_seed(options.seed)
         drawing = {
-            "generator": generator,
+            "generators": [torch.Generator().manual_seed(options.seed) for _ in image_embeds],
             "num_samples": options.num_captions,
             "top_p": options.top_p,
         }
-        found = sample(decoder, prompt_ids, **drawing, temperature=options.temperature, **shared)[0]
+        found = sample(decoder, prompt_ids, **drawing, temperature=options.temperature, **shared)
     else:
         beams = max(options.num_beams, options.num_captions)
         found = beam_search(
             decoder, prompt_ids, num_beams=beams, num_return=options.num_captions, **shared
-        )[0]
-    return [_caption(member, prefix, hypothesis) for hypothesis in found]
+        )
+    return [[_caption(member, prefix, hypothesis) for hypothesis in one] for one in found]
+
+
+def _prefix(member: Member, text: str | None) -> TokenizedText | None:
+    """What a caption begins with; raises as `write_captions`."""
+    if not text:
+        return None
+    prefix = member.processor.tokenize(text, None, "prefix")
+    if prefix.truncated_at is not None:
+        raise TextError(
+            f"The prefix exceeds the {member.processor.max_tokens} tokens that the model reads. "
+            f"Shorten it.",
+            "text/long",
+        )
+    return prefix
 
 
 def write_ranked(
     member: Member,
     image_embeds: Tensor,
     options: CaptionOptions,
-    match: Callable[[list[str]], Sequence[Match]] | None,
+    match: Callable[[list[list[str]]], Sequence[Sequence[Match]]] | None,
     context_mask: Tensor | None = None,
     cancel: Cancel | None = None,
     progress: Progress | None = None,
-) -> list[Caption]:
+) -> list[tuple[Caption, ...]]:
     """`write_captions`; with a `match` the best by `caption_score` out of all that the beams
     find."""
     if match is None:
-        return write_captions(member, image_embeds, options, context_mask, cancel, progress)
-    candidates = (
-        options.num_captions if options.do_sample else max(options.num_captions, options.num_beams)
-    )
-    found = write_captions(
-        member,
-        image_embeds,
-        replace(options, num_captions=candidates),
-        context_mask,
-        cancel,
-        progress,
-    )
+        found = write_captions(member, image_embeds, options, context_mask, cancel, progress)
+        return [tuple(one) for one in found]
+    candidates = options.num_captions
+    if not options.do_sample:
+        candidates = max(candidates, options.num_beams)
+    wider = replace(options, num_captions=candidates)
+    found = write_captions(member, image_embeds, wider, context_mask, cancel, progress)
     check_cancel(cancel)
-    told = [caption for caption in found if caption.text]
-    matches = match([caption.text for caption in told]) if told else ()
-    filled = [
-        replace(caption, match=matched.probability)
-        for caption, matched in zip(told, matches, strict=True)
-    ]
-    ranked = sorted(
-        filled, key=lambda caption: -caption_score(caption.log_probability, caption.match)
-    )
-    return (ranked + [caption for caption in found if not caption.text])[: options.num_captions]
+    told = [[caption for caption in one if caption.text] for one in found]
+    matches = match([[caption.text for caption in one] for one in told])
+    ranked = []
+    for every, some, matched in zip(found, told, matches, strict=True):
+        filled = [
+            replace(caption, match=one.probability)
+            for caption, one in zip(some, matched, strict=True)
+        ]
+        filled.sort(key=lambda caption: -caption_score(caption.log_probability, caption.match))
+        silent = [caption for caption in every if not caption.text]
+        ranked.append((*filled, *silent)[: options.num_captions])
+    return ranked
 
 
 def caption_score(log_probability: float, match: float) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from x2vlm.errors import TextError
 from x2vlm.inference import explain
+from x2vlm.inference.batch import padded
 from x2vlm.inference.matching import encode_texts, match_probability
 from x2vlm.inference.models import Member
 from x2vlm.inference.phrases import Span, split_phrases
@@ -124,32 +125,45 @@ def lay_out(
 def explain_phrases(
     member: Member,
     image_embeds: Tensor,
-    batch: PhraseBatch,
+    batches: Sequence[PhraseBatch],
     whole: MapChoice,
     part: MapChoice,
     seed: int = 0,
-) -> tuple[list[Explanation], Tensor]:
+) -> list[tuple[list[Explanation], Tensor]]:
     """Maps of phrases that are read by themselves, all in one pass.
 
     Args:
+        image_embeds: float[B, P, D].
+        batches: the rows of each of the B images.
         whole, part: how the maps of whole texts (target `match` or `box`) and of phrases are
             computed. Without a matching head phrases are explained by their box. Methods without
             layers explain both alike.
 
     Returns:
-        One explanation per whole text, named after `whole`, and fused_embeds float[N, T, C] of the
-        whole texts.
+        For each image one explanation per whole text, named after `whole`, and fused_embeds
+        float[N, 1, C] of their `[CLS]`.
     """
-    count, matching = len(batch.spans), "matching" in member.model.config.heads
+    if len(batches) > 1 and not METHODS[part.method].layered:  # such a method knows one image
+        return [
+            explain_phrases(member, embeds, [batch], whole, part, seed)[0]
+            for embeds, batch in zip(image_embeds.split(1), batches, strict=True)
+        ]
+    matching = "matching" in member.model.config.heads
     of_part = match_logit if matching else box_sum
     of_whole = box_sum if whole.target == "box" else match_logit
+    rows = padded([batch.rows for batch in batches])
+    longest = len(rows) // len(batches)
+    counts = torch.tensor([len(batch.spans) for batch in batches])
+    is_whole = (torch.arange(longest) < counts[:, None]).flatten().to(member.device)
 
     def objective(fused: Tensor) -> Tensor:
         if of_whole is of_part:
             return of_part(member, fused)
-        return torch.cat([of_whole(member, fused[:count]), of_part(member, fused[count:])])
+        if len(fused) < len(is_whole):  # one row of a method that reads them one by one
+            return of_whole(member, fused)
+        return torch.where(is_whole, of_whole(member, fused), of_part(member, fused))
 
-    text_embeds, mask = encode_texts(member, batch.rows)
+    text_embeds, mask = encode_texts(member, rows)
     inputs = explain.FusionInputs(member.model, text_embeds, mask, image_embeds, objective)
     if METHODS[part.method].layered:
         trace = explain.trace_attention(*inputs.arguments())
@@ -161,38 +175,49 @@ def explain_phrases(
     else:
         by_part, fused = explain.token_maps(inputs, part, seed)
         by_whole = by_part
-    lengths = [len(tokens.ids) for tokens in batch.rows]  # the rest of a row is padding
     with torch.no_grad():
-        matches = match_probability(member, fused).tolist() if matching else [None] * len(lengths)
+        matches = match_probability(member, fused).tolist() if matching else [None] * len(rows)
         scores = matches if of_whole is match_logit else box_sum(member, fused).tolist()
-    explanations = [
-        _explanation(
-            tokens,
-            spans,
-            [by_part[row, : lengths[row]].float().mean(0) for row in rows],
-            explain.overall_map(by_whole[i, : lengths[i]]),
-            whole,
-            scores[i],
-            [matches[row] for row in rows],
-        )
-        for i, (tokens, spans, rows) in enumerate(
-            zip(batch.rows, batch.spans, batch.places, strict=False)
-        )
-    ]
-    return explanations, fused[:count]
+
+    def explanation(row: int, first: int, batch: PhraseBatch) -> Explanation:
+        """Of the text in a row of the whole batch; `first` is the first row of its image."""
+        places = [first + place for place in batch.places[row - first]]
+        # What stands behind the tokens of a row is padding.
+        heat = [by_part[place, : len(rows[place].ids)].float().mean(0) for place in places]
+        overall = explain.overall_map(by_whole[row, : len(rows[row].ids)])
+        own = [matches[place] for place in places]
+        spans = batch.spans[row - first]
+        return _explanation(rows[row], spans, heat, overall, whole, scores[row], own)
+
+    found = []
+    for first, batch in zip(range(0, len(rows), longest), batches, strict=True):
+        end = first + len(batch.spans)
+        texts = [explanation(row, first, batch) for row in range(first, end)]
+        found.append((texts, fused[first:end, :1]))
+    return found
 
 
 def explain_alone(
-    member: Member, image_embeds: Tensor, text: str, choice: MapChoice, options: ExplainOptions
-) -> Explanation:
-    """Maps of the phrases of one text, each read by itself."""
-    tokens = member.processor.tokenize(text)
-    batch = lay_out(member, [tokens], [needed_phrases(tokens, options.unit)])
+    member: Member,
+    image_embeds: Tensor,
+    texts: Sequence[str],
+    choice: MapChoice,
+    options: ExplainOptions,
+) -> list[Explanation]:
+    """Maps of the phrases of one text for each of the images float[B, P, D], each phrase read by
+    itself."""
+    batches = []
+    for text in texts:
+        tokens = member.processor.tokenize(text)
+        batches.append(lay_out(member, [tokens], [needed_phrases(tokens, options.unit)]))
     whole = replace(choice, target="match")
     if options.method is None:
         whole = member.settings.maps.phrase.changed_by(options, "match")
-    explanation = explain_phrases(member, image_embeds, batch, whole, choice, options.seed)[0][0]
-    return replace(explanation, target=choice.target, method=choice.method)
+    found = explain_phrases(member, image_embeds, batches, whole, choice, options.seed)
+    return [
+        replace(explanations[0], target=choice.target, method=choice.method)
+        for explanations, _ in found
+    ]
 
 
 def needed_phrases(tokens: TokenizedText, unit: str = "phrase") -> tuple[Span, ...]:

@@ -10,6 +10,7 @@ Shapes: B prompts, N beams (or samples) a prompt, T tokens, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -207,7 +208,7 @@ def sample(
     prompt_ids: Tensor,
     *,
     end_id: int,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
     num_samples: int = 1,
     max_new_tokens: int = 50,
     min_length: int = 0,
@@ -219,7 +220,8 @@ def sample(
     holds `top_p` of the mass.
 
     Args:
-        generator: on the CPU; the same seed gives the same sequences.
+        generators: one for each prompt, on the CPU; the same seed gives the same sequences,
+            whatever else is in the batch.
 
     Returns:
         For each prompt `num_samples` hypotheses, best score (summed log-probability at temperature
@@ -238,7 +240,8 @@ def sample(
             decoder.reorder(source)
             scores, history = scores[source], history[source]
         kept = _nucleus(scores.cpu() / temperature, top_p)
-        ids = torch.multinomial(kept, 1, generator=generator)
+        parts = zip(kept.split(num_samples), generators, strict=True)
+        ids = torch.cat([torch.multinomial(part, 1, generator=own) for part, own in parts])
         log_probabilities.append(scores.cpu().gather(1, ids))
         tokens = ids.to(device)
         history = torch.cat([history, tokens], dim=1)

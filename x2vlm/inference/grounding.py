@@ -1,4 +1,4 @@
-"""Boxes, match probabilities and heat of phrases on one encoded image, all from one pass."""
+"""Boxes, match probabilities and heat of phrases on encoded images, all from one pass."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from x2vlm.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from x2vlm.checks import Cancel, check_cancel, check_texts
+from x2vlm.checks import Cancel, check_cancel
+from x2vlm.inference.batch import padded
 from x2vlm.inference.explain import agreement
 from x2vlm.inference.explanations import explain_phrases, lay_out
-from x2vlm.inference.matching import MAX_TEXTS, TEXTS_AT_ONCE, encode_texts, match_probability
+from x2vlm.inference.matching import TEXTS_AT_ONCE, encode_texts, match_probability
 from x2vlm.inference.models import Member
 from x2vlm.inference.phrases import split_phrases
+from x2vlm.inference.scene import Scene
 from x2vlm.processing import TokenizedText
 from x2vlm.results import Explanation, Grounding, Match, Verdict
 
@@ -37,71 +39,77 @@ class FoundPhrase:
 def find_phrases(
     member: Member,
     image_embeds: Tensor,
-    phrases: str | Sequence[str],
+    phrases: Sequence[Sequence[str]],
     explain: bool,
-    judge: Callable[[list[str]], Sequence[Match]] | None,
+    judge: Callable[[list[list[str]]], Sequence[Sequence[Match]]] | None,
     cancel: Cancel | None,
-) -> list[FoundPhrase]:
-    """Every phrase in its order, a few at a time.
+) -> list[list[FoundPhrase]]:
+    """Every phrase of every image in its order, a few at a time.
 
     Args:
-        image_embeds: float[1, P, D].
+        image_embeds: float[B, P, D].
+        phrases: of each of the B images, at least one.
         explain: also make the heat map of each phrase, by what the settings choose for it.
         judge: matches texts in place of a matching head that the model lacks.
     """
-    tokens = [
-        member.processor.tokenize(phrase, field="phrase")
-        for phrase in check_texts("phrases", phrases, MAX_TEXTS)
-    ]
-    found: list[FoundPhrase] = []
-    for start in range(0, len(tokens), TEXTS_AT_ONCE):
+    tokens = [[member.processor.tokenize(p, field="phrase") for p in one] for one in phrases]
+    found: list[list[FoundPhrase]] = [[] for _ in tokens]
+    for start in range(0, max(map(len, tokens)), TEXTS_AT_ONCE):
         check_cancel(cancel)
-        part = _find_at_once(member, image_embeds, tokens[start : start + TEXTS_AT_ONCE], explain)
-        if judge is not None and part[0].match is None:
-            matches = judge([one.phrase.text for one in part])
-            part = [
-                replace(one, match=match.probability)
-                for one, match in zip(part, matches, strict=True)
-            ]
-        found += part
-    return found
+        part = [one[start : start + TEXTS_AT_ONCE] for one in tokens]
+        owners = [i for i, one in enumerate(part) if one]
+        part = [part[i] for i in owners]
+        for i, some in zip(owners, _find_at_once(member, image_embeds[owners], part, explain)):
+            found[i] += some
+    if judge is None or "matching" in member.model.config.heads:
+        return found
+    matches = judge([[one.phrase.text for one in some] for some in found])
+    return [
+        [replace(one, match=match.probability) for one, match in zip(some, own, strict=True)]
+        for some, own in zip(found, matches, strict=True)
+    ]
 
 
 def _find_at_once(
-    member: Member, image_embeds: Tensor, phrases: list[TokenizedText], explain: bool
-) -> list[FoundPhrase]:
+    member: Member, image_embeds: Tensor, phrases: list[list[TokenizedText]], explain: bool
+) -> list[list[FoundPhrase]]:
     model, matching = member.model, "matching" in member.model.config.heads
-    explanations: list[Explanation | None] = [None] * len(phrases)
     if explain:
         maps = member.settings.maps
         whole = maps.phrase if matching else replace(maps.phrase, target="box")
-        spans = [split_phrases(tokens.text, tokens.words) for tokens in phrases]
-        batch = lay_out(member, phrases, spans)
         part = maps.query if maps.query.target == "phrase" else whole
-        explanations, fused = explain_phrases(member, image_embeds, batch, whole, part)
+        batches = [
+            lay_out(member, one, [split_phrases(text.text, text.words) for text in one])
+            for one in phrases
+        ]
+        explained = explain_phrases(member, image_embeds, batches, whole, part)
     else:
-        text_embeds, mask = encode_texts(member, phrases)
+        text_embeds, mask = encode_texts(member, padded(phrases))
         with torch.no_grad():
-            fused = model.fuse(text_embeds, mask, image_embeds)
-    with torch.no_grad():
-        boxes = cxcywh_to_xyxy(model.predict_boxes(fused.float()).cpu()).clamp(0, 1)
-        matches = match_probability(member, fused).tolist() if matching else [None] * len(phrases)
-    return [FoundPhrase(*one) for one in zip(phrases, boxes, matches, explanations, strict=True)]
+            fused = model.fuse(text_embeds, mask, image_embeds)[:, :1]
+        rows = fused.split(len(fused) // len(phrases))
+        explained = [([None] * len(one), own) for one, own in zip(phrases, rows, strict=True)]
+    found = []
+    for texts, (explanations, fused) in zip(phrases, explained, strict=True):
+        fused = fused[: len(texts)]
+        with torch.no_grad():
+            boxes = cxcywh_to_xyxy(model.predict_boxes(fused.float()).cpu()).clamp(0, 1)
+            matches = match_probability(member, fused).tolist() if matching else [None] * len(texts)
+        each = zip(texts, boxes, matches, explanations, strict=True)
+        found.append([FoundPhrase(*one) for one in each])
+    return found
 
 
 def make_grounding(
-    found: FoundPhrase,
-    size: tuple[int, int],
-    thresholds: tuple[float, float],
-    frame: int | None,
+    found: FoundPhrase, scene: Scene, thresholds: tuple[float, float], frame: int
 ) -> Grounding:
     """The box put into the user's pixels, with the verdict.
 
     Args:
-        size: (width, height) of the image.
         thresholds: match probabilities (absent, present).
+        frame: position of the frame, named for videos only.
     """
-    width, height = size
+    width, height = scene.size
     x1, y1, x2, y2 = found.box.tolist()
     heat = found.explanation
     return Grounding(
@@ -112,7 +120,7 @@ def make_grounding(
         verdict=verdict(found.match, thresholds),
         explanation=heat,
         agreement=None if heat is None else agreement(heat.overall, (x1, y1, x2, y2)),
-        frame=frame,
+        frame=frame if scene.kind == "video" else None,
         truncated_at=found.phrase.truncated_at,
     )
 

@@ -1,4 +1,4 @@
-"""Match probabilities and similarities of texts with one encoded image, video or region."""
+"""Match probabilities and similarities of texts with encoded images, videos or regions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from x2vlm.checks import Cancel, check_cancel, check_texts
+from x2vlm.checks import Cancel, check_cancel
+from x2vlm.inference.batch import padded
 from x2vlm.inference.models import Member
 from x2vlm.modeling.x2vlm import region_context_mask
 from x2vlm.processing import TokenizedText
@@ -19,25 +20,35 @@ MAX_TEXTS = 1000
 
 def match_texts(
     member: Member,
-    texts: str | Sequence[str],
+    texts: Sequence[Sequence[str]],
     image_embeds: Tensor,
     patch_mask: Tensor | None = None,
     cancel: Cancel | None = None,
-) -> tuple[Match, ...]:
-    """One Match per text, in their order, a few texts at a time.
+) -> list[tuple[Match, ...]]:
+    """For each image one Match per text of it, in their order, a few texts at a time.
 
     Args:
-        image_embeds: float[1, P, D].
-        patch_mask: bool[1, P-1], the patches of a region that `image_embeds` were made for.
+        texts: of each of the B images, maybe none.
+        image_embeds: float[B, P, D].
+        patch_mask: bool[B, P-1], the patches of the regions that `image_embeds` were made for.
     """
-    tokens = [member.processor.tokenize(text) for text in check_texts("texts", texts, MAX_TEXTS)]
-    found: list[Match] = []
-    for start in range(0, len(tokens), TEXTS_AT_ONCE):
+    tokens = [[member.processor.tokenize(text) for text in one] for one in texts]
+    found: list[list[Match]] = [[] for _ in tokens]
+    for start in range(0, max(map(len, tokens)), TEXTS_AT_ONCE):
         check_cancel(cancel)
-        part = tokens[start : start + TEXTS_AT_ONCE]
-        scores = zip(part, *match_scores(member, image_embeds, part, patch_mask), strict=True)
-        found += [Match(text.text, *score, text.truncated_at) for text, *score in scores]
-    return tuple(found)
+        part = [one[start : start + TEXTS_AT_ONCE] for one in tokens]
+        owners = [i for i, one in enumerate(part) if one]
+        rows = padded([part[i] for i in owners])
+        patches = None if patch_mask is None else patch_mask[owners]
+        scores = zip(*match_scores(member, image_embeds[owners], rows, patches), strict=True)
+        scores, longest = list(scores), len(rows) // len(owners)
+        for place, i in enumerate(owners):
+            own = scores[place * longest : place * longest + len(part[i])]
+            found[i] += [
+                Match(text.text, *score, text.truncated_at)
+                for text, score in zip(part[i], own, strict=True)
+            ]
+    return [tuple(one) for one in found]
 
 
 def match_frames(
@@ -79,11 +90,15 @@ def match_scores(
 
 @torch.no_grad()
 def encode_texts(member: Member, texts: list[TokenizedText]) -> tuple[Tensor, Tensor]:
-    """text_embeds float[N, T, C] and attention_mask int64[N, T]."""
-    ids, mask = (
-        tensor.to(member.device) for tensor in member.processor.pad([text.ids for text in texts])
-    )
-    return member.model.encode_text(ids, mask), mask
+    """text_embeds float[N, T, C] and attention_mask int64[N, T]; texts that come again are encoded
+    once."""
+    place = {ids: i for i, ids in enumerate(dict.fromkeys(text.ids for text in texts))}
+    ids, mask = (tensor.to(member.device) for tensor in member.processor.pad(list(place)))
+    embeds = member.model.encode_text(ids, mask)
+    if len(place) == len(texts):
+        return embeds, mask
+    rows = [place[text.ids] for text in texts]
+    return embeds[rows], mask[rows]
 
 
 def match_probability(member: Member, fused: Tensor) -> Tensor:

@@ -7,8 +7,7 @@ a fresh one.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,9 @@ from x2vlm.checks import (
     check_number,
     check_texts,
 )
-from x2vlm.errors import CheckpointError, X2VLMError
-from x2vlm.inference.answers import answer_question
-from x2vlm.inference.batch import attempt, batched
+from x2vlm.inference.answers import answer_questions
+from x2vlm.inference.batch import one_by_one
 from x2vlm.inference.captions import complete_masks, write_ranked
-from x2vlm.inference.domain import outside_note
 from x2vlm.inference.explanations import (
     choose_map,
     choose_target,
@@ -37,16 +34,19 @@ from x2vlm.inference.explanations import (
 )
 from x2vlm.inference.faithfulness import check_deletion
 from x2vlm.inference.grounding import find_phrases, make_grounding
-from x2vlm.inference.matching import match_frames, match_texts
+from x2vlm.inference.matching import MAX_TEXTS, match_frames, match_texts
 from x2vlm.inference.models import (
     Member,
-    assign_tasks,
-    describe_suite,
     gpu_memory,
     load_suite,
     prepare,
 )
-from x2vlm.inference.scene import Scene, encode_together, open_scene
+from x2vlm.inference.scene import (
+    chosen_frame,
+    frame_embeds,
+    whole_embeds,
+)
+from x2vlm.inference.suite import Suite
 from x2vlm.inference.targets import explained_text
 from x2vlm.modeling.x2vlm import X2VLM, region_context_mask
 from x2vlm.options import (
@@ -72,7 +72,7 @@ from x2vlm.settings import Settings, check_thresholds
 MAX_CHOICES = 20_000
 
 
-class Predictor:
+class Predictor(Suite):
     """Caption, ask, ground, match and explain. Make one with `from_pretrained`, or `from_model` for
     a model in memory.
 
@@ -92,15 +92,6 @@ class Predictor:
         (`config/value`) for the task. Cancelled: `cancel` was set (`job/cancelled`).
         X2VLMError: the GPU has too little memory (`device/memory`).
     """
-
-    def __init__(self, members: Sequence[Member], named: Mapping[str, Member] | None = None):
-        self._serving, self.missing = assign_tasks(members, named or {})
-        self.tasks: tuple[str, ...] = tuple(self._serving)
-        self.info = describe_suite(members)
-
-    def __repr__(self) -> str:
-        info = self.info
-        return f"Predictor({info.name}, {info.device}, {info.dtype}: {', '.join(self.tasks)})"
 
     @classmethod
     def from_pretrained(
@@ -137,49 +128,6 @@ class Predictor:
         return cls([Member(name, "", prepared, processor, settings or Settings())])
 
     @gpu_memory()
-    def encode(
-        self,
-        media: Any,
-        *,
-        num_frames: int | None = None,
-        frame_indices: Sequence[int] | None = None,
-        cancel: Cancel | None = None,
-    ) -> Scene | list[Scene | X2VLMError]:
-        """Open an image or video and encode it once, for any number of questions.
-
-        Args:
-            media: path, bytes, PIL image, uint8 array (H, W, 3), `Frames` (a video), an opened
-                medium or a Scene; or a list of them, for which a list comes back.
-            num_frames: frames of a video to look at, evenly spread; `info.num_frames` by default.
-            frame_indices: exactly these frames of a video.
-        """
-        wanted = self.info.num_frames if num_frames is None else num_frames
-        count = check_number("num_frames", wanted, 1, 256)
-        if not isinstance(media, (list, tuple)):
-            return self._prepare(open_scene(media, count, frame_indices, cancel), cancel)
-        opened = [attempt(open_scene, one, count, frame_indices, cancel) for one in media]
-        members = set(self._serving.values())
-        if len(members) == 1:
-            encode_together([one for one in opened if isinstance(one, Scene)], *members, cancel)
-        return [self._prepare(one, cancel) if isinstance(one, Scene) else one for one in opened]
-
-    def _prepare(self, scene: Scene, cancel: Cancel | None) -> Scene:
-        """Encode, where one model serves all, and say what its answers may suffer from."""
-        if scene.prepared:
-            return scene
-        notes = []
-        if scene.kind == "video" and "video" in self.missing:
-            notes.append(self.missing["video"])
-        members = set(self._serving.values())
-        if len(members) == 1:  # a suite encodes when it knows which of its models is asked
-            (member,) = members
-            pooled = scene.embeds(member, cancel).frames[:, 0]
-            if member.domain is not None and member.domain.outside(pooled):
-                notes.append(outside_note(member.name))
-        return dataclasses.replace(scene, notes=(*scene.notes, *notes), prepared=True)
-
-    @batched
-    @gpu_memory()
     def caption(
         self,
         scene: Any,
@@ -195,18 +143,20 @@ class Predictor:
             options: fields of `x2vlm.options.CaptionOptions`, such as `num_beams`, `num_captions`,
                 `max_new_tokens`, `do_sample`, `seed` and `prefix`.
         """
-        chosen = CaptionOptions(**options)
-        member, scene = self._member("caption"), self.encode(scene, cancel=cancel)
-        embeds = scene.embeds(member, cancel).whole
-        match = self._judge(lambda judge: (scene.embeds(judge, cancel).whole,), cancel)
-        return tuple(write_ranked(member, embeds, chosen, match, cancel=cancel, progress=progress))
+        chosen, member = CaptionOptions(**options), self._member("caption")
 
-    @batched
+        def run(scenes, _):
+            match = self._judge(lambda judge: (whole_embeds(scenes, judge, cancel),), cancel)
+            embeds = whole_embeds(scenes, member, cancel)
+            return write_ranked(member, embeds, chosen, match, cancel=cancel, progress=progress)
+
+        return self._each(run, scene, cancel=cancel)
+
     @gpu_memory()
     def answer(
         self,
         scene: Any,
-        question: str,
+        question: str | Sequence[str],
         *,
         choices: Sequence[str] | None = None,
         cancel: Cancel | None = None,
@@ -215,24 +165,26 @@ class Predictor:
         """Answer a question about an image or video.
 
         Args:
+            question: of a list of images one for all, or a list of one for each.
             choices: answers to rank, by default the model's own list.
             options: fields of `x2vlm.options.AnswerOptions`: `top_k`, `mode`.
         """
-        chosen = AnswerOptions(**options)
-        member, scene = self._member("answer"), self.encode(scene, cancel=cancel)
-        tokens = member.processor.tokenize(question, "question", "question")
-        listed = member.answers
-        if choices is not None:
-            listed = tuple(check_texts("choices", choices, MAX_CHOICES))
-        embeds = scene.embeds(member, cancel).whole
-        return answer_question(member, embeds, tokens, listed, chosen, cancel)
+        chosen, member = AnswerOptions(**options), self._member("answer")
+        listed = None if choices is None else tuple(check_texts("choices", choices, MAX_CHOICES))
 
-    @batched
+        def run(scenes, questions):
+            tokens = [member.processor.tokenize(one, "question", "question") for one in questions]
+            embeds = whole_embeds(scenes, member, cancel)
+            ranked = member.answers if listed is None else listed
+            return answer_questions(member, embeds, tokens, ranked, chosen, cancel)
+
+        return self._each(run, scene, question, cancel=cancel)
+
     @gpu_memory()
     def ground(
         self,
         scene: Any,
-        phrases: str | Sequence[str],
+        phrases: str | Sequence[str] | Sequence[Sequence[str]],
         *,
         explain: bool = True,
         thresholds: tuple[float, float] | None = None,
@@ -243,61 +195,88 @@ class Predictor:
         their order.
 
         Args:
+            phrases: of a list of images, a list of lists has those of each image.
             explain: add the heat map of the match (of the box where there is no matching head) and
                 its agreement with the box, from the same pass.
             thresholds: match probabilities (absent, present), by default `info.thresholds`.
             frame: which of `scene.frames` of a video, the middle one by default.
         """
-        member, scene = self._member("ground"), self.encode(scene, cancel=cancel)
+        member = self._member("ground")
         stored = (member.settings.absent, member.settings.present)
         limits = check_thresholds(stored if thresholds is None else thresholds)
-        last = len(scene.frames) - 1
-        number = scene.middle if frame is None else check_number("frame", frame, 0, last)
-        part = slice(number, number + 1)
-        match = self._judge(lambda judge: (scene.embeds(judge, cancel).frames[part],), cancel)
-        embeds = scene.embeds(member, cancel).frames[part]
-        found = find_phrases(member, embeds, phrases, explain, match, cancel)
-        named = number if scene.kind == "video" else None
-        return tuple(make_grounding(one, scene.size, limits, named) for one in found)
 
-    @batched
+        def run(scenes, phrases):
+            texts = [check_texts("phrases", one, MAX_TEXTS) for one in phrases]
+            numbers = [chosen_frame(one, frame) for one in scenes]
+
+            def look(judge: Member) -> tuple[Tensor]:
+                return (frame_embeds(scenes, numbers, judge, cancel),)
+
+            match = self._judge(look, cancel)
+            found = find_phrases(member, *look(member), texts, explain, match, cancel)
+            return [
+                tuple(make_grounding(phrase, one, limits, number) for phrase in some)
+                for one, some, number in zip(scenes, found, numbers, strict=True)
+            ]
+
+        return self._each(run, scene, phrases, several=True, cancel=cancel)
+
     @gpu_memory()
     def explain(
-        self, scene: Any, text: str, *, cancel: Cancel | None = None, **options: Any
+        self, scene: Any, text: str | Sequence[str], *, cancel: Cancel | None = None, **options: Any
     ) -> Explanation:
         """Show which patches a text rests on, phrase by phrase; of a video, patches of the mean
         over its frames. Without options it explains what points best for the checkpoint.
 
         Args:
-            text: a description, a caption (`use="caption"`), or a question (`use="answer"`).
+            text: a description, a caption (`use="caption"`), or a question (`use="answer"`); of a
+                list of images one for all, or a list of one for each.
             options: fields of `x2vlm.options.ExplainOptions`: `use`, `target`, `answer`, `method`,
                 `layer`, `head`, `unit`, `seed`. The official Grad-CAM of every word is
                 `target="match", method="gradient", unit="word"` and a `layer`.
         """
         chosen = ExplainOptions(**options)
-        scene, target = self.encode(scene, cancel=cancel), choose_target(self._serving, chosen)
+        target = choose_target(self._serving, chosen)
         member = self._member(TARGETS[target].task, *TARGETS[target].heads)
         choice = choose_map(member, chosen, target)
-        answer = chosen.answer
-        if target == "answer" and answer is None:
-            answer = self.answer(scene, text, cancel=cancel).best
-        embeds = scene.embeds(member, cancel).whole
-        check_cancel(cancel)
-        if target == "phrase":
-            return explain_alone(member, embeds, text, choice, chosen)
-        explained = explained_text(member, text, target, answer)
-        return explain_sentence(member, embeds, explained, choice, chosen)
 
-    @batched
+        def run(scenes, texts):
+            embeds = whole_embeds(scenes, member, cancel)
+            check_cancel(cancel)
+            if target == "phrase":
+                return explain_alone(member, embeds, texts, choice, chosen)
+            answers = [chosen.answer] * len(texts)
+            if target == "answer" and chosen.answer is None:
+                found = [self.answer(*pair, cancel=cancel) for pair in zip(scenes, texts)]
+                answers = [one.best for one in found]
+            return [
+                explain_sentence(
+                    member, own, explained_text(member, words, target, answer), choice, chosen
+                )
+                for own, words, answer in zip(embeds.split(1), texts, answers)
+            ]
+
+        return self._each(run, scene, text, cancel=cancel)
+
     @gpu_memory()
     def match(
-        self, scene: Any, texts: str | Sequence[str], *, cancel: Cancel | None = None
+        self,
+        scene: Any,
+        texts: str | Sequence[str] | Sequence[Sequence[str]],
+        *,
+        cancel: Cancel | None = None,
     ) -> tuple[Match, ...]:
-        """Say how well texts fit an image or video; one Match per text, in their order."""
-        member, scene = self._member("match"), self.encode(scene, cancel=cancel)
-        return match_texts(member, texts, scene.embeds(member, cancel).whole, cancel=cancel)
+        """Say how well texts fit an image or video; one Match per text, in their order. Of a list
+        of images, a list of lists has the texts of each."""
+        member = self._member("match")
 
-    @batched
+        def run(scenes, texts):
+            texts = [check_texts("texts", one, MAX_TEXTS) for one in texts]
+            return match_texts(member, texts, whole_embeds(scenes, member, cancel), cancel=cancel)
+
+        return self._each(run, scene, texts, several=True, cancel=cancel)
+
+    @one_by_one
     @gpu_memory()
     def match_over_time(
         self, scene: Any, text: str, *, cancel: Cancel | None = None
@@ -308,7 +287,7 @@ class Predictor:
         values = match_frames(member, scene.embeds(member, cancel).frames, text, cancel)
         return tuple(zip(scene.times, values, strict=True))
 
-    @batched
+    @one_by_one
     @gpu_memory()
     def complete(
         self, scene: Any, text: str, top_k: int = 5, *, cancel: Cancel | None = None
@@ -318,7 +297,7 @@ class Predictor:
         embeds = scene.embeds(member, cancel).whole
         return complete_masks(member, embeds, text, check_number("top_k", top_k, 1, 100))
 
-    @batched
+    @one_by_one
     @gpu_memory()
     def describe_region(
         self,
@@ -346,11 +325,12 @@ class Predictor:
         captions, matches = (), ()
         if phrases is not None:
             judge = self._member("match")
-            matches = match_texts(judge, phrases, *region(judge), cancel=cancel)
+            texts = check_texts("phrases", phrases, MAX_TEXTS)
+            (matches,) = match_texts(judge, [texts], *region(judge), cancel=cancel)
         if "masked_lm" in member.model.config.heads:
             embeds, patches = region(member)
             match, seen = self._judge(region, cancel), region_context_mask(patches)
-            captions = tuple(write_ranked(member, embeds, options, match, seen, cancel))
+            (captions,) = write_ranked(member, embeds, options, match, seen, cancel)
         ranked = sorted(
             matches, key=lambda m: -(m.similarity if m.probability is None else m.probability)
         )
@@ -378,23 +358,3 @@ class Predictor:
         chosen = DeletionOptions(**options)
         member, scene = self._member("match", "matching"), self.encode(scene, cancel=cancel)
         return check_deletion(member, scene, explanation, chosen, cancel, progress)
-
-    def _judge(
-        self, look: Callable[[Member], tuple[Tensor, ...]], cancel: Cancel | None
-    ) -> Callable[[list[str]], tuple[Match, ...]] | None:
-        """A function that matches what other models say; None where no model has the matching head.
-        `look` gives the image embeddings of the judging model, and the patches of a region."""
-        judge = self._serving.get("match")
-        if judge is None or "matching" not in judge.model.config.heads:
-            return None
-        return lambda texts: match_texts(judge, texts, *look(judge), cancel=cancel)
-
-    def _member(self, task: str, *heads: str) -> Member:
-        """The model for a task that has all of these heads; `CheckpointError` without one."""
-        if task in self.missing:
-            raise CheckpointError(
-                f"{self.missing[task]} Choose a checkpoint that was trained for it.", "ckpt/keys"
-            )
-        member = self._serving[task]
-        member.model.require(*heads)
-        return member

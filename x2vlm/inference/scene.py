@@ -118,17 +118,43 @@ def open_scene(
 
 
 @torch.no_grad()
-def encode_together(scenes: Sequence[Scene], member: Member, cancel: Cancel | None) -> None:
-    """Images through a model's tower, several at a time; videos wait until they are asked about."""
+def encode_together(
+    scenes: Sequence[Scene], member: Member, cancel: Cancel | None
+) -> Sequence[Scene]:
+    """Images through a model's tower in one batch; videos, of several frames, each by itself."""
+    check_cancel(cancel)
     waiting = [s for s in scenes if s.kind == "image" and member not in s._embeds]
-    for start in range(0, len(waiting), FRAMES_AT_ONCE):
-        check_cancel(cancel)
-        part = waiting[start : start + FRAMES_AT_ONCE]
-        images = member.processor.images([scene.image for scene in part])
+    if waiting:
+        images = member.processor.images([scene.image for scene in waiting])
         embeds = member.model.encode_image(images.to(member.device, member.dtype))
-        for scene, one in zip(part, embeds.split(1), strict=True):
+        for scene, one in zip(waiting, embeds.split(1), strict=True):
             with scene._lock:
                 scene._embeds.setdefault(member, Embeds(one, one))
+    return scenes
+
+
+def whole_embeds(scenes: Sequence[Scene], member: Member, cancel: Cancel | None) -> Tensor:
+    """float[B, P, D] of images, and of videos the mean over their frames."""
+    encoded = encode_together(scenes, member, cancel)
+    return torch.cat([scene.embeds(member, cancel).whole for scene in encoded])
+
+
+def frame_embeds(
+    scenes: Sequence[Scene], frames: Sequence[int], member: Member, cancel: Cancel | None
+) -> Tensor:
+    """float[B, P, D] of one frame of each scene, by its position."""
+    encoded = encode_together(scenes, member, cancel)
+    pairs = zip(encoded, frames, strict=True)
+    return torch.cat([scene.embeds(member, cancel).frames[i : i + 1] for scene, i in pairs])
+
+
+def chosen_frame(scene: Scene, frame: int | None) -> int:
+    """The position of a frame, by default the middle one.
+
+    Raises:
+        ParameterError: there is no such frame (`param/range`).
+    """
+    return scene.middle if frame is None else check_number("frame", frame, 0, len(scene.frames) - 1)
 
 
 def _video_of(
