@@ -3,8 +3,10 @@
 from x2vlm.serving import usable_cores
 from x2vlm.settings import Settings
 
-UPLOAD_MEGABYTES = 200
+UPLOAD_MEGABYTES = 200  # of one file
+UPLOADS_MEGABYTES = 1024  # of all files of one request
 BODY_MEGABYTES = 1  # of a request that is no upload
+BODY_VALUES = 20_000  # in its lists and objects; 500,000 in a megabyte would take a second to read
 DISPLAY_SIDE = 960  # longest side in pixels of what the page shows
 FRAME_SIDE = 640  # the same for frames of a video
 FRAMES = 32

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 from gradio.queueing import Queue
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -69,7 +71,10 @@ def admit(queue: Queue) -> None:
             session = body.session_hash
             check_quota(queue, session, joining, request)
             check_room(queue, joining, request)
-            if complaints := check_values(queue, body, request):
+            body.data, complaints = check_values(
+                queue.blocks, body.fn_index, body.data, request.headers
+            )
+            if complaints:
                 return False, complaints, "validator_error"
             joining.append(session)
             if body.simple_format:
@@ -87,13 +92,21 @@ def admit(queue: Queue) -> None:
     set_admission(queue, admission)
 
 
+def refusal(
+    status: int, error: X2VLMError, headers: Mapping[str, str], seconds: int | None = None
+) -> HTTPException:
+    """An answer of this status with the error in words; `seconds` is when to try again."""
+    retry = None if seconds is None else {RETRY_AFTER: str(seconds)}
+    return HTTPException(status, message(error, headers), retry)
+
+
 def check_quota(queue: Queue, session: str | None, joining: list[str], request: Request) -> None:
     """Refuse (429) a session that has `JOBS_A_SESSION` jobs already."""
     if not session or session == mcp_session(queue):
         return
     if [*joining, *queued_sessions(queue)].count(session) >= limits.JOBS_A_SESSION:
         error = Busy(TOO_MANY.format(limits.JOBS_A_SESSION), "busy/quota")
-        raise HTTPException(429, message(error, request.headers), {RETRY_AFTER: str(MINUTE)})
+        raise refusal(429, error, request.headers, MINUTE)
 
 
 def check_room(queue: Queue, joining: list[str], request: Request) -> None:
@@ -102,34 +115,33 @@ def check_room(queue: Queue, joining: list[str], request: Request) -> None:
     if waiting >= queue.max_size:
         seconds = backlog(queue, waiting)
         error = Busy(FULL.format(waiting, seconds), "busy/queue")
-        raise HTTPException(503, message(error, request.headers), {RETRY_AFTER: str(seconds)})
+        raise refusal(503, error, request.headers, seconds)
 
 
-def check_values(queue: Queue, body: Any, request: Request) -> list[dict[str, Any]]:
-    """Complete a call's values in place: missing ones at the end take their defaults.
-
-    Returns:
-        What is wrong with the values of a public endpoint, one `gr.validate` a parameter; nothing
-        where they are right.
+def check_values(
+    demo: gr.Blocks, fn_index: Any, data: list[Any], headers: Mapping[str, str]
+) -> tuple[list[Any], list[dict[str, Any]]]:
+    """A call's values, of which missing ones at the end have their defaults, and what is wrong
+    with those of a public endpoint: one `gr.validate` a parameter, nothing where they are right.
 
     Raises:
         HTTPException: no such function (404), too many or too few values (422), a file that was not
             uploaded (400).
     """
-    blocks = queue.blocks
-    endpoint, function = blocks.endpoints.get(body.fn_index), blocks.fns.get(body.fn_index)
+    known = isinstance(fn_index, int)
+    endpoint = demo.endpoints.get(fn_index) if known else None
+    function = demo.fns.get(fn_index) if known else None
     try:
         if function is None:
             raise ParameterError(NO_FUNCTION, "api/unknown")
         if endpoint is not None:
-            body.data = endpoint.filled(body.data)
-        elif len(body.data) < len(function.inputs):
-            raise ParameterError(TOO_FEW.format(len(body.data)), "param/missing")
-        body.data = check_files(body.data, uploaded)
+            data = endpoint.filled(data)
+        elif len(data) < len(function.inputs):
+            raise ParameterError(TOO_FEW.format(len(data)), "param/missing")
+        data = check_files(data, uploaded)
     except X2VLMError as error:
-        status = STATUS.get(error.code, 400)
-        raise HTTPException(status, message(error, request.headers)) from None
-    return endpoint.complaints(body.data, request.headers) if endpoint is not None else []
+        raise refusal(STATUS.get(error.code, 400), error, headers) from None
+    return data, endpoint.complaints(data, headers) if endpoint is not None else []
 
 
 def backlog(queue: Queue, waiting: int) -> int:

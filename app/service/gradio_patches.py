@@ -15,12 +15,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
-from gradio import queueing, routes
+from gradio import queueing, route_utils, routes
 from gradio.context import LocalContext
 from gradio.queueing import Queue
 from gradio.server_messages import EventMessage, ProcessCompletedMessage
 from gradio.utils import LRUCache, get_upload_folder
 from gradio_client.utils import is_file_obj_with_meta, is_http_url_like
+from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
 
@@ -219,6 +220,43 @@ def replace_tracebacks(report: Callable[[str], None]) -> None:
     quiet = SimpleNamespace(print_exc=lambda: report("an event"))
     queueing.traceback = routes.traceback = quiet
     queueing.print = lambda *_: report("a validator")
+
+
+class FormParser(route_utils.GradioMultiPartParser):
+    """The parser of uploads, whose parts that are no files (fields without a file name) may have
+    `most_in_fields` bytes in all; Gradio keeps them in memory without a limit."""
+
+    most_in_fields = 2**20
+    in_fields = 0
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current_part.file is None:
+            self.in_fields += end - start
+            if self.in_fields > self.most_in_fields:
+                raise MultiPartException("The fields are too long.")
+        super().on_part_data(data, start, end)
+
+
+def answer_uploads(refuse: Callable[[int, Request], Exception]) -> None:
+    """Let `refuse(status, request)` say what is wrong with an upload that is too large (413), none
+    at all or not understood (400)."""
+
+    async def upload(request: Request, *args: Any, **options: Any) -> Any:
+        try:
+            found = await route_utils.upload_fn(request, *args, **options)
+        except MultiPartException as error:
+            status = 413 if "maximum allowed size" in error.message else 400
+            raise refuse(status, request) from None
+        if not found[0]:
+            raise refuse(400, request)
+        return found
+
+    route_utils.GradioMultiPartParser, routes.upload_fn = FormParser, upload
+
+
+def too_large_upload() -> MultiPartException:
+    """What ends an upload, while it is received, with status 413 and without a file left."""
+    return MultiPartException("Over the maximum allowed size.")
 
 
 def refuse_addresses(demo: gr.Blocks, message: str) -> None:

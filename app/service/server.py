@@ -19,7 +19,9 @@ from .. import limits
 from ..i18n import I18N, IN_OWN_LANGUAGE
 from ..theme import CSS, THEME
 from .admission import admit
+from .api_guard import ApiGuard, refuse_upload
 from .gradio_patches import (
+    answer_uploads,
     drop_idle_sessions,
     drop_results,
     end_every_job,
@@ -31,7 +33,7 @@ from .gradio_patches import (
 )
 from .log import log_failure
 from .messages import CRASHED, message
-from .middleware import ApiGuard, HealthCheck, RateLimit
+from .middleware import HealthCheck, RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ def start(demo: gr.Blocks, **options) -> str:
     end_every_job(demo._queue, lambda request: message(CRASHED, request.headers))
     keep_results(demo._queue, limits.UNREAD_RESULTS)
     replace_tracebacks(log_failure)
+    answer_uploads(refuse_upload)
     quota = limits.JOBS_A_MINUTE if is_public(options.get("share", False)) else None
     middleware = [
         Middleware(HealthCheck, runner=demo.runner),

@@ -27,10 +27,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Running:
-    """A served app: `address`, `process`, upload `folder`, and the lines that it told."""
+    """A served app: `address`, `process`, upload `folder`, lines that it `told`, and its `log`."""
 
     def __init__(self, process: subprocess.Popen, port: int, folder: Path):
         self.process, self.folder, self.told = process, folder, []
+        self.log = folder.with_suffix(".log")
         self.address = f"http://127.0.0.1:{port}/"
         threading.Thread(target=lambda: self.told.extend(process.stdout), daemon=True).start()
 
@@ -89,13 +90,15 @@ def free_port() -> int:
 def stub_server(folder: Path, delay: float = 0.02) -> Iterator[Running]:
     """The app over the stub, ready; killed at the end if it still runs."""
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.app.serving", str(port), str(delay)],
-        cwd=ROOT,
-        env=os.environ | {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    with folder.with_suffix(".log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.app.serving", str(port), str(delay)],
+            cwd=ROOT,
+            env=os.environ | {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False"},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
     try:
         running = Running(process, port, folder)
         running.wait_until(running.answers)

@@ -93,7 +93,13 @@ def test_unknown_parameter_is_told_with_the_known_ones(served):
         ("run/match", 404),
         ("run/nope", 404),
         ("api/nope", 404),
-        ("component_server", 400),
+        ("component_server", 404),
+        ("process_recording", 404),
+        ("stream/event", 404),
+        ("stream/event/close", 404),
+        ("vibe-edit", 404),
+        ("nope", 404),
+        ("", 404),
     ],
 )
 def test_unknown_routes_are_refused_in_words(served, route, status):
