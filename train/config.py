@@ -122,10 +122,12 @@ class EvaluateConfig:
     Attributes:
         metric: `task/metric` that decides which checkpoint is the best; empty for none.
         goal: whether more (`max`) or less (`min`) of it is better.
+        patience: the run ends early after so many evaluations without a better one; 0 for never.
     """
 
     every: int = 0
     metric: str = ""
+    patience: int = 0
     goal: Literal["max", "min"] = "max"
 
 
@@ -156,7 +158,8 @@ class RunConfig:
 
     Attributes:
         output_dir: folder for checkpoints, logs and the final weights.
-        max_steps: optimiser steps.
+        max_steps: optimiser steps; 0 where `epochs` are given instead.
+        epochs: passes over the largest of the data that are trained on.
         tasks: blocks of settings by a name of one's own; `type` names the task, the rest are fields
             of its class.
         precision: `bf16` is autocast over fp32 weights.
@@ -173,9 +176,10 @@ class RunConfig:
     """
 
     output_dir: str
-    max_steps: int
     tasks: dict[str, dict[str, Any]]
     optimizer: OptimizerConfig
+    max_steps: int = 0
+    epochs: float = 0
     model: ModelSource = field(default_factory=ModelSource)
     precision: Literal["fp32", "bf16"] = "fp32"
     accumulation: int = 1
@@ -193,7 +197,7 @@ class RunConfig:
 
     def __post_init__(self):
         for key, value, least in (
-            ("max_steps", self.max_steps, 1),
+            ("max_steps", self.max_steps, 0),
             ("accumulation", self.accumulation, 1),
             ("num_workers", self.num_workers, 0),
             ("seed", self.seed, 0),
@@ -201,8 +205,13 @@ class RunConfig:
             ("checkpoint.every", self.checkpoint.every, 1),
             ("checkpoint.keep", self.checkpoint.keep, 1),
             ("evaluate.every", self.evaluate.every, 0),
+            ("evaluate.patience", self.evaluate.patience, 0),
         ):
             _require(value >= least, key, value, f"a whole number, {least} or more")
+        good = math.isfinite(self.epochs) and (self.max_steps > 0) != (self.epochs > 0)
+        _require(good, "max_steps", self.max_steps, "above 0, or 0 beside `epochs` above 0")
+        good = not self.evaluate.patience or (self.evaluate.every and self.evaluate.metric)
+        _require(good, "evaluate.patience", self.evaluate.patience, "beside `every` and `metric`")
         _require(bool(self.tasks), "tasks", self.tasks, "at least one task")
         metric = self.evaluate.metric
         good = not metric or metric.partition("/")[0] in self.tasks

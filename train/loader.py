@@ -7,6 +7,7 @@ so a single pool of worker processes serves all tasks and works ahead across the
 
 from __future__ import annotations
 
+import math
 import signal
 import zlib
 from collections.abc import Generator
@@ -18,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils.pin_memory import pin_memory
 
+from train.config import RunConfig
 from train.tasks.base import Task
 from x2vlm.errors import ConfigError, DataError, X2VLMError
 
@@ -153,6 +155,15 @@ class StepData(Dataset):
 
     def _generator(self, name: str, *numbers: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, zlib.crc32(name.encode()), *numbers])
+
+
+def in_steps(run: RunConfig, tasks: dict[str, Task]) -> RunConfig:
+    """The run with `max_steps` computed from `epochs`, once the tasks are prepared: the largest
+    data that are trained on are read so often."""
+    if not run.epochs:
+        return run
+    epoch = max(len(t) / t.batch_size for t in tasks.values() if t.loss_weights)
+    return replace(run, max_steps=math.ceil(run.epochs * epoch), epochs=0)
 
 
 def active_steps(tasks: dict[str, Task], seed: int, max_steps: int) -> dict[str, np.ndarray]:

@@ -215,6 +215,11 @@ class RunFolder:
         return max(scored)[1] if scored else None
 
 
+def step_of(checkpoint: Path) -> int:
+    """The step in the name of a checkpoint's folder."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
 def load_state(path: Path, stem: str) -> dict[str, Any]:
     """One state dict of a verified checkpoint, on the CPU."""
     return torch.load(path / f"{stem}.pt", map_location="cpu", weights_only=True)

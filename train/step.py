@@ -44,6 +44,17 @@ class JointStep(nn.Module):
         return sum(self.weights[name] * loss for name, loss in losses.items())
 
 
+def describe_share(name: str, task: Task, samples: int, world: int, accumulation: int) -> str:
+    """What a task takes part with, as a run announces it; `samples`: those of the whole run."""
+    part = task.batch_size // (world * accumulation)
+    losses = ", ".join(f"{loss} x {w:g}" for loss, w in task.loss_weights.items())
+    return (
+        f"  {name}: {task.batch_size} a step = {world} processes x {accumulation} parts x {part}; "
+        f"{len(task):,} samples, {samples / len(task):.1f} epochs; "
+        f"{losses or 'no losses, measures only'}"
+    )
+
+
 def freeze(model: nn.Module, prefixes: list[str]) -> None:
     """Takes parameters out of training by the beginning of their names.
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from train import state
 from train.config import RunConfig
 from train.faults import FaultCounter, known_faults, known_memory
-from train.loader import StepData, StepPart, read_parts
+from train.loader import StepData, StepPart, in_steps, read_parts
 from train.log import RunLog, start_trackers
 from train.optim import build_optimizer, lr_factor, set_learning_rate
 from train.sharding import (
@@ -37,7 +37,7 @@ from train.sharding import (
     weights,
     whole_weights,
 )
-from train.step import JointStep, explicit_attention, freeze, seed_step
+from train.step import JointStep, describe_share, explicit_attention, freeze, seed_step
 from train.stop import StopSignal
 from train.tasks.base import Task
 from x2vlm.errors import ConfigError
@@ -82,10 +82,10 @@ def train(
             run, model, tasks, processor, new_parameters, export, stop or StopSignal()
         ) as trainer,
     ):
-        step = trainer.restore()
+        run, step = trainer.run, trainer.restore()
         trainer.announce(step)
         trainer.make_up(step)
-        while step < run.max_steps and not trainer.stopping:
+        while step < run.max_steps and not trainer.stopping and not trainer.settled(step):
             factor = lr_factor(
                 step, run.max_steps, run.optimizer.warmup, run.optimizer.min_lr / run.optimizer.lr
             )
@@ -117,6 +117,7 @@ class Trainer:
             explicit_attention(model)
         for task in tasks.values():
             task.prepare(processor)
+        self.run = run = in_steps(run, tasks)
         self.data = StepData(
             tasks, run.seed, run.max_steps, run.accumulation, self.rank, self.world
         )
@@ -200,13 +201,7 @@ class Trainer:
         )
         samples = self.data.samples_read(run.max_steps)
         for name, task in self.tasks.items():
-            part = task.batch_size // (self.world * run.accumulation)
-            losses = ", ".join(f"{loss} x {w:g}" for loss, w in task.loss_weights.items())
-            self.log.say(
-                f"  {name}: {task.batch_size} a step = {self.world} processes x {run.accumulation} "
-                f"parts x {part}; {len(task):,} samples, {samples[name] / len(task):.1f} epochs; "
-                f"{losses or 'no losses, measures only'}"
-            )
+            self.log.say(describe_share(name, task, samples[name], self.world, run.accumulation))
             self.faults.left_out(name, task.left_out(), step)
 
     def forward_backward(self, step: int) -> tuple[dict[str, Tensor], list[StepPart]]:
@@ -351,6 +346,12 @@ class Trainer:
             return {}
         return metrics
 
+    def settled(self, step: int) -> bool:
+        """Whether the evaluations of `evaluate.patience` were no better than one before them."""
+        config = self.run.evaluate
+        best = config.patience and self.metrics and on_main(self.folder.best)
+        return bool(best) and step - state.step_of(best) >= config.patience * config.every
+
     def save(self, step: int) -> None:
         """A checkpoint that takes the run up after `step` steps; nothing when there is one
         already."""
@@ -376,13 +377,13 @@ class Trainer:
         """The last checkpoint and, when the run is complete, the finished weights."""
         self.parts.close()  # workers that end in the middle of a save would interrupt it
         self.save(step)
-        if step < self.run.max_steps:
+        if step < self.run.max_steps and not self.settled(step):
             said = f"Stopped after step {step} of {self.run.max_steps}"
             self.log.say(f"{said}; the same command goes on from there.")
         elif self.export:
             self._export("final")
             best = on_main(self.folder.best)
-            if best and not best.name.endswith(f"{step:08d}"):
+            if best and state.step_of(best) != step:
                 on_main(lambda: state.verify(best))
                 load_weights(self.model, state.load_state(best, "model"))
                 self._export("best")

@@ -419,3 +419,25 @@ def test_a_disk_that_does_not_answer_ends_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(loader, "GRACE_SECONDS", 1)
     with pytest.raises(TrainingError, match="gave no batch for nine minutes"):
         train_toy(tmp_path, num_workers=1, task={"reading": 60.0})
+
+
+def test_epochs_are_steps_of_the_largest_data(tmp_path):
+    run, tasks = toy_run(tmp_path, steps=0, epochs=2)  # 50 samples, 8 a step
+    assert train(run, ToyModel(), tasks) == 13
+
+
+def test_patience_ends_a_run_that_gets_no_better(tmp_path):
+    """The best of the falling values is the first; the run is complete and exports it."""
+    exported = []
+    run, tasks = toy_run(
+        tmp_path,
+        steps=40,
+        evaluate={"every": 2, "metric": "toy/value", "patience": 3},
+        checkpoint={"every": 100, "keep": 1},
+    )
+    values = iter(range(40, 0, -1))
+    tasks["toy"].evaluate = lambda model: {"value": next(values)}
+    assert train(run, ToyModel(), tasks, export=lambda m, folder: exported.append(folder)) == 8
+    assert [folder.name for folder in exported] == ["final", "best"]
+    again = train(run, ToyModel(), {"toy": ToyTask(batch_size=8)})
+    assert again == 8  # the same command ends again
