@@ -14,9 +14,8 @@ import gradio as gr
 
 from x2vlm.errors import MediaError, ParameterError
 from x2vlm.options import AnswerOptions, CaptionOptions, MethodName, TargetName
-from x2vlm.results import Match
 
-from . import inputs, limits
+from . import inputs, limits, measures
 from .service.admission import uploaded
 from .service.events import as_job
 from .service.messages import complaint, message
@@ -158,7 +157,7 @@ class Endpoints:
             {"matches": [...]}, best first, each with probability (fused) and similarity (cosine).
         """
         found, notes = self._run("match", media, inputs.texts(texts))
-        ranked = sorted(found, key=_score, reverse=True)
+        ranked = measures.ranked(found)
         return {"matches": [match.to_dict() for match in ranked], "notes": notes}
 
     def _run(self, task: str, media: Any, *args: Any, **options: Any) -> tuple[Any, list[str]]:
@@ -172,11 +171,6 @@ class Endpoints:
 
 def _light(grounding: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in grounding.items() if key != "explanation"}
-
-
-def _score(match: Match) -> float:
-    """The match probability, or the similarity where the model has no matching head."""
-    return match.probability if match.probability is not None else match.similarity or 0.0
 
 
 def sent(media: Any) -> str:

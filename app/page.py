@@ -1,162 +1,169 @@
-"""The parts that all tabs share, and the two kinds of event: of the model (queued, checked first)
-and of the view (at once)."""
+"""The page's layout: the stage on the left, the tabs on the right. It knows no tab by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from . import limits
-from .examples import Example
-from .handlers import Handlers
-from .service.events import as_job, report_errors
-from .service.messages import complaint
-from .view import Shown, loaded
+from . import html, limits
+from .components import Pick, RawImage, RawVideo
+from .examples import Example, thumbnail_of
+from .i18n import say, t
+from .service.runner import Runner
+from .stage import Stage
+from .state import ViewOptions, ViewState
+from .tabs import Tab
 
-Rules = dict[Any, Callable[[Any], Any]]
-EACH = {"select", "upload", "stop_recording", "clear"}
+SOURCE_HEIGHT = 150
+CAMERA = gr.WebcamOptions(
+    mirror=False, constraints={"video": {"facingMode": "environment"}}
+)  # a phone's rear camera
+SIDES = ("left", "top", "right", "bottom")
+
+
+def paint(values: dict[Any, Any]) -> None:
+    """Give components values before anyone has come, as an event would."""
+    for component, value in values.items():
+        if isinstance(value, dict) and value.get("__type__") == "update":
+            for key, part in value.items():
+                if key != "__type__":
+                    setattr(component, key, part)
+        else:
+            component.value = value
 
 
 class Page:
-    """Components that tabs share, filled while the page is laid out (`demo.py`).
+    """Components and events of one page.
 
     Attributes:
-        handlers: the model's events.
-        first: stored results of the first example by task, for the first paint; first_shown: it on
-            the stage.
-        shown, look: states of what is in view and how.
-        model: the chosen model's name.
-        stage: outputs of `view.present`; redraw: outputs of `view.redraw`.
-        sides: the four number fields of the region.
-        tabs: the `gr.Tabs`; find, inspect ...: what each tab's `build` returned.
+        tabs: what the page can do, by name.
+        painted: the stage that everybody sees first.
     """
 
-    def __init__(self, handlers: Handlers, first: Example | None, shown: Shown | None):
-        self.handlers, self.example, self.first_shown = handlers, first, shown
-        self.first = first.results if first else {}
-        self.model_events: list[Any] = []
-
-    def text(self, field: str) -> str:
-        """What the first example puts into a tab's field."""
-        return getattr(self.example.texts, field) if self.example else ""
-
-    def on_model(
+    def __init__(
         self,
-        triggers: Any,
-        fn: Callable,
-        inputs: list,
-        outputs: list,
-        rules: Rules | None = None,
-        **options: Any,
-    ) -> Any:
-        """An event that calls the model: one queue for all of them, fields with rules checked
-        before a place in it is taken."""
-        event = bind(
-            triggers,
-            as_job(self.handlers.runner.jobs, fn),
-            inputs,
-            outputs,
-            api_name=f"on_{fn.__name__}",
-            api_visibility="private",
-            validator=checks(inputs, {self.shown: loaded} | rules) if rules else None,
-            concurrency_id="model",
-            concurrency_limit=limits.AT_ONCE,
-            trigger_mode=mode(triggers, "once"),
-            **({"show_progress": "minimal", "show_progress_on": card_of(outputs)} | options),
+        runner: Runner,
+        tabs: Sequence[Tab],
+        stored: dict[str, Example],
+        painted: ViewState | None,
+    ):
+        self.runner, self.stored, self.painted = runner, stored, painted
+        self.tabs = {tab.name: tab for tab in tabs}
+        self.stage = Stage()
+
+    def build(self) -> None:
+        # Begins empty, as what Gradio drops is set to how it began.
+        self.state = gr.State(time_to_live=limits.TEMP_SECONDS)
+        with gr.Row(elem_id="head"):
+            gr.HTML(f'<h1>X²-VLM</h1><p class="sub">{say("tagline")}</p>', elem_id="title")
+            self.status = gr.HTML(html.head(say("loading")), elem_id="status")
+        with gr.Row(elem_id="main"):
+            with gr.Column(scale=10, min_width=340, elem_id="stage"):
+                self.build_source()
+                self.stage.build()
+                self.build_below()
+            with gr.Column(scale=11, min_width=340, elem_id="lenses"):
+                self.build_tabs()
+                self.build_data()
+        gr.HTML(f'<a class="back" href="#canvas">{say("back_to_stage")}</a>', elem_id="back")
+        paint(self.stage.show(self.painted, ViewOptions()))
+
+    def build_source(self) -> None:
+        models = self.runner.models
+        with gr.Row(elem_id="models"):
+            self.model = gr.Dropdown(
+                list(models.names),
+                value=models.default,
+                label=t("model"),
+                allow_custom_value=models.open_choice,
+                elem_id="model",
+            )
+            self.model_note = gr.HTML(elem_id="model-note")
+        with gr.Row(elem_id="toolbar"):
+            self.kind = gr.Radio(
+                [(t("image"), "image"), (t("video"), "video")],
+                value="image",
+                show_label=False,
+                container=False,
+                elem_id="kind",
+            )
+            self.new_scene = gr.Button(t("new_scene"), min_width=90, elem_id="new-scene")
+            self.stop = gr.Button(t("stop"), min_width=60, elem_id="stop")
+        with gr.Row(elem_id="source", equal_height=True):
+            with gr.Column(scale=1, min_width=150):
+                self.build_uploaders()
+            tiles = [(name, thumbnail_of(example), "") for name, example in self.stored.items()]
+            self.examples = Pick(html.tiles(tiles, side=96), elem_id="examples")
+        self.source_note = gr.HTML(elem_id="source-note")
+
+    def build_uploaders(self) -> None:
+        origin = self.painted.media.path if self.painted else None
+        self.image = RawImage(
+            origin,
+            label=t("upload_image"),
+            sources=["upload", "clipboard", "webcam"],
+            webcam_options=CAMERA,
+            height=SOURCE_HEIGHT,
+            format="png",
+            buttons=[],
+            placeholder=t("drop_image"),
+            elem_id="upload-image",
         )
-        self.model_events.append(event)
-        return event
-
-    def on_view(
-        self, triggers: Any, fn: Callable | None, inputs: list, outputs: list, **options: Any
-    ) -> Any:
-        """An event that only changes what is in view."""
-        settings = {
-            "queue": False,
-            "trigger_mode": mode(triggers, "always_last"),
-            "show_progress": "hidden",
-            "api_visibility": "private",
-        }
-        name = f"on_{fn.__name__}" if fn else "in_browser"
-        return bind(
-            triggers,
-            report_errors(fn) if fn else None,
-            inputs,
-            outputs,
-            api_name=name,
-            **(settings | options),
+        self.video = RawVideo(
+            label=t("upload_video"),
+            sources=["upload", "webcam"],
+            webcam_options=CAMERA,
+            include_audio=False,  # a recording asks for the camera alone
+            height=SOURCE_HEIGHT,
+            buttons=[],
+            visible=False,
+            elem_id="upload-video",
         )
 
-    @property
-    def context(self) -> list[Any]:
-        """The first inputs of every model event."""
-        return [self.shown, self.look, self.model]
+    def build_below(self) -> None:
+        with gr.Row(elem_id="region-on", visible=False) as self.region_on:
+            self.region_note = gr.HTML(html.note("region_active", "region-on"))
+            self.clear_region = gr.Button(t("clear"), size="sm", min_width=80)
+        self.stage.build_options()
+        with gr.Accordion(t("region"), open=False, elem_id="region"):
+            with gr.Row():
+                self.sides = [
+                    gr.Number(0, label=t(side), min_width=70, precision=0) for side in SIDES
+                ]
+            self.finger = gr.Checkbox(False, label=t("draw"), elem_id="finger")
+        with gr.Accordion(t("frames"), visible=False, elem_id="frames") as self.frames:
+            self.strip = Pick(elem_id="strip")
+            with gr.Row(equal_height=True):
+                self.frame_count = gr.Slider(1, limits.FRAMES, 8, step=1, label=t("frame_count"))
+                self.frame_numbers = gr.Textbox(label=t("frame_list"), elem_id="frame-numbers")
+            self.use_frames = gr.Button(t("apply_frames"), size="sm", elem_id="use-frames")
+        gr.HTML(html.note("privacy"))
 
+    def build_tabs(self) -> None:
+        self.lacks = gr.HTML(visible=False, elem_id="lacks")
+        texts = self.painted.texts if self.painted else None
+        self.items: dict[str, gr.Tab] = {}
+        first = next(iter(self.tabs))
+        with gr.Tabs(selected=first, overflow_behavior="wrap", elem_id="tabs") as self.bar:
+            for name, tab in self.tabs.items():
+                with gr.Tab(t(f"tab_{name}"), id=name, elem_id=f"tab-{name}") as self.items[name]:
+                    tab.build(tab.defaults | (tab.suggest(texts) if texts else {}))
+                    tab.fresh = gr.State(time_to_live=limits.TEMP_SECONDS)
+                paint(tab.show(self.painted))
+        with gr.Accordion(t("truth"), visible=False, elem_id="truth") as self.truth:
+            self.truth_card = gr.HTML()
 
-def card_of(outputs: list) -> Any:
-    """Where stages of work are shown: the tab's card, or the canvas for what puts media on the
-    stage."""
-    return next((component for component in outputs if isinstance(component, gr.HTML)), None)
-
-
-def initial(update: dict[str, Any] | None) -> dict[str, Any]:
-    """An update as arguments of a component that is being made; hidden where there is none."""
-    return {k: v for k, v in update.items() if k != "__type__"} if update else {"visible": False}
-
-
-def bind(triggers: Any, *args: Any, **options: Any) -> Any:
-    """One event for one or several triggers; follow-ups such as `event.success` come alone."""
-    return (
-        gr.on(triggers, *args, **options)
-        if isinstance(triggers, list)
-        else triggers(*args, **options)
-    )
-
-
-def mode(triggers: Any, otherwise: str) -> str:
-    """What becomes of an event that comes while the last one is under way.
-
-    Of those in `EACH` none may be lost: with "always_last" the browser would send the first one's
-    `gr.SelectData` in place of the last one's, and would forget the last one where the first is
-    refused.
-    """
-    each = triggers if isinstance(triggers, list) else [triggers]
-    return (
-        "multiple"
-        if any(getattr(trigger, "event_name", "") in EACH for trigger in each)
-        else otherwise
-    )
-
-
-def checks(inputs: Sequence[Any], rules: Rules) -> Callable[..., list[dict[str, Any]]]:
-    """A validator: one `gr.validate` an input, from rules that raise.
-
-    What is wrong with a state, which has no field to mark, is told at the first visible field that
-    has a rule.
-    """
-
-    def validator(*values: Any) -> list[dict[str, Any]]:
-        said = [
-            complaint(rules.get(component), value)
-            for component, value in zip(inputs, values, strict=True)
-        ]
-        hidden = next(
-            (
-                said[k]
-                for k, component in enumerate(inputs)
-                if said[k] and isinstance(component, gr.State)
-            ),
-            "",
-        )
-        visible = [
-            k
-            for k, component in enumerate(inputs)
-            if component in rules and not isinstance(component, gr.State)
-        ]
-        if hidden and visible:
-            said[visible[0]] = hidden
-        return [gr.validate(not message, message) for message in said]
-
-    return validator
+    def build_data(self) -> None:
+        with gr.Accordion(t("data"), open=False, elem_id="data"):
+            with gr.Row():
+                self.make_files = gr.Button(t("make_files"), size="sm", elem_id="make-files")
+                self.link = gr.Button(t("link"), size="sm", elem_id="copy-link")
+            self.files = gr.Files(
+                visible=False, interactive=False, label=t("files"), elem_id="files"
+            )
+            self.link_box = gr.Textbox(
+                visible=False, label=t("link_is"), buttons=["copy"], elem_id="link"
+            )
+            self.stage.data.render()

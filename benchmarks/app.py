@@ -30,16 +30,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import torch
 from gradio_client import Client, handle_file
 
-from app import limits, viewing
+from app import limits, view_events
 from app.examples import FOLDER, fresh_scene, save_scene
-from app.handlers import Handlers
 from app.service.models import Models
 from app.service.runner import Runner
-from app.state import MediaRef
-from app.view import Look, Shown
+from app.stage import Stage
+from app.state import MediaRef, ViewOptions, ViewState
+from app.tab import Asker
+from app.tabs.find import Find
 from benchmarks.chromium import chromium
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -219,32 +221,37 @@ def memory(running: SimpleNamespace) -> float:
 
 
 def view_changes(runner: Runner, picture: Path, rounds: int = 10) -> list[Row]:
-    """The page's own handlers on two found phrases, while every forward pass of any model is
+    """What the page draws anew on two found phrases, while every forward pass of any model is
     counted."""
-    seen = runner.preview(MediaRef(str(picture)), None, "")
-    visitor = SimpleNamespace(session_hash="")
-    fresh = Shown(MediaRef(str(picture)), seen)
-    shown = Handlers(runner).find(
-        visitor, fresh, Look(), runner.models.default, "the red car\na dog", 0.3, 0.7, *[None] * 4
-    )[1]  # fmt: skip
-    look, second_word = Look(), SimpleNamespace(index=2, value="")
+    media, find = MediaRef(str(picture)), Find()
+    state = ViewState(media, runner.preview(media, None, ""), tab=find.name)
+    asker = Asker(runner, "", state, runner.models.default)
+    result = find.run(asker, find.defaults | {"phrases": "the red car\na dog"})
+    state = state.with_result(find.name, result)
+    with gr.Blocks():
+        stage = Stage()
+        stage.build()
     changes: dict[str, Callable[[], Any]] = {
-        "word": lambda: viewing.choose_word(shown, look, second_word),
-        "phrase": lambda: viewing.choose_layer(shown, look, 1),
-        "opacity": lambda: viewing.change_look(shown, ["box", "heat"], 0.9, 0.2, "viridis", True),
-        "threshold": lambda: viewing.change_look(
-            shown, ["box", "heat"], 0.55, 0.5, "viridis", True
-        ),
-        "colour map": lambda: viewing.change_look(shown, ["box", "heat"], 0.55, 0.2, "magma", True),
+        "word": lambda: stage.show(view_events.picked(state, "0:1"), ViewOptions()),
+        "phrase": lambda: stage.show(view_events.picked(state, "1:"), ViewOptions()),
+        "opacity": lambda: stage.redraw(state, ViewOptions(opacity=0.9)),
+        "threshold": lambda: stage.redraw(state, ViewOptions(threshold=0.5)),
+        "colour map": lambda: stage.redraw(state, ViewOptions(colormap="magma")),
     }
     passes: list[str] = []
     counter = torch.nn.modules.module.register_module_forward_hook(
         lambda module, *_: passes.append(type(module).__name__)
     )
     try:
-        rows = [Row(f"view change, {name}: 95th percentile", percentile(timed(change, rounds)),
-        "ms", VIEW_BAR)
-                for name, change in changes.items()]  # fmt: skip
+        rows = [
+            Row(
+                f"view change, {name}: 95th percentile",
+                percentile(timed(change, rounds)),
+                "ms",
+                VIEW_BAR,
+            )
+            for name, change in changes.items()
+        ]
     finally:
         counter.remove()
     return [*rows, Row("view changes: forward passes of a model", len(passes), "", 0)]

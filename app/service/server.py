@@ -16,8 +16,8 @@ from gradio.utils import get_space
 from starlette.middleware import Middleware
 
 from .. import limits
-from ..i18n import I18N, IN_OWN_LANGUAGE
-from ..theme import CSS, THEME
+from ..i18n import I18N
+from ..theme import CSS, HEAD, THEME
 from .admission import admit
 from .api_guard import ApiGuard, refuse_upload
 from .gradio_patches import (
@@ -41,7 +41,7 @@ SETTINGS = {
     "theme": THEME,
     "css": CSS,
     "i18n": I18N,
-    "head": IN_OWN_LANGUAGE,
+    "head": HEAD,
     "max_file_size": f"{limits.UPLOAD_MEGABYTES}mb",
     "enable_monitoring": False,
     "run_history": False,

@@ -2,81 +2,143 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import dataclasses
+from html import escape
+from typing import Any, ClassVar
 
 import gradio as gr
 
-from .. import inputs, limits, panels, viewing
-from ..i18n import t
-from ..page import Page, initial
+from x2vlm.results import Answers
 
-STARTERS = (
-    "what is there?",
-    "how many animals are there?",
-    "what color is the largest thing?",
-    "where is the scene?",
-)
+from .. import html, inputs, limits
+from ..components import Pick
+from ..i18n import say, t
+from ..state import Layer, Result, Texts, ViewState
+from ..tab import Asker, HandOver, Shown, Tab, Values
+
+CLOSE = 0.15  # two best answers nearer than this get a note
+ASKED = 10  # questions kept
 
 
-def build(page: Page) -> SimpleNamespace:
-    card, label = panels.ask(page.first.get("answer"))
-    question = gr.Textbox(
-        page.text("question"),
-        label=t("question"),
-        placeholder=t("question_hint"),
-        max_length=limits.LETTERS,
-        elem_id="question",
+class Ask(Tab):
+    """Questions about the image, a video, or the region."""
+
+    name = "ask"
+    task = "answer"
+    defaults: ClassVar = {"question": "", "mode": "auto", "choices": ""}
+    rules: ClassVar = {"question": inputs.question, "choices": inputs.choices}
+    submits = ("question",)
+    hand_overs = (
+        HandOver(
+            "to_inspect",
+            "inspect",
+            lambda result: {"text": result.found[0].question, "target": "answer"},
+        ),
     )
-    with gr.Row(elem_classes="chips"):
-        starters = [gr.Button(text, size="sm", min_width=60) for text in STARTERS]
-    run = gr.Button(t("ask"), variant="primary", elem_id="run-ask")
-    card = gr.HTML(card, elem_id="answer")
-    label = gr.Label(
-        **initial(label),
-        label=t("probabilities"),
-        num_top_classes=limits.TOP_ANSWERS,
-        elem_id="answers",
-    )
-    to_inspect = gr.Button(t("to_inspect"), size="sm")
-    with gr.Accordion(t("advanced"), open=False):
-        modes = [(t("auto"), "auto"), (t("ranked"), "rank"), (t("generated"), "generate")]
-        mode = gr.Radio(modes, value="auto", label=t("ask_mode"))
-        choices = gr.Textbox(label=t("choices"), lines=3)
-    with gr.Accordion(t("history"), open=False):
-        history = gr.Dataframe(
-            headers=["question", "answer", "p"],
-            type="array",
-            interactive=False,
-            buttons=["copy"],
-            show_label=False,
+
+    def build_fields(self, values: Values) -> None:
+        self.fields["question"] = gr.Textbox(
+            values["question"],
+            label=t("question"),
+            placeholder=t("question_hint"),
+            max_length=limits.LETTERS,
+            elem_id="question",
         )
-    return SimpleNamespace(
-        question=question,
-        starters=starters,
-        run=run,
-        label=label,
-        to_inspect=to_inspect,
-        controls=[mode, choices],
-        choices=choices,
-        history=history,
-        outputs=[card, label],
-    )
+        self.starters = Pick(elem_id="starters")
+        self.starters.select(
+            None,
+            [],
+            [self.fields["question"]],
+            js="() => document.querySelector('#starters [aria-pressed=true]').innerText",
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
+    def build_options(self, values: Values) -> None:
+        modes = [(t(key), mode) for key, mode in MODES]
+        self.fields["mode"] = gr.Radio(modes, value=values["mode"], label=t("ask_mode"))
+        self.fields["choices"] = gr.Textbox(values["choices"], label=t("choices"), lines=3)
+
+    def build_result(self) -> None:
+        with gr.Accordion(t("history"), open=False):
+            self.history = gr.HTML(elem_id="asked")
+
+    def suggest(self, texts: Texts) -> Values:
+        return {"question": texts.question}
+
+    def run(self, ask: Asker, values: Values) -> Result:
+        options = inputs.answer_options(values["mode"], values["choices"])
+        question = inputs.question(values["question"])
+        if region := ask.state.region:
+            found = ask.on_frame(ask.state.video_frame, "answer_region", region, question)
+            return self.result(ask, values, "answer_region", (found,), box=region)
+        found = ask("answer", question, **options)
+        maps = [
+            ask.explain(found.question, use="answer", answer=answer.text)
+            for answer in found.answers
+        ]
+        return self.result(ask, values, "answer", (found,), maps, **options)
+
+    def layers(self, found: tuple[Any, ...], maps: tuple[Any, ...] = ()) -> tuple[Layer, ...]:
+        return tuple(Layer(a.text, one) for a, one in zip(found[0].answers, maps) if one)
+
+    def remember(self, state: ViewState, result: Result) -> ViewState:
+        found = result.found[0]
+        probability = round(found.answers[0].probability, 3) if found.answers else 0.0
+        row = (found.question, found.best, probability)
+        others = tuple(old for old in state.asked if old != row)
+        return dataclasses.replace(state, asked=(row, *others)[:ASKED])
+
+    def show(self, state: ViewState | None) -> Shown:
+        rows = [
+            [escape(question), f"<b>{escape(answer)}</b>", html.bar(probability)]
+            for question, answer, probability in (state.asked if state else ())
+        ]
+        history = html.table((), rows, "asked") if rows else html.note("nothing_asked")
+        starters = "".join(
+            html.pick("question", escape(question), kind="chip")
+            for question in (state.texts.questions if state else ())
+        )
+        return super().show(state) | {
+            self.history: history,
+            self.starters: f'<div class="words">{starters}</div>' if starters else "",
+        }
+
+    def render(self, result: Result, state: ViewState) -> str:
+        found: Answers = result.found[0]
+        rows = "".join(
+            html.pick(
+                f"{k}:" if result.layers else "none",
+                f"<span>{escape(answer.text)}</span>{html.bar(answer.probability)}",
+                k == result.layer,
+                "answer-row",
+            )
+            for k, answer in enumerate(found.answers)
+        )
+        notes = html.note("region_answer") if result.task == "answer_region" else ""
+        return (
+            f'<div class="card answer"><p class="q">{escape(found.question)}</p>'
+            f'<p class="a">{escape(found.best or "–")}</p></div>{answer_notes(found)}{notes}'
+            f'<div class="card answers">{rows}</div>'
+            + (f'<p class="note">{say("probabilities")}</p>' if result.layers else "")
+        )
+
+    def export(self, result: Result) -> list[dict[str, Any]]:
+        return [
+            {"question": found.question, "answer": a.text, "probability": a.probability}
+            for found in result.found
+            for a in found.answers
+        ]
 
 
-def wire(page: Page) -> None:
-    tab = page.ask
-    fields = [*page.context, tab.question, *tab.controls]
-    rules = {tab.question: inputs.question, tab.choices: inputs.choices}
-    asked = page.on_model(
-        [tab.run.click, tab.question.submit],
-        page.handlers.ask,
-        fields,
-        [*tab.outputs, *page.stage],
-        rules=rules,
-    )
-    page.on_view(asked.success, viewing.remember, [page.shown, tab.history], [tab.history])
-    for starter in tab.starters:
-        page.on_view(starter.click, None, [], [tab.question], js=f"() => {starter.value!r}")
-    page.on_view(tab.label.select, viewing.choose_answer, [page.shown, page.look], page.stage)
-    inspect = [page.inspect.text, page.inspect.target, page.tabs]
-    page.on_view(tab.to_inspect.click, viewing.text_to_inspect("ask"), [page.shown], inspect)
+MODES = (("auto", "auto"), ("ranked", "rank"), ("generated", "generate"))
+
+
+def answer_notes(found: Answers) -> str:
+    """What makes an answer doubtful."""
+    probable = [answer.probability for answer in found.answers]
+    close = len(probable) > 1 and probable[0] - probable[1] < CLOSE
+    counted = found.best.isdigit() or found.question.lower().startswith("how many")
+    weak = counted or found.best in ("yes", "no")
+    notes = (html.note("close") if close else "") + (html.note("weak_spot") if weak else "")
+    return notes + html.cut(found.question, found.truncated_at)

@@ -2,70 +2,121 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from collections.abc import Sequence
+from html import escape
+from typing import Any, ClassVar
 
 import gradio as gr
 
-from .. import limits, panels, viewing
-from ..i18n import t
-from ..page import Page, initial
+from x2vlm.results import Caption
+
+from .. import html, inputs, limits, measures
+from ..i18n import say, t
+from ..phrases import phrases_of
+from ..state import Layer, Result, ViewState
+from ..tab import Asker, HandOver, Tab, Values
 
 
-def build(page: Page) -> SimpleNamespace:
-    first, table = panels.describe(page.first.get("caption"))
-    run = gr.Button(t("describe"), variant="primary", elem_id="run-describe")
-    words = gr.HighlightedText(**initial(first), label=t("caption_words"), elem_id="caption-words")
-    table = gr.HTML(table, elem_id="captions")
-    with gr.Row():
-        to_find = gr.Button(t("to_find"), size="sm", elem_id="caption-to-find")
-        to_inspect = gr.Button(t("to_inspect"), size="sm")
-        to_match = gr.Button(t("to_match"), size="sm")
-    with gr.Accordion(t("advanced"), open=False):
-        controls = _controls()
-    return SimpleNamespace(
-        run=run,
-        words=words,
-        to_find=to_find,
-        to_inspect=to_inspect,
-        to_match=to_match,
-        controls=controls,
-        outputs=[words, table],
+class Describe(Tab):
+    """Captions of the image, of a video, or of the region."""
+
+    name = "describe"
+    task = "caption"
+    defaults: ClassVar = {
+        "decoding": "beam",
+        "num_beams": 3,
+        "num_captions": 3,
+        "min_length": 0,
+        "max_new_tokens": 30,
+        "top_p": 0.9,
+        "temperature": 1.0,
+        "seed": 0,
+        "prefix": "",
+    }
+    hand_overs = (
+        HandOver("to_find", "find", lambda result: {"phrases": phrases_of(result.found[0].text)}),
+        HandOver(
+            "to_inspect",
+            "inspect",
+            lambda result: {"text": result.found[0].text, "target": "caption"},
+        ),
+        HandOver(
+            "to_match",
+            "match",
+            lambda result: {"texts": "\n".join(caption.text for caption in result.found)},
+        ),
     )
 
+    def build_options(self, values: Values) -> None:
+        fields = self.fields
+        fields["decoding"] = gr.Radio(
+            [(t("beam"), "beam"), (t("sample"), "sample")],
+            value=values["decoding"],
+            label=t("decoding"),
+        )
+        rows = (
+            (("num_beams", 1, limits.BEAMS, 1), ("num_captions", 1, limits.CAPTIONS, 1)),
+            (("min_length", 0, 20, 1), ("max_new_tokens", 1, limits.NEW_TOKENS, 1)),
+            (("top_p", 0.05, 1, 0.05), ("temperature", 0.1, 2, 0.1)),
+        )
+        for row in rows:
+            with gr.Row():
+                for name, low, high, step in row:
+                    fields[name] = gr.Slider(low, high, values[name], step=step, label=t(name))
+        with gr.Row():
+            fields["seed"] = gr.Number(values["seed"], precision=0, label=t("seed"))
+            fields["prefix"] = gr.Textbox(values["prefix"], label=t("prefix"), max_length=100)
 
-def _controls() -> list[gr.components.Component]:
-    decoding = gr.Radio(
-        [(t("beam"), "beam"), (t("sample"), "sample")], value="beam", label=t("decoding")
-    )
-    with gr.Row():
-        beams = gr.Slider(1, limits.BEAMS, 3, step=1, label=t("beams"))
-        candidates = gr.Slider(1, limits.CAPTIONS, 3, step=1, label=t("candidates"))
-    with gr.Row():
-        shortest = gr.Slider(0, 20, 0, step=1, label=t("min_tokens"))
-        longest = gr.Slider(1, limits.NEW_TOKENS, 30, step=1, label=t("max_tokens"))
-    with gr.Row():
-        top_p = gr.Slider(0.05, 1, 0.9, step=0.05, label=t("top_p"))
-        temperature = gr.Slider(0.1, 2, 1, step=0.1, label=t("temperature"))
-        seed = gr.Number(0, precision=0, label=t("seed"))
-    prefix = gr.Textbox(label=t("prefix"), max_length=100)
-    return [decoding, beams, candidates, shortest, longest, top_p, temperature, seed, prefix]
+    def run(self, ask: Asker, values: Values) -> Result:
+        options = {name: value for name, value in values.items() if name != "decoding"}
+        options = inputs.caption_options(values["decoding"] == "sample", **options)
+        sure = {"sure_from": ask.info.thresholds[1]}
+        if region := ask.state.region:
+            frame = ask.state.video_frame
+            found = ask.on_frame(frame, "describe_region", region, **options).captions
+            return self.result(ask, values, "describe_region", found, box=region, **options, **sure)
+        found = ask("caption", **options)
+        best = ask.explain(found[0].text, use="caption") if found[0].text else None
+        return self.result(ask, values, "caption", found, (best,), **options, **sure)
+
+    def layers(self, found: tuple[Any, ...], maps: tuple[Any, ...] = ()) -> tuple[Layer, ...]:
+        return tuple(Layer(caption.text, one) for caption, one in zip(found, maps) if one)
+
+    def render(self, result: Result, state: ViewState) -> str:
+        best = result.found[0]
+        texts, weights = [w.text for w in best.words], [w.probability for w in best.words]
+        if result.layers:
+            tinted = html.words(texts, weights, 0, result.word, whole=False)
+        else:
+            tinted = f'<p class="caption">{escape(best.text)}</p>'
+        unsure = best.match is not None and best.match < result.settings.get("sure_from", 0)
+        badge = html.note("low_confidence", "warn", limit=result.settings.get("sure_from"))
+        return (
+            f'<div class="card caption-card">{tinted}{say("tint") if result.layers else ""}</div>'
+            + (badge if unsure else "")
+            + candidates(result.found)
+        )
+
+    def export(self, result: Result) -> list[dict[str, Any]]:
+        return [
+            {"caption": c.text, "log_probability": c.log_probability, "match": c.match}
+            for c in result.found
+        ]
 
 
-def wire(page: Page) -> None:
-    tab = page.describe
-    fields = [*page.context, *tab.controls]
-    page.on_model(tab.run.click, page.handlers.describe, fields, [*tab.outputs, *page.stage])
-    page.on_view(
-        tab.words.select, viewing.choose_own_word("describe"), [page.shown, page.look], page.stage
-    )
-    page.on_view(
-        tab.to_find.click, viewing.caption_to_find, [page.shown], [page.find.phrases, page.tabs]
-    )
-    inspect = [page.inspect.text, page.inspect.target, page.tabs]
-    page.on_view(tab.to_inspect.click, viewing.text_to_inspect("describe"), [page.shown], inspect)
-    page.on_view(
-        tab.to_match.click,
-        viewing.caption_to_match,
-        [page.shown, page.match.texts],
-        [page.match.texts, page.tabs],
-    )
+def candidates(found: Sequence[Caption]) -> str:
+    """All captions, best first, with the score that ranks them."""
+    rows = [
+        [
+            str(k + 1),
+            escape(c.text),
+            html.bar(c.match),
+            html.number(c.log_probability / max(len(c.tokens), 1)),
+            html.number(measures.caption_rank(c)),
+        ]
+        for k, c in enumerate(found)
+    ]
+    notes = "" if found[0].finished else html.note("caption_cut", "warn")
+    notes += html.note("repetitive", "warn") if found[0].repetitive else ""
+    head = ["", "caption", "match", "log_prob", "ranks_by"]
+    return html.table(head, rows, "captions") + html.note("ranked_by") + notes

@@ -1,103 +1,151 @@
-"""Inspect: for every word, where the model looks; methods compared; is the map faithful."""
+"""Inspect: for every word, where the model looks, and whether the map is faithful."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import math
+from typing import Any, ClassVar
 
 import gradio as gr
 
-from .. import inputs, limits, panels, viewing
-from ..i18n import t
-from ..page import Page, initial
+from x2vlm.results import Explanation
+from x2vlm.visualize import is_flat, overlay_heatmap
 
-METHODS = [
-    ("cross-attention × gradient", "gradient"),
-    ("raw cross-attention", "attention"),
-    ("attention rollout", "rollout"),
-    ("image-encoder Grad-CAM", "image-gradcam"),
-    ("random baseline", "random"),
-]
+from .. import controls, html, inputs, limits, measures
+from ..chart import curve
+from ..i18n import say, t
+from ..state import Box, Layer, Preview, Result, Texts, ViewState
+from ..tab import Action, Asker, HandOver, Shown, Tab, Values
 
-
-def layer_choices(count: int) -> list[str]:
-    """Fusion layers of a model, from 0."""
-    return ["default", "mean", *map(str, range(count))]
+TILE = 200  # pixels
+MOST_TILES = 24
 
 
-def head_choices(count: int) -> list[str]:
-    """Attention heads of a fusion layer, from 0."""
-    return ["default", "max", *map(str, range(count))]
+class Inspect(Tab):
+    """Heat maps of a text, word by word."""
 
+    name = "inspect"
+    task = "explain"
+    defaults: ClassVar = {
+        "text": "",
+        "target": "default",
+        "method": "default",
+        "layer": "default",
+        "head": "default",
+    }
+    rules: ClassVar = {"text": inputs.text}
+    submits = ("text",)
+    hand_overs = (HandOver("to_compare", "compare", lambda result: {"text": result.found[0].text}),)
 
-def build(page: Page) -> SimpleNamespace:
-    numbers, gallery = panels.inspect(
-        page.first.get("explain"), page.first_shown.seen if page.first_shown else None
-    )
-    text = gr.Textbox(
-        page.text("text"),
-        label=t("text_to_inspect"),
-        max_length=limits.LETTERS,
-        elem_id="inspect-text",
-    )
-    targets = [(t(f"target_{name}"), name) for name in ("match", "caption", "answer", "box")]
-    target = gr.Radio(targets, value="match", label=t("target"))
-    run = gr.Button(t("inspect"), variant="primary", elem_id="run-inspect")
-    numbers = gr.HTML(numbers, elem_id="map-numbers")
-    gallery = gr.Gallery(
-        **initial(gallery),
-        label=t("small_multiples"),
-        columns=5,
-        height="auto",
-        object_fit="contain",
-        format="png",
-        allow_preview=False,
-        interactive=False,
-        elem_id="small-multiples",
-    )
-    with gr.Accordion(t("advanced"), open=False):
-        method = gr.Dropdown(METHODS, value="gradient", label=t("method"))
+    def build_fields(self, values: Values) -> None:
+        self.fields["text"] = gr.Textbox(
+            values["text"], label=t("text_to_inspect"), max_length=limits.LETTERS, elem_id="text"
+        )
+        self.fields["target"] = gr.Radio(
+            controls.targets(), value=values["target"], label=t("target"), elem_id="target"
+        )
+
+    def build_options(self, values: Values) -> None:
+        self.fields["method"] = gr.Dropdown(
+            controls.methods(), value=values["method"], label=t("method"), elem_id="method"
+        )
         with gr.Row():
-            layer = gr.Dropdown(layer_choices(3), value="default", label=t("layer_number"))
-            head = gr.Dropdown(head_choices(4), value="default", label=t("head_number"))
-    with gr.Row(elem_id="doubt"):
-        other = gr.Dropdown(METHODS, value="random", label=t("compare"), scale=2)
-        compare = gr.Button(t("compare_run"), scale=1, elem_id="compare")
-        deletion = gr.Button(t("deletion"), scale=1, elem_id="deletion")
-    slider = gr.ImageSlider(visible=False, label=t("compared"), interactive=False, format="png")
-    compared = gr.HTML(elem_id="compared")
-    check = gr.HTML(elem_id="faithfulness")
-    return SimpleNamespace(
-        text=text,
-        target=target,
-        run=run,
-        gallery=gallery,
-        controls=[target, layer, head, method],
-        layer=layer,
-        head=head,
-        other=other,
-        compare=compare,
-        slider=slider,
-        compared=compared,
-        deletion=deletion,
-        check=check,
-        outputs=[numbers, gallery],
-    )
+            self.fields["layer"] = gr.Dropdown(
+                controls.layers(3), value=values["layer"], label=t("layer_number")
+            )
+            self.fields["head"] = gr.Dropdown(
+                controls.heads(4), value=values["head"], label=t("head_number")
+            )
+
+    def build_result(self) -> None:
+        self.check = gr.Button(t("deletion"), size="sm", elem_id="deletion")
+        self.checked = gr.HTML(elem_id="faithfulness")
+
+    def actions(self) -> tuple[Action, ...]:
+        return (Action(self.check.click, self.check_deletion, (self.checked,)),)
+
+    def suggest(self, texts: Texts) -> Values:
+        return {"text": texts.text}
+
+    def adapt(self, info: Any) -> Shown:
+        return {
+            self.fields["layer"]: gr.update(choices=controls.layers(info.num_layers)),
+            self.fields["head"]: gr.update(choices=controls.heads(info.num_heads)),
+        }
+
+    def run(self, ask: Asker, values: Values) -> Result:
+        options = {
+            "target": inputs.which(values["target"]),
+            "layer": inputs.which(values["layer"]),
+            "head": inputs.which(values["head"]),
+            "method": inputs.which(values["method"]),
+        }
+        found = ask("explain", inputs.text(values["text"]), **options)
+        return self.result(ask, values, "explain", (found,), **options)
+
+    def layers(self, found: tuple[Any, ...], maps: tuple[Any, ...] = ()) -> tuple[Layer, ...]:
+        return tuple(Layer(explanation.text, explanation) for explanation in found)
+
+    def show(self, state: ViewState | None) -> Shown:
+        there = state is not None and self.name in state.results
+        return super().show(state) | {self.check: gr.update(visible=there), self.checked: ""}
+
+    def render(self, result: Result, state: ViewState) -> str:
+        found: Explanation = result.found[0]
+        numbers = html.note("numbers", **map_numbers(found))
+        helps = f'<div class="helps">{numbers}{html.help_mark("numbers_help")}</div>'
+        inside = ""
+        if region := result.asked.get("region"):
+            values = region_numbers(found, region, state.preview.size)
+            inside = html.note("in_region", **values)
+        cut = html.cut(found.text, found.truncated_at)
+        return cut + word_tiles(found, state.preview, state.frame) + helps + inside + HONESTY
+
+    def check_deletion(self, ask: Asker, values: Values) -> Shown:
+        """Match while patches are removed, hottest first against at random."""
+        result = ask.state.results.get(self.name)
+        explanation = inputs.needed_map(result.explanation if result else None)
+        frame = result.layers[result.layer].frame
+        check = ask.on_frame(frame, "deletion_check", explanation)
+        lines = {"by_heat": check.by_heat, "by_chance": check.by_chance}
+        said = html.note("faithful", value=f"{check.faithfulness:+.2f}")
+        return {self.checked: said + curve(check.fractions, lines, "fraction")}
+
+    def export(self, result: Result) -> list[dict[str, Any]]:
+        found = result.found[0]
+        shares = measures.heat_shares(found)
+        return [
+            {"word": word.text, "share": share}
+            | dict(zip(("peak_x", "peak_y"), measures.peak(heat)))
+            for word, share, heat in zip(found.words, shares, found.maps)
+        ]
 
 
-def wire(page: Page) -> None:
-    tab = page.inspect
-    rules = {tab.text: inputs.text}
-    fields = [*page.context, tab.text, *tab.controls]
-    page.on_model(
-        [tab.run.click, tab.text.submit],
-        page.handlers.inspect,
-        fields,
-        [*tab.outputs, *page.stage],
-        rules=rules,
-    )
-    compared = [tab.slider, tab.compared]
-    page.on_model(tab.compare.click, page.handlers.compare, [*page.context, tab.other], compared)
-    page.on_model(tab.deletion.click, page.handlers.deletion, [page.shown, page.model], [tab.check])
-    page.on_view(
-        tab.gallery.select, viewing.choose_own_word("inspect"), [page.shown, page.look], page.stage
-    )
+HONESTY = html.note("honesty")
+
+
+def word_tiles(found: Explanation, preview: Preview, frame: int) -> str:
+    """One small image a word, each map on its own scale."""
+    base = preview.frames[frame].copy()
+    base.thumbnail((TILE, TILE))
+    each = [
+        (f"0:{k}", base if is_flat(heat) else overlay_heatmap(base, heat, threshold=0.2), word.text)
+        for k, (word, heat) in enumerate(zip(found.words[:MOST_TILES], found.maps))
+    ]
+    return html.tiles(each) + f'<p class="note">{say("small_multiples")}</p>'
+
+
+def map_numbers(found: Explanation) -> dict[str, str]:
+    """Score, entropy of the whole text's map, and the heat in its hottest tenth, as texts."""
+    return {
+        "score": html.number(found.score),
+        "entropy": html.number(measures.entropy(found.overall), 1),
+        "most": html.number(math.log2(found.overall.size), 1),
+        "top": html.percent(measures.hottest_tenth(found.overall)),
+    }
+
+
+def region_numbers(found: Explanation, region: Box, size: tuple[int, int]) -> dict[str, str]:
+    """Share of the whole text's heat inside a region, and the region's share of the image."""
+    area = (region[2] - region[0]) * (region[3] - region[1]) / (size[0] * size[1])
+    share = measures.inside(found.overall, region, size)
+    return {"share": html.percent(share), "area": html.percent(area)}

@@ -3,6 +3,8 @@ stage."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,14 +12,14 @@ import pytest
 from PIL import Image
 
 from app import build_demo
-from app.arrivals import Arrivals
-from app.examples import build, load_examples
-from app.handlers import Handlers
+from app.examples import load_examples, rebuild
 from app.service.models import Models
 from app.service.runner import Runner
 from app.service.server import start
-from app.state import MediaRef
-from app.view import Look, Shown
+from app.state import MediaRef, ViewState
+from app.tab import Asker
+from app.tabs import TABS
+from app.uploads import Uploads
 from tests.app.stub import StubPredictor
 from x2vlm.media import write_video
 
@@ -26,7 +28,8 @@ from x2vlm.media import write_video
 def upload_folder(tmp_path_factory):
     """Gradio's upload folder, apart from everybody else's."""
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("uploads")
+        folder = tmp_path_factory.getbasetemp() / "uploads"  # one, with the browser tests' own
+        folder.mkdir(exist_ok=True)
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         yield folder
@@ -42,21 +45,41 @@ def runner(predictor) -> Runner:
     return Runner(Models(lambda name: predictor, ("stub",)), workers=1)
 
 
-@pytest.fixture
-def handlers(runner) -> Handlers:
-    return Handlers(runner)
+def example_files(folder: Path, scene: Image.Image) -> None:
+    """Two images and a video with texts, for the stub to answer."""
+    texts = {"question": "what is it?", "phrases": "a red car\na unicorn", "text": "a small dog"}
+    texts |= {"texts": "a dog\na cat", "questions": ["what is it?", "is there a dog?"]}
+    kept = {"model": "stub", "texts": texts}
+    for order, name in enumerate(("scene", "scene-2")):
+        scene.save(folder / f"{name}.png")
+        described = kept | {"media": f"{name}.png", "order": order}
+        (folder / f"{name}.json").write_text(json.dumps(described))
 
 
 @pytest.fixture(scope="session")
 def examples(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("examples")
-    build(StubPredictor(), folder)
-    return load_examples(folder)
+    pixels = np.random.default_rng(2).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    example_files(folder, Image.fromarray(pixels).resize((448, 448), Image.Resampling.NEAREST))
+    tabs = [tab() for tab in TABS]
+    rebuild(lambda name: StubPredictor(), tabs, folder)
+    return load_examples(tabs, folder)
 
 
 @pytest.fixture
-def arrivals(runner, examples) -> Arrivals:
-    return Arrivals(runner, examples)
+def uploads(runner, examples) -> Uploads:
+    return Uploads(runner, examples, [tab() for tab in TABS])
+
+
+@pytest.fixture
+def ask(runner, state) -> Asker:
+    """The stub asked about the image on the stage."""
+    return Asker(runner, "visitor", state, "stub")
+
+
+@pytest.fixture
+def ask_video(runner, video_state) -> Asker:
+    return Asker(runner, "visitor", video_state, "stub")
 
 
 @pytest.fixture
@@ -100,27 +123,28 @@ def clip_file(upload_folder):
 
 
 @pytest.fixture
-def shown(runner, picture_file) -> Shown:
+def state(runner, picture_file) -> ViewState:
     media = MediaRef(str(picture_file))
-    return Shown(media, runner.preview(media, None, "visitor"))
+    return ViewState(media, runner.preview(media, None, "visitor"), tab="find")
 
 
 @pytest.fixture
-def clip_shown(runner, clip_file) -> Shown:
+def video_state(runner, clip_file) -> ViewState:
     media = MediaRef(str(clip_file))
-    return Shown(media, runner.preview(media, None, "visitor"))
-
-
-@pytest.fixture
-def look() -> Look:
-    return Look()
+    return ViewState(media, runner.preview(media, None, "visitor"), tab="find")
 
 
 @pytest.fixture(scope="session")
 def served(examples):
     """The app in this process: address, blocks and the stub behind it."""
     stub = StubPredictor()
-    demo = build_demo(lambda name: stub, ("stub",), stored=examples, workers=1)
+    demo = build_demo(
+        lambda name: stub,
+        ("stub",),
+        stored=examples,
+        workers=1,
+        weights=lambda name: stub.info.hash,
+    )
     address = start(demo, quiet=True)
     yield SimpleNamespace(address=address, demo=demo, stub=stub)
     demo.close(verbose=False)

@@ -3,6 +3,7 @@ model holds."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import io
 import json
@@ -16,14 +17,13 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from app import examples as app_examples
-from app.arrivals import Arrivals
-from app.handlers import Handlers
 from app.service import models
 from app.service.models import Models
 from app.service.runner import Runner
-from app.state import MediaRef
-from app.view import Shown
+from app.state import MediaRef, ViewState
+from app.tab import Asker
+from app.tabs import TABS
+from app.tabs.inspect import Inspect
 from x2vlm.cli import main
 from x2vlm.errors import CheckpointError, ParameterError
 
@@ -45,40 +45,34 @@ def real_runner(tiny_config, tiny_processor) -> Runner:
 
 
 @pytest.fixture(params=["picture_file", "clip_file"])
-def on_stage(request, real_runner) -> Shown:
+def ask(request, real_runner) -> Asker:
     media = MediaRef(str(request.getfixturevalue(request.param)))
-    return Shown(media, real_runner.preview(media, None, "v"))
+    state = ViewState(media, real_runner.preview(media, None, "v"), tab="find")
+    return Asker(real_runner, "v", state, "tiny")
 
 
-def test_every_tab_works_with_the_real_predictor(real_runner, on_stage, visitor, look):
-    handlers = Handlers(real_runner)
-    calls = {
-        "describe": ("beam", 2, 2, 0, 8, 0.9, 1.0, 0, ""),
-        "ask": ("what color is the car?", "auto", ""),
-        "find": ("the red car\na dog", 0.3, 0.7, *NO_REGION),
-        "inspect": ("a dog on the grass", "match", "1", "0", "gradient"),
-        "match": ("a dog\na red car", ""),
-        "describe_region": (10, 10, 100, 100),
-        "ask_region": ("what color is it?", 10, 10, 100, 100),
-        "rank_region": ("a dog\na car", 10, 10, 100, 100),
-    }
-    for name, arguments in calls.items():
-        values = getattr(handlers, name)(visitor, on_stage, look, "tiny", *arguments)
-        assert json.dumps(values[-1], allow_nan=False)
-        assert values[-1]["results"], name
-    kept = handlers.inspect(
-        visitor, on_stage, look, "tiny", "a red car", "box", "default", "default", "gradient"
-    )[2]
-    assert np.isfinite(kept.explanation.maps).all()
-    assert "<svg" in handlers.deletion(visitor, kept, "tiny")
-    assert handlers.compare(visitor, kept, look, "tiny", "random")[0]["value"]
-    for head in Arrivals(real_runner, {}).model_status("tiny")[-1]["choices"]:
-        assert handlers.inspect(
-            visitor, on_stage, look, "tiny", "a dog", "match", "0", head, "attention"
-        )[2].layers
-    if on_stage.seen.kind == "video":
-        assert "<svg" in handlers.over_time(visitor, on_stage, "tiny", "a red car")
-        assert handlers.annotate(visitor, on_stage, "tiny", "a red car")["value"].endswith(".mp4")
+TEXT = {"question": "what color is the car?", "phrases": "the red car\na dog"}
+TEXT |= {"text": "a dog on the grass", "texts": "a dog\na red car"}
+
+
+@pytest.mark.parametrize("region", [None, (10.0, 10.0, 100.0, 100.0)])
+@pytest.mark.parametrize("make", [tab for tab in TABS if tab.asks])
+def test_every_tab_works_with_the_real_predictor(ask, make, region):
+    tab = make()
+    ask.state = dataclasses.replace(ask.state, tab=tab.name, region=region)
+    values = tab.defaults | {key: text for key, text in TEXT.items() if key in tab.defaults}
+    state = ask.state.with_result(tab.name, tab.run(ask, values))
+    assert state.to_dict()["results"]
+    assert json.dumps(state.to_dict(), allow_nan=False)
+    assert tab.render(state.result, state)
+
+
+def test_the_slower_looks_work_with_the_real_predictor(ask):
+    tab = Inspect()
+    result = tab.run(ask, tab.defaults | {"text": "a red car"})
+    ask.state = ask.state.with_result("inspect", result)
+    tab.checked = "checked"
+    assert "<svg" in tab.check_deletion(ask, tab.defaults)["checked"]
 
 
 def test_phone_photos_through_the_command_line(tiny_folder, phone_photos, capsys):
@@ -94,17 +88,6 @@ def test_phone_photos_through_the_command_line(tiny_folder, phone_photos, capsys
 
 def test_the_health_check_is_answered(real_runner):
     assert real_runner.models["tiny"] and real_runner.trouble() == ""
-
-
-def test_stored_results_of_the_real_predictor_survive(real_runner, tmp_path):
-    predictor = real_runner.models["tiny"]
-    app_examples.build(predictor, tmp_path)
-    for example in app_examples.load_examples(tmp_path).values():
-        assert set(example.results) == set(app_examples.RESULTS)
-        fresh = predictor.explain(predictor.encode(str(example.path)), example.texts.text)
-        np.testing.assert_allclose(
-            example.results["explain"].maps, fresh.maps, rtol=1e-3, atol=1e-6
-        )
 
 
 class NoTensors(pickle.Pickler):

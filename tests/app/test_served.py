@@ -251,7 +251,7 @@ def test_page_arrives_with_a_finished_example(served):
     config = json.loads(urllib.request.urlopen(f"{served.address}config").read())
     by_id = {block["props"].get("elem_id"): block["props"] for block in config["components"]}
     assert by_id["canvas"]["value"]["src"].startswith("data:image/png;base64,")
-    assert "verdict" in by_id["findings"]["value"]
+    assert "verdict" in by_id["card-find"]["value"]
     assert not config.get("enable_monitoring")
 
 

@@ -76,7 +76,9 @@ def test_view_changes_are_timed_without_a_model_call(picture):
 
 def test_a_view_change_that_asks_a_model_is_counted(picture, monkeypatch):
     model = torch.nn.Identity()
-    monkeypatch.setattr(bench.viewing, "choose_word", lambda *_: model(torch.zeros(1)))
+    monkeypatch.setattr(
+        bench.view_events, "picked", lambda state, _: (model(torch.zeros(1)), state)[1]
+    )
     rows = bench.view_changes(
         Runner(Models(lambda name: StubPredictor(), ("stub",))), picture, rounds=1
     )

@@ -46,7 +46,7 @@ def open_page(browser, served):  # noqa: F811
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(served.address + query)
         page.locator("#canvas img[src^=data]").wait_for()
-        page.locator("#head .model", has_text="stub").wait_for()
+        page.locator("#status .model", has_text="stub").wait_for()
         return page
 
     yield open_it

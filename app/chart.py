@@ -41,7 +41,9 @@ def curve(
         for k, (a, b) in enumerate(points):
             said = f"{x[k]:.2f}: {values[k]:.2f}"
             choose = (
-                f'data-k="{k}" tabindex="0" role="button" aria-label="{said}"' if choosable else ""
+                f'data-pick="frame:{k}" tabindex="0" role="button" aria-label="{said}"'
+                if choosable
+                else ""
             )
             parts.append(
                 f'<circle cx="{a:.1f}" cy="{b:.1f}" r="{7 if choosable else 4}" fill="{color}" '

@@ -1,0 +1,1 @@
+(on) => { document.querySelector('.x2-frame')?.classList.toggle('draw', on); }
