@@ -142,7 +142,7 @@ class Events:
             ran.success,
             settle_result,
             [*self.context, tab.fresh, *tab.fields.values()],
-            [*self.drawn, *tab.show(None), tab.note, page.status, page.bar],
+            [*self.drawn, *tab.show(None), tab.note, page.status, *([page.bar] if opens else [])],
             trigger_mode="multiple",
         )
 

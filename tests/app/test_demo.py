@@ -81,19 +81,28 @@ def test_a_refused_upload_leaves_the_uploader(demo):
     assert {fn.js for fn in after} == {"() => null"} and len(after) == 2
 
 
-def test_a_result_that_comes_late_joins_the_stage_as_it_is_then(demo, runner, state, ask):
-    """The visitor has opened another tab meanwhile: the stage stays with that one."""
+@pytest.mark.parametrize("handed_over, tab_after", [(False, "find"), (True, "match")])
+def test_a_result_that_comes_late_joins_the_stage_as_it_is_then(
+    demo, state, ask, handed_over, tab_after
+):
+    """The visitor has opened another tab meanwhile: the stage stays with that one, but for a
+    hand-over, which opens its target."""
     page, tab = demo.page, demo.page.tabs["match"]
     result = tab.run(ask, tab.defaults | {"texts": "a dog"})
     settle = next(
-        fn for fn in demo.fns.values() if fn.name == "settle_result" and tab.fresh in fn.inputs
+        fn
+        for fn in demo.fns.values()
+        if fn.name == "settle_result"
+        and tab.fresh in fn.inputs
+        and (page.bar in fn.outputs) == handed_over
     )
     values = {component: getattr(component, "value", None) for component in settle.inputs}
     values |= {page.state: state, tab.fresh: result, page.model: "stub"}
     got = settle.fn(SimpleNamespace(session_hash="v"), *[values[c] for c in settle.inputs])
     after = got[page.state]
     assert isinstance(after, ViewState)
-    assert after.tab == "find" and "match" in after.results
+    assert after.tab == tab_after and "match" in after.results
+    assert (page.bar in got) == handed_over
 
 
 def test_call_gives_values_by_component():
