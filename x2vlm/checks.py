@@ -73,6 +73,20 @@ def check_texts(name: str, texts: str | Sequence[str], most: int) -> list[Any]:
     return listed
 
 
+def looks_like_fractions(
+    values: Sequence[float], sides: tuple[float, float], size: tuple[float, float]
+) -> bool:
+    """Whether a box that should be in pixels seems to be in fractions of the image's sides.
+
+    Args:
+        values: the four numbers of the box, corners or corner and sides.
+        sides: (width, height) of the box.
+        size: (width, height) of the image, in which a box of one pixel may be all there is.
+    """
+    within = all(-0.05 <= value <= 1.05 for value in values) and max(size) > 1
+    return within or (0 < sides[0] < 1 and 0 < sides[1] < 1)
+
+
 def check_box(
     box_xyxy: Sequence[float], size: tuple[int, int]
 ) -> tuple[float, float, float, float]:
@@ -83,8 +97,8 @@ def check_box(
         size: (width, height) of the image.
 
     Raises:
-        ParameterError: not four finite numbers, inverted, or without area inside the image
-            (`box/invalid`).
+        ParameterError: not four finite numbers, fractions, inverted, or without area inside the
+            image (`box/invalid`).
     """
     try:
         edges = [float(edge) for edge in box_xyxy]
@@ -93,6 +107,17 @@ def check_box(
     if len(edges) != 4 or not all(map(math.isfinite, edges)):
         raise ParameterError(
             "A box is four numbers: left, top, right, bottom in pixels.", "box/invalid"
+        )
+    x1, y1, x2, y2 = edges
+    if looks_like_fractions(edges, (x2 - x1, y2 - y1), size):
+        pixels = ", ".join(
+            f"{edge * side:g}" for edge, side in zip(edges, (*size, *size), strict=True)
+        )
+        raise ParameterError(
+            f"The box ({', '.join(f'{edge:g}' for edge in edges)}) is smaller than a pixel, as "
+            f"fractions of the sides would be. Give pixels: for this picture of {size[0]} x "
+            f"{size[1]} these fractions are ({pixels}).",
+            "box/invalid",
         )
     x1, x2 = (min(max(edge / size[0], 0.0), 1.0) for edge in edges[0::2])
     y1, y2 = (min(max(edge / size[1], 0.0), 1.0) for edge in edges[1::2])

@@ -8,7 +8,6 @@ writes them.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from train.data.boxes import check_fractions, to_fractions
 from train.data.entries import Entries
 from train.data.video import read_video
 from x2vlm.errors import ConfigError, DataError
@@ -52,7 +52,7 @@ def region_text(entry: dict[str, Any], file: Entries) -> Record:
             for attribute in attributes
             for caption in _texts(element["caption"])
         ]
-        region = {"text": texts[0], "box": _fractions(element["bb"], image)}
+        region = {"text": texts[0], "box": to_fractions(element["bb"], *image.size)}
         regions.append(region | ({"texts": texts} if len(texts) > 1 else {}))
     if not regions:
         raise DataError("There are no elements.", "data/entry")
@@ -107,7 +107,9 @@ def referring(entry: dict[str, Any], file: Entries) -> Record:
     image = _image(entry, file)
     return {
         "image": image,
-        "regions": [{"text": _caption(entry["text"]), "box": _fractions(entry["box"], image)}],
+        "regions": [
+            {"text": _caption(entry["text"]), "box": to_fractions(entry["box"], *image.size)}
+        ],
     }
 
 
@@ -135,7 +137,9 @@ def labelled(entry: dict[str, Any], file: Entries) -> Record:
 
 def record(entry: dict[str, Any], file: Entries) -> Record:
     """A record as `train.data.shards` writes it: `images_as` says whether the images are `image`,
-    `frames` or `images`."""
+    `frames` or `images`; the boxes of `regions` and `objects` are fractions."""
+    for item in (*entry.get("regions", ()), *entry.get("objects", ())):
+        check_fractions(item["box"])
     images = [file.image(content) for content in entry["image_members"]]
     name = entry["images_as"]
     texts = {
@@ -246,36 +250,6 @@ def _caption(value: Any) -> str:
     """A text of which the cleaning leaves something. Raises `DataError` or `TextError`."""
     clean_caption(_text(value))
     return value
-
-
-def _fractions(box_xywh: Any, image: Image.Image) -> list[float]:
-    """(x, y, w, h) in pixels -> (cx, cy, w, h) as fractions. Raises `DataError` for a box that is
-    no box of this image."""
-    shown = repr(box_xywh)[:60]
-    if not isinstance(box_xywh, (list, tuple)) or len(box_xywh) != 4:
-        raise DataError(f"The box {shown} is not four numbers x, y, width, height.", "data/box")
-    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in box_xywh):
-        raise DataError(f"The box {shown} holds what is no finite number.", "data/box")
-    x, y, w, h = box_xywh
-    if w <= 0 or h <= 0:
-        raise DataError(f"The box {shown} has no area.", "data/box")
-    if x < 0 or y < 0 or x + w > image.width + 1 or y + h > image.height + 1:
-        raise DataError(
-            f"The box {shown} leaves the picture of {image.width} x {image.height} pixels.",
-            "data/box",
-        )
-    w, h = min(w, image.width - x), min(h, image.height - y)
-    if w <= 0 or h <= 0:
-        raise DataError(
-            f"The box {shown} lies outside the picture of {image.width} x {image.height} pixels.",
-            "data/box",
-        )
-    return [
-        (x + w / 2) / image.width,
-        (y + h / 2) / image.height,
-        w / image.width,
-        h / image.height,
-    ]
 
 
 def _join_videos(

@@ -13,14 +13,13 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from train.data.boxes import check_units, inside, say_of_boxes
 from train.prepare.common import (
     EXCLUDE,
     arguments,
     excluded,
     fetch,
-    inside,
     read_json,
-    say_of_boxes,
     write_json_lines,
 )
 
@@ -31,8 +30,10 @@ URL = f"http://images.cocodataset.org/annotations/{ARCHIVE}"
 def objects(
     content: dict[str, Any], part: str, left_out: Collection[int], problems: Counter
 ) -> Iterator[dict[str, Any]]:
-    """Objects with the names of their categories: `{"image", "elems": [{"bb", "caption"}]}`."""
+    """Objects with the names of their categories: `{"image", "elems": [{"bb", "caption"}]}`. Raises
+    `DataError` where the boxes are not in pixels."""
     names = {category["id"]: category["name"] for category in content["categories"]}
+    check_units((a["bbox"] for a in content["annotations"]), f"instances_{part}.json")
     of_image = defaultdict(list)
     for annotation in content["annotations"]:
         if not annotation["iscrowd"]:

@@ -12,7 +12,6 @@ import pickle
 import urllib.error
 import urllib.request
 import zipfile
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -144,25 +143,6 @@ def write_json(path: Path, value: Any) -> None:
 def excluded(paths: Iterable[Path]) -> set[int]:
     """The images of some files of ours, by `image_id`."""
     return {entry["image_id"] for path in paths for entry in read_json_lines(path)}
-
-
-def inside(box_xywh: list[float], width: int, height: int, problems: Counter) -> list[float] | None:
-    """The part of the box within the image; None when there is none."""
-    x, y, w, h = box_xywh
-    left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
-    if right - left < 1 or bottom - top < 1:
-        problems["without area"] += 1
-        return None
-    problems["cut to the picture"] += [left, top, right - left, bottom - top] != [x, y, w, h]
-    return [left, top, right - left, bottom - top]
-
-
-def say_of_boxes(problems: Counter) -> None:
-    """Prints what `inside` changed."""
-    print(
-        ", ".join(f"{count} boxes {problem}" for problem, count in problems.items())
-        or "no box needed a change"
-    )
 
 
 def stable_share(key: str) -> float:

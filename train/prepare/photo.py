@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from train.data.boxes import check_units
 from train.prepare.common import arguments, read_json_lines
 from train.prepare.photo_texts import (
     Parsed,
@@ -117,7 +118,12 @@ def _is_image(content: bytes) -> bool:
 def machine_boxes(
     found: Sequence[Sequence[float]], size: int
 ) -> list[tuple[str, list[float], float]]:
-    """A detector's rows -> `Photo.boxes`: the sure ones, none twice, none outside."""
+    """A detector's rows -> `Photo.boxes`: the sure ones, none twice, none outside.
+
+    Raises:
+        DataError: they are not in pixels (`data/box`).
+    """
+    check_units([(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1, *_ in found], "--boxes")
     rows = sorted((row for row in found if row[4] >= MIN_SCORE), key=lambda row: -row[4])
     kept: list[tuple[str, np.ndarray, float]] = []
     for row in rows:
@@ -297,7 +303,10 @@ def named(path: Path, problems: Counter) -> list[Photo]:
 def annotated(folder: Path, problems: Counter) -> list[Photo]:
     """COCO's photos with human boxes, captions and questions."""
     photos = []
-    for entry in json.loads((folder / "annotations.json").read_text(encoding="utf-8")):
+    entries = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
+    boxes = (item["box_xywh"] for entry in entries for item in entry["objects"])
+    check_units(boxes, "annotations.json")
+    for entry in entries:
         content = (folder / entry["file"]).read_bytes()
         if not _is_image(content):
             problems["coco: unreadable images"] += 1

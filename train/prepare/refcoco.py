@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from train.data.boxes import check_units
 from train.prepare.common import arguments, fetch, read_json, read_plain_pickle, write_json_lines
 
 URL = "https://web.archive.org/web/20220413011656/https://bvisionweb1.cs.unc.edu/licheng/referit/data/refcoco+.zip"
@@ -21,8 +22,10 @@ URL = "https://web.archive.org/web/20220413011656/https://bvisionweb1.cs.unc.edu
 def entries(
     refs: list[dict[str, Any]], instances: dict[str, Any], split: str
 ) -> Iterator[dict[str, Any]]:
-    """One entry for each sentence of each reference of a split; box (x, y, w, h) in pixels."""
+    """One entry for each sentence of each reference of a split; box (x, y, w, h) in pixels. Raises
+    `DataError` where the boxes are not in pixels."""
     boxes = {annotation["id"]: annotation["bbox"] for annotation in instances["annotations"]}
+    check_units(boxes.values(), "instances.json")
     names = {image["id"]: image["file_name"] for image in instances["images"]}
     for ref in refs:
         if ref["split"] == split:

@@ -12,17 +12,16 @@ dropped; both are counted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from train.data.boxes import check_units, inside, say_of_boxes
 from train.prepare.common import (
     EXCLUDE,
     arguments,
     excluded,
     fetch,
-    inside,
     read_json,
-    say_of_boxes,
     write_json_lines,
 )
 
@@ -30,22 +29,25 @@ URL = "https://homes.cs.washington.edu/~ranjay/visualgenome/data/dataset"
 
 
 def regions(
-    images: Iterable[dict[str, Any]], sizes: dict[int, tuple[int, int]], problems: Counter
+    images: Sequence[dict[str, Any]], sizes: dict[int, tuple[int, int]], problems: Counter
 ) -> Iterator[dict[str, Any]]:
-    """Region descriptions: `{"image", "elems": [{"bb", "caption"}]}`."""
+    """Region descriptions: `{"image", "elems": [{"bb", "caption"}]}`. Raises `DataError` where the
+    boxes are not in pixels."""
+    boxes = (_box(region) for image in images for region in image["regions"])
+    check_units(boxes, "region_descriptions.json")
     for image in images:
         if image["id"] in sizes:
-            found = [
-                ((r["x"], r["y"], r["width"], r["height"]), {"caption": r["phrase"].strip()})
-                for r in image["regions"]
-            ]
+            found = [(_box(r), {"caption": r["phrase"].strip()}) for r in image["regions"]]
             yield from _entry(image["id"], found, sizes, problems)
 
 
 def objects(
-    images: Iterable[dict[str, Any]], sizes: dict[int, tuple[int, int]], problems: Counter
+    images: Sequence[dict[str, Any]], sizes: dict[int, tuple[int, int]], problems: Counter
 ) -> Iterator[dict[str, Any]]:
-    """Objects with their attributes: `{"image", "elems": [{"bb", "caption", "attributes"}]}`."""
+    """Objects with their attributes: `{"image", "elems": [{"bb", "caption", "attributes"}]}`.
+    Raises `DataError` where the boxes are not in pixels."""
+    boxes = (_box(item) for image in images for item in image["attributes"])
+    check_units(boxes, "attributes.json")
     for image in images:
         if image["image_id"] in sizes:
             found = []
@@ -57,15 +59,19 @@ def objects(
                     if attribute.strip()
                 ]
                 said |= {"attributes": [" ".join(attributes)]} if attributes else {}
-                found.append(((item["x"], item["y"], item["w"], item["h"]), said))
+                found.append((_box(item), said))
             yield from _entry(image["image_id"], found, sizes, problems)
+
+
+def _box(item: dict[str, Any]) -> list[float]:
+    """(x, y, w, h) of a region, whose sides have long names, or an object."""
+    long = "width" in item
+    return [item[key] for key in ("x", "y", "width" if long else "w", "height" if long else "h")]
 
 
 def _entry(image_id: int, found, sizes, problems: Counter) -> Iterator[dict[str, Any]]:
     boxes = [
-        (inside(list(box), *sizes[image_id], problems), said)
-        for box, said in found
-        if said["caption"]
+        (inside(box, *sizes[image_id], problems), said) for box, said in found if said["caption"]
     ]
     elements = [{"bb": box, **said} for box, said in boxes if box]
     if elements:
