@@ -60,8 +60,8 @@ def check_fractions(box_cxcywh: Any) -> None:
     if min(w, h) <= 0 or min(edges) < -FRACTION_SLACK:
         raise DataError(
             f"The box {repr(box_cxcywh)[:60]} is not center x, center y, width, height in "
-            "fractions of the picture's sides, which this format wants. Divide pixels by the width and "
-            "height of the picture.",
+            "fractions of the picture's sides, which this format wants. Divide pixels by the width "
+            "and height of the picture.",
             "data/box",
         )
 
