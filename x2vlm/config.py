@@ -26,9 +26,18 @@ IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 """CLIP's statistics, with which every tower's images are normalised."""
 
-HEADS = ("contrastive", "matching", "box", "masked_lm", "answer_decoder", "pair", "classification")
-"""Every head a model can carry. `pair` reasons over two images (NLVR2), `classification` answers
-from a closed list."""
+HEADS = (
+    "contrastive",
+    "matching",
+    "box",
+    "masked_lm",
+    "causal_lm",
+    "answer_decoder",
+    "pair",
+    "classification",
+)
+"""Every head a model can carry. `causal_lm` writes captions word by word (X-VLM), `pair` reasons
+over two images (NLVR2), `classification` answers from a closed list."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +96,15 @@ class VisionConfig:
 @dataclass(frozen=True)
 class TextConfig:
     """The text encoder: BERT (`bert`) or XLM-R (`xlm-roberta`, positions counted from the padding
-    id)."""
+    id).
+
+    Attributes:
+        bert_stack: XLM-R as CCLM 3M and 4M have it, in one BERT stack with the fusion layers:
+            positions count from 0, and the masked-LM head is tied to the word embeddings.
+    """
 
     family: Literal["bert", "xlm-roberta"] = "bert"
+    bert_stack: bool = False
     vocab_size: Count = 30522
     hidden_size: Size = 768
     num_layers: Few = 12
@@ -104,9 +119,14 @@ class TextConfig:
     drop_path_per_token: bool = False
 
     @property
+    def positions_from_padding(self) -> bool:
+        """Whether positions count real tokens only, from `pad_token_id` + 1 on (XLM-R)."""
+        return self.family == "xlm-roberta" and not self.bert_stack
+
+    @property
     def first_position(self) -> int:
         """The position of [CLS]."""
-        return self.pad_token_id + 1 if self.family == "xlm-roberta" else 0
+        return self.pad_token_id + 1 if self.positions_from_padding else 0
 
     @property
     def max_tokens(self) -> int:
@@ -117,9 +137,15 @@ class TextConfig:
 @dataclass(frozen=True)
 class FusionConfig:
     """The fusion layers: self-attention, cross-attention to the image, MLP. Their width is the text
-    width."""
+    width.
+
+    Attributes:
+        twin_layers: every layer stands twice, for the two images of a pair; the two share keys and
+            values (X-VLM's NLVR2). `num_layers` counts them once.
+    """
 
     num_layers: Few = 6
+    twin_layers: bool = False
     num_heads: Size = 12
     intermediate_size: Size = 3072
     layer_norm_eps: Rate = 1e-12
@@ -179,8 +205,23 @@ class X2VLMConfig:
 
     @property
     def multilingual(self) -> bool:
-        """True for CCLM: XLM-R text encoder, fusion layers apart, untied masked-LM decoder."""
+        """True for CCLM: an XLM-R text encoder."""
         return self.text.family == "xlm-roberta"
+
+    @property
+    def separate_fusion(self) -> bool:
+        """True for CCLM made from X2-VLM: fusion layers apart, untied masked-LM decoder."""
+        return self.multilingual and not self.text.bert_stack
+
+    @property
+    def causal(self) -> bool:
+        """True where captions are written by next-token prediction (X-VLM)."""
+        return "causal_lm" in self.heads
+
+    @property
+    def writes(self) -> bool:
+        """Whether a head can write captions."""
+        return self.causal or "masked_lm" in self.heads
 
     def replace(self, **changes: Any) -> X2VLMConfig:
         return dataclasses.replace(self, **changes)

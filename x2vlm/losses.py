@@ -182,6 +182,22 @@ def smoothed_lm_loss(
     return _global_mean(loss, labels != -100 if weights is None else weights)
 
 
+def next_token_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy to smoothed targets, mean over the labels (X-VLM's captioning loss).
+
+    The label has probability 1 - smoothing, every other token smoothing / V.
+
+    Args:
+        logits: float[B, T, V]; labels: int64[B, T], -100 = ignored.
+    """
+    log_probabilities = logits.float().log_softmax(dim=-1)
+    real = labels != -100
+    own = log_probabilities.gather(-1, labels.masked_fill(~real, 0)[..., None])[..., 0]
+    others = log_probabilities.sum(dim=-1) - own
+    loss = -((1 - smoothing) * own + smoothing / logits.shape[-1] * others)
+    return _global_mean(loss.masked_fill(~real, 0), real)
+
+
 def box_losses(
     boxes_cxcywh: Tensor, targets_cxcywh: Tensor, is_image: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

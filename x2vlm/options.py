@@ -16,13 +16,13 @@ from x2vlm.checks import check_choice, check_number
 from x2vlm.config import Few
 
 TASKS: dict[str, tuple[str, ...]] = {
-    "caption": ("masked_lm",),
+    "caption": ("masked_lm", "causal_lm"),
     "answer": ("answer_decoder", "classification"),
     "ground": ("box",),
-    "explain": ("matching", "box", "masked_lm", "answer_decoder", "classification"),
+    "explain": ("matching", "box", "masked_lm", "causal_lm", "answer_decoder", "classification"),
     "match": ("matching", "contrastive"),
     "complete": ("masked_lm",),
-    "describe_region": ("masked_lm", "matching", "contrastive"),
+    "describe_region": ("masked_lm", "causal_lm", "matching", "contrastive"),
     "video": (),
 }
 """Task of a Predictor -> the heads that serve it, one of which is enough. `video` needs frame

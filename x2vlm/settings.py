@@ -48,15 +48,15 @@ class Settings:
     note: str = ""
 
     @classmethod
-    def read(cls, folder: Path) -> Settings:
-        """From `predictor.json` in a folder, the defaults where there is none.
+    def read(cls, folder: Path, default: Settings | None = None) -> Settings:
+        """From `predictor.json` in a folder; where there is none, `default` or our defaults.
 
         Raises:
             ConfigError: not a JSON object (`config/syntax`), an unknown key (`config/key`) or a bad
                 value (`config/value`).
         """
         if not (folder / SETTINGS_FILE).is_file():
-            return cls()
+            return default or cls()
         try:
             values = dict(json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")))
         except (ValueError, TypeError, RecursionError):
@@ -87,6 +87,10 @@ class Settings:
                 f"absent in {SETTINGS_FILE} is above present. Exchange them.", "config/value"
             )
         return settings
+
+
+XVLM_CAPTIONING = Settings(min_length=1, no_repeat_ngram_size=0)
+"""How X-VLM's captioning file is used where no `predictor.json` says more."""
 
 
 def check_thresholds(thresholds: tuple[float, float]) -> tuple[float, float]:

@@ -12,10 +12,12 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from x2vlm.checkpoint import load_model, save_model
+from x2vlm.checkpoint import convert, load_model
 from x2vlm.config import X2VLMConfig
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import load_tokenizer
+
+IMAGES = ("image", "images", "video")
 
 
 class Case:
@@ -23,14 +25,18 @@ class Case:
 
     `case[name]` is a recorded input; what was read is remembered, so that an input nobody looks at
     is noticed.
+
+    Args:
+        heads: attention heads of text and fusion, for a width that 64 does not divide. The loader
+            is told nothing else.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, heads: int | None = None):
         self.folder = folder
         self.meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         self.recorded: dict[str, Tensor] = load_file(folder / "cases.safetensors")
         self.read: set[str] = set()
-        self.detected, self.model = self._convert()
+        self.detected, self.model = self._convert(heads)
 
     def __getitem__(self, name: str) -> Tensor:
         self.read.add(name)
@@ -44,29 +50,17 @@ class Case:
     def tokenizer(self):
         return load_tokenizer(self.folder)
 
-    def _convert(self) -> tuple[X2VLMConfig, X2VLM]:
+    def _convert(self, heads: int | None) -> tuple[X2VLMConfig, X2VLM]:
         """What the checkpoint was found to be, and the model after a trip through a converted
-        folder."""
-        architecture = self.meta["architecture"]
-        checkpoint = self.folder / "checkpoint.th"
-        # Shapes do not show these; everything else must be detected.
-        invisible = {
-            part: {
-                "num_heads": architecture[part]["num_attention_heads"],
-                "layer_norm_eps": architecture[part]["layer_norm_eps"],
-            }
-            for part in ("text", "fusion")
-        }
-        if architecture["text"]["type"] == "xlm-roberta":
-            invisible["text"]["pad_token_id"] = architecture["text"]["pad_token_id"]
-        detected = load_model(checkpoint, config=invisible).config
-        resized = load_model(
-            checkpoint, config=invisible, image_size=architecture["vision"]["image_size"]
-        )
+        folder, at the size of the recorded images."""
+        checkpoint, layers = self.folder / "checkpoint.th", {"num_heads": heads}
+        told = {"text": layers, "fusion": layers} if heads else None
+        detected = load_model(checkpoint, config=told).config
+        images = next(self.recorded[name] for name in IMAGES if name in self.recorded)
         with tempfile.TemporaryDirectory() as folder:
-            save_model(resized.model, Path(folder) / "converted")
-            model = load_model(Path(folder) / "converted").model
-        return detected, model
+            converted = Path(folder) / "converted"
+            convert(checkpoint, converted, config=told, image_size=images.shape[-1])
+            return detected, load_model(converted).model
 
     def detected_architecture(self) -> dict[str, Any]:
         """`meta["architecture"]` as it follows from the checkpoint."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from tests.parity.case import Case
 from x2vlm.losses import box_losses, contrastive_loss, masked_lm_loss
 from x2vlm.modeling.captioning import X2VLMForCaptioning
+from x2vlm.modeling.causal_captioning import X2VLMForCausalCaptioning
 from x2vlm.modeling.classification import X2VLMForClassification, X2VLMForPairReasoning
 from x2vlm.modeling.layers import AttentionRecord
 from x2vlm.modeling.retrieval import X2VLMForRetrieval
@@ -267,6 +268,15 @@ def train_loss(case: Case) -> Tensor:
             case["train_answers_per_question"],
         )
         return output.losses["answer_loss"]
+    if "causal_lm" in case.model.config.heads:
+        output = X2VLMForCausalCaptioning(case.model)(
+            case["image"][: len(case["train_text_ids"])],
+            case["train_text_ids"],
+            case["train_attention_mask"],
+            prompt_length=len(case.meta["prompt_ids"]),
+            label_smoothing=case.meta["label_smoothing"],
+        )
+        return output.losses["caption_loss"]
     output = X2VLMForCaptioning(case.model)(
         case["image"][: len(case["train_text_ids"])],
         case["train_text_ids"],

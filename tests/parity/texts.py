@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from tests.parity.case import Case
+from x2vlm.inference.closing_beams import closing_beam_search
 from x2vlm.inference.generation import beam_search
 from x2vlm.modeling.captioning import CaptionDecoder
+from x2vlm.modeling.causal_captioning import CausalCaptionDecoder
 
 RUN_KEYS = {
     "batch", "num_beams", "min_length", "max_new_tokens", "length_penalty", "no_repeat_ngram_size",
-    "token_ids", "text",
+    "token_ids", "text", "max_length", "min_new_tokens", "repetition_penalty",
 }  # fmt: skip
 
 
@@ -41,6 +43,11 @@ def text_checks(case: Case) -> Iterator[tuple[str, Any, Any]]:
                 [[int(i != case.tokenizer.pad_token_id) for i in row] for row in ours],
                 mask.tolist(),
             )
+    if "train_captions" in meta:
+        pad = case.tokenizer.pad_token_id
+        ours = [_with_ends(case, text) for text in meta["train_captions"]]
+        ids = case["train_text_ids"]
+        yield "train_captions", _padded(ours, ids.shape[1], pad), ids.tolist()
     for index, run in enumerate(meta.get("runs", [])):
         unknown = sorted(set(run) - RUN_KEYS)
         if unknown:
@@ -59,16 +66,20 @@ def text_checks(case: Case) -> Iterator[tuple[str, Any, Any]]:
 def _caption(case: Case, run: dict[str, Any]) -> list[list[int]]:
     embeds = case.model.encode_image(case["image"][: run["batch"]])
     prompt = torch.tensor([case.meta["prompt_ids"]] * run["batch"])
-    found = beam_search(
-        CaptionDecoder(case.model, embeds, case.tokenizer.mask_token_id),
-        prompt,
-        end_id=case.tokenizer.sep_token_id,
-        num_beams=run["num_beams"],
-        max_new_tokens=run["max_new_tokens"],
-        min_length=run["min_length"],
-        length_penalty=run["length_penalty"],
-        no_repeat_ngram_size=run["no_repeat_ngram_size"],
-    )
+    shared = {
+        "end_id": case.tokenizer.sep_token_id,
+        "num_beams": run["num_beams"],
+        "max_new_tokens": run["max_new_tokens"],
+        "length_penalty": run["length_penalty"],
+        "no_repeat_ngram_size": run["no_repeat_ngram_size"],
+    }
+    if "causal_lm" in case.model.config.heads:
+        decoder = CausalCaptionDecoder(case.model, embeds)
+        # Here `min_length` counts the prompt.
+        found = closing_beam_search(decoder, prompt, min_length=run["min_new_tokens"], **shared)
+    else:
+        decoder = CaptionDecoder(case.model, embeds, case.tokenizer.mask_token_id)
+        found = beam_search(decoder, prompt, min_length=run["min_length"], **shared)
     return [list(hypotheses[0].token_ids) for hypotheses in found]
 
 

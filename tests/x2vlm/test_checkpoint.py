@@ -15,7 +15,8 @@ from safetensors import safe_open
 from x2vlm import hub
 from x2vlm.checkpoint import convert, load_model, official_state_dict, save_model
 from x2vlm.checkpoint import saving as saving_module
-from x2vlm.checkpoint.keys import TABLE, canonical, num_text_layers, official_name, our_name
+from x2vlm.checkpoint.keys import TABLE, official_name, our_name
+from x2vlm.checkpoint.layout import Layout, canonical, num_text_layers
 from x2vlm.checkpoint.resize import geometric_ratio, resize_relative_table
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
 from x2vlm.errors import CheckpointError, ConfigError
@@ -76,6 +77,22 @@ CONFIGS = {
     "video_qa": make_config(heads=("classification",), num_labels=11, num_frames=5),
     "cclm": make_config(heads=BASIC, text=XLM_R),
     "xvlm": make_config(heads=BASIC, vision=SWIN),
+    "xvlm_pair": make_config(
+        heads=("pair",), vision=SWIN, fusion=dataclasses.replace(FUSION, twin_layers=True)
+    ),
+    "xvlm_captioning": make_config(heads=("causal_lm",), vision=SWIN),
+    "cclm_3m": make_config(
+        heads=BASIC,
+        vision=SWIN,
+        text=dataclasses.replace(XLM_R, bert_stack=True),
+        fusion=dataclasses.replace(FUSION, layer_norm_eps=1e-5),
+    ),
+    "cclm_3m_pair": make_config(
+        heads=("pair",),
+        vision=SWIN,
+        text=dataclasses.replace(XLM_R, bert_stack=True),
+        fusion=dataclasses.replace(FUSION, layer_norm_eps=1e-5, twin_layers=True),
+    ),
 }
 
 
@@ -397,7 +414,7 @@ def test_the_table_reads_in_both_directions(models):
     assert len({ours for _, ours, _ in TABLE}) == len(TABLE)
     keys = [f"text_encoder.roberta.encoder.layer.{n}.attention.self.key.bias" for n in range(3)]
     assert num_text_layers(keys) == 3
-    assert canonical("text_encoder.bert.encoder.layer.13.output.LayerNorm.gamma", 12, False) == (
+    assert canonical("text_encoder.bert.encoder.layer.13.output.LayerNorm.gamma", Layout(12)) == (
         "cross_encoder.encoder.layer.1.output.LayerNorm.weight"
     )
 

@@ -13,9 +13,8 @@ from tests.parity.__main__ import check_folder, main
 from tests.parity.quantities import INPUTS
 
 FOLDERS = (
-    "captioning", "cclm", "gradcam", "grounding-resized", "nlvr", "pretrain-base",
-    "pretrain-large", "retrieval", "video-qa",
-    "vqa", "xvlm-swin",
+    "captioning", "cclm", "cclm-3m", "gradcam", "grounding-resized", "nlvr", "pretrain-base",
+    "pretrain-large", "retrieval", "video-qa", "vqa", "xvlm-captioning", "xvlm-nlvr", "xvlm-swin",
 )  # fmt: skip
 
 

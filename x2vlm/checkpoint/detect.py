@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from x2vlm.checkpoint.layout import Layout
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
 from x2vlm.errors import CheckpointError
 
@@ -18,12 +19,14 @@ HEAD_PARTS = {
     "matching": ("matching_head",),
     "box": ("box_head",),
     "masked_lm": ("masked_lm_head",),
+    "causal_lm": ("causal_lm_head",),
     "answer_decoder": ("answer_decoder",),
     "pair": ("pair_head",),
     "classification": ("classification_head",),
 }
 """Modules of the model that make up each head."""
 
+XLM_R_VOCABULARY = 250_002
 Overrides = Mapping[str, Any]
 
 MAX_GRID = 64
@@ -55,7 +58,7 @@ def merge_overrides(config: X2VLMConfig, overrides: Overrides) -> X2VLMConfig:
 
 def detect_config(
     state: Mapping[str, Tensor],
-    multilingual: bool,
+    layout: Layout,
     swin_windows: tuple[int, int] | None,
     overrides: Overrides,
 ) -> X2VLMConfig:
@@ -65,7 +68,7 @@ def detect_config(
     and XLM-R, unless `overrides` say otherwise.
 
     Args:
-        multilingual: the file has CCLM's separate cross encoder, so its text encoder is XLM-R.
+        layout: of the file; a separate cross encoder is CCLM's, so its text encoder is XLM-R.
         swin_windows: a Swin stage that shifts its windows and their number, from the shape of an
             `attn_mask`.
         overrides: see `merge_overrides`.
@@ -91,20 +94,29 @@ def detect_config(
         "num_heads": heads,
         "intermediate_size": _size(state, "text_encoder.layers.0.fc1.weight", 0, 4 * width),
     }
-    family = (
-        {"family": "xlm-roberta", "pad_token_id": 1, "layer_norm_eps": 1e-5} if multilingual else {}
+    token_types = _size(state, "text_encoder.embeddings.token_types.weight", 0, 2)
+    # XLM-R in a BERT stack has BERT's names; its vocabulary or its one token type tells it.
+    bert_stack = not layout.separate_fusion and (
+        token_types == 1 or len(state[_WORDS]) == XLM_R_VOCABULARY
     )
+    family = {"family": "xlm-roberta", "pad_token_id": 1, "layer_norm_eps": 1e-5}
     text = TextConfig(
         vocab_size=state[_WORDS].shape[0],
         hidden_size=width,
         num_layers=_count(state, "text_encoder.layers"),
         max_positions=_size(state, "text_encoder.embeddings.positions.weight", 0, 512),
-        type_vocab_size=_size(state, "text_encoder.embeddings.token_types.weight", 0, 2),
+        type_vocab_size=token_types,
+        bert_stack=bert_stack,
         **layers,
-        **family,
+        **(family if bert_stack or layout.separate_fusion else {}),
     )
-    fusion_size = _size(state, "fusion_encoder.layers.0.fc1.weight", 0, 4 * width)
-    fusion = FusionConfig(_count(state, "fusion_encoder.layers"), heads, fusion_size)
+    fusion = FusionConfig(
+        num_layers=_count(state, "fusion_encoder.layers") // (2 if layout.twin_fusion else 1),
+        twin_layers=layout.twin_fusion,
+        num_heads=heads,
+        intermediate_size=_size(state, "fusion_encoder.layers.0.fc1.weight", 0, 4 * width),
+        layer_norm_eps=text.layer_norm_eps if bert_stack else FusionConfig.layer_norm_eps,
+    )
     decoder = DecoderConfig(
         num_layers=_count(state, "answer_decoder.layers") or 6,
         max_positions=_size(state, "answer_decoder.embeddings.positions.weight", 0, 512),

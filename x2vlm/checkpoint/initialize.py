@@ -17,7 +17,8 @@ from torch import Tensor
 
 from x2vlm.batch_norm import folded_state
 from x2vlm.checkpoint.content import shown
-from x2vlm.checkpoint.keys import canonical, our_name
+from x2vlm.checkpoint.keys import our_name
+from x2vlm.checkpoint.layout import Layout, canonical
 from x2vlm.checkpoint.loading import translated_tensors
 from x2vlm.checkpoint.parameters import fit_tensor, parameter_slots
 from x2vlm.checkpoint.safe_load import read_tensors
@@ -231,10 +232,14 @@ def _renamed(source: Mapping[str, Tensor], prefix: str, chosen: Sequence[int]) -
         if match := re.match(r"encoder\.layer\.(\d+)\.", key):
             for target in (target for target, layer in enumerate(chosen) if layer == int(match[1])):
                 spelled = canonical(
-                    f"{prefix}.encoder.layer.{target}.{key[match.end() :]}", 10**6, pair=False
+                    f"{prefix}.encoder.layer.{target}.{key[match.end() :]}", _NO_FUSION
                 )
                 renamed[our_name(spelled)] = tensor
     return renamed
+
+
+_NO_FUSION = Layout(text_layers=10**6)
+"""A published text model is all text layers."""
 
 
 def _layers_of(source: Mapping[str, Tensor]) -> int:
@@ -252,7 +257,7 @@ def _text_part(source: Mapping[str, Tensor], model: X2VLM) -> dict[str, Tensor]:
     for key, tensor in source.items():
         # CCLM's vocabulary layer is its own and starts random.
         if key.startswith("embeddings.") or (key.startswith("cls.") and not config.multilingual):
-            name = our_name(canonical(f"text_encoder.{key}", 10**6, pair=False))
+            name = our_name(canonical(f"text_encoder.{key}", _NO_FUSION))
             if name is not None and tensor.is_floating_point():
                 named[name] = tensor
     return named

@@ -1,18 +1,12 @@
 """The one table of parameter names: official key on the left, our name on the right, read in both
 directions.
 
-Official files differ in spelling only: `bert.` or `roberta.` may follow the text prefixes, the
-fusion layers are either the upper layers of `text_encoder` (BERT) or a `cross_encoder` (CCLM), and
-the masked-LM head is `text_encoder.cls` or `mlm_head`. `canonical` brings them to the CCLM
-spelling, which the table then translates key by key.
+The official key is the canonical one of `x2vlm.checkpoint.layout`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-
-from x2vlm.errors import CheckpointError
 
 LAYER = (
     ("attention.output.dense.*", "attention.output.*"),
@@ -52,6 +46,7 @@ TABLE = (
     ("text_encoder.encoder.layer.#.", "text_encoder.layers.#.", LAYER),
     ("cross_encoder.encoder.layer.#.", "fusion_encoder.layers.#.", LAYER),
     ("mlm_head.predictions.", "masked_lm_head.", LM_HEAD),
+    ("causal_lm_head.predictions.", "causal_lm_head.", LM_HEAD),
     ("text_decoder.embeddings.", "answer_decoder.embeddings.", EMBEDDINGS),
     ("text_decoder.encoder.layer.#.", "answer_decoder.layers.#.", LAYER),
     ("text_decoder.cls.predictions.", "answer_decoder.head.", LM_HEAD),
@@ -63,7 +58,7 @@ TABLE = (
         "cls_head.pair.",
         "pair_head.",
         SAME,
-    ),  # NLVR2: the input is two fused vectors (`canonical` tells them apart)
+    ),  # NLVR2 (`canonical` tells them apart)
     ("cls_head.", "classification_head.", SAME),
     ("absolute_frame_pos_embed", "frame_positions", (("", ""),)),
     ("temp", "temperature", (("", ""),)),
@@ -137,67 +132,3 @@ def ignored_reason(key: str) -> str | None:
     if key.endswith(NEVER_USED):
         return "part that X2-VLM does not use"
     return None
-
-
-def num_text_layers(keys: Iterable[str]) -> int:
-    """Where the text encoder ends: the first layer with cross-attention, or after the last layer.
-
-    Raises:
-        CheckpointError: a layer number is left out (`ckpt/keys`).
-    """
-    layers, fusion = set(), set()
-    for key in keys:
-        if match := re.match(
-            r"text_encoder\.(?:bert\.|roberta\.)?encoder\.layer\.(\d+)\.(crossattention\.)?", key
-        ):
-            layers.add(int(match[1]))
-            if match[2]:
-                fusion.add(int(match[1]))
-    if layers != set(range(len(layers))):
-        raise CheckpointError(
-            "The text layers of the file are not numbered without a gap, so it is damaged or of "
-            "another model. Get it again from its source.",
-            "ckpt/keys",
-        )
-    return min(fusion) if fusion else len(layers)
-
-
-def canonical(key: str, text_layers: int, pair: bool) -> str:
-    """The CCLM spelling of an official key.
-
-    Args:
-        text_layers: of `num_text_layers`; higher layers of `text_encoder` are fusion layers.
-        pair: the `cls_head` reads two fused vectors (NLVR2).
-    """
-    key = re.sub(r"^(text_encoder|text_decoder|cross_encoder)\.(bert|roberta)\.", r"\1.", key)
-    key = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
-        "LayerNorm.beta", "LayerNorm.bias"
-    )
-    key = re.sub(r"^text_encoder\.cls\.", "mlm_head.", key)
-    if pair:
-        key = re.sub(r"^cls_head\.", "cls_head.pair.", key)
-    if match := re.match(r"text_encoder\.encoder\.layer\.(\d+)\.", key):
-        layer = int(match[1])
-        if layer >= text_layers:
-            key = f"cross_encoder.encoder.layer.{layer - text_layers}.{key[match.end() :]}"
-    return key
-
-
-def official_spelling(key: str, text_layers: int, multilingual: bool, masked_lm: bool) -> str:
-    """Inverse of `canonical`: how the official classes spell a canonical key.
-
-    Args:
-        text_layers: layers of the text encoder.
-        multilingual: CCLM, whose spelling is the canonical one but for the answer decoder.
-        masked_lm: the model has a masked-LM head; official BERT classes then wrap the encoder in
-            `bert.`.
-    """
-    key = key.replace("cls_head.pair.", "cls_head.")
-    key = re.sub(r"^text_decoder\.(?!cls\.)", "text_decoder.bert.", key)
-    if multilingual:
-        return key
-    if match := re.match(r"cross_encoder\.encoder\.layer\.(\d+)\.", key):
-        key = f"text_encoder.encoder.layer.{int(match[1]) + text_layers}.{key[match.end() :]}"
-    if masked_lm:
-        key = re.sub(r"^text_encoder\.", "text_encoder.bert.", key)
-    return re.sub(r"^mlm_head\.", "text_encoder.cls.", key)

@@ -114,7 +114,7 @@ def load_model(
             final = merge_overrides(read_config(stored), overrides)
         else:
             final = detect_config(
-                translated.state, translated.multilingual, translated.swin_windows, overrides
+                translated.state, translated.layout, translated.swin_windows, overrides
             )
         final = _adjust(final, image_size, num_frames, heads)
         check_grid(final.vision)

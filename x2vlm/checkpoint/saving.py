@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from x2vlm.checkpoint.content import shown
 from x2vlm.checkpoint.detect import Overrides
 from x2vlm.checkpoint.digest import write_digest
-from x2vlm.checkpoint.keys import official_name, official_spelling
+from x2vlm.checkpoint.keys import official_name
+from x2vlm.checkpoint.layout import layout_for, official_spelling
 from x2vlm.checkpoint.loading import CONFIG, load_model
 from x2vlm.checkpoint.report import LoadReport
 from x2vlm.checkpoint.source import WEIGHTS
@@ -160,20 +161,18 @@ def convert(
 def official_state_dict(model: X2VLM) -> dict[str, Tensor]:
     """The model's weights under the official names, for use with the official code (its constants
     are left out)."""
-    config = model.config
-    names = {name: official_name(name) for name in model.state_dict()}
+    layout = layout_for(model.config)
     return {
-        official_spelling(
-            key, config.text.num_layers, config.multilingual, "masked_lm" in config.heads
-        ): tensor
-        for (name, tensor) in model.state_dict().items()
-        if (key := names[name]) is not None
+        official_spelling(key, layout): tensor
+        for name, tensor in model.state_dict().items()
+        if (key := official_name(name)) is not None
     }
 
 
 def _stored(model: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Every parameter once, under its first name, contiguous and finite."""
-    tensors = {}
+    """Every parameter once, under its first name, contiguous and finite. Two that share memory are
+    stored apart, which safetensors asks for."""
+    tensors, memory = {}, set()
     for name, parameter in model.named_parameters():
         tensor = parameter.detach().to("cpu", dtype or parameter.dtype).contiguous()
         if not all(bound.isfinite() for bound in tensor.aminmax()):
@@ -182,7 +181,9 @@ def _stored(model: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
                 "not saved. Go back to an earlier state of the training, or store it as float32.",
                 "ckpt/values",
             )
-        tensors[name] = tensor
+        shared = (place := tensor.untyped_storage().data_ptr()) in memory
+        tensors[name] = tensor.clone() if shared else tensor
+        memory.add(place)
     return tensors
 
 

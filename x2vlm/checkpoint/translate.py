@@ -10,14 +10,8 @@ import torch
 from torch import Tensor
 
 from x2vlm.checkpoint.content import Weights, shown
-from x2vlm.checkpoint.keys import (
-    canonical,
-    ignored_reason,
-    num_text_layers,
-    official_name,
-    official_spelling,
-    our_name,
-)
+from x2vlm.checkpoint.keys import ignored_reason, official_name, our_name
+from x2vlm.checkpoint.layout import Layout, canonical, layout_of, official_spelling
 from x2vlm.errors import CheckpointError
 
 _KNOWN_PREFIXES = {"module", "model", "_orig_mod"}
@@ -34,8 +28,6 @@ class Translated:
         renamed: key of the file -> our name, where they differ.
         ours: the file follows our names, not the official ones.
         prefix: what stood before every name.
-        text_layers: layers of the text encoder.
-        bert: the text encoder's names go on with `bert.`.
     """
 
     state: dict[str, Tensor]
@@ -43,20 +35,17 @@ class Translated:
     ignored: dict[str, str]
     unexpected: tuple[str, ...]
     ours: bool
-    multilingual: bool
+    layout: Layout
     swin_windows: tuple[int, int] | None
     notes: tuple[str, ...]
     prefix: str
-    text_layers: int = 0
-    bert: bool = False
 
     def key_of(self, name: str) -> str:
         """How the file spells, or would spell, one of our names."""
         official = None if self.ours else official_name(name)
         if official is None:
             return self.prefix + name
-        spelled = official_spelling(official, self.text_layers, self.multilingual, self.bert)
-        return self.prefix + spelled
+        return self.prefix + official_spelling(official, self.layout)
 
 
 def translate(weights: Weights, file: str) -> Translated:
@@ -71,14 +60,14 @@ def translate(weights: Weights, file: str) -> Translated:
     told = [f"prefix {shown(prefix)} removed from the names"] if prefix else []
     notes = (*weights.notes, *told)
     if any(name.startswith("vision.tower.") for name in tensors):
-        multilingual = len(tensors.get("text_encoder.embeddings.token_types.weight", (0, 0))) == 1
+        xlm_r = len(tensors.get("text_encoder.embeddings.token_types.weight", (0, 0))) == 1
         renamed = {key: name for name, key in original.items() if key != name}
-        return Translated(tensors, renamed, {}, (), True, multilingual, None, notes, prefix)
-    text_layers = num_text_layers(tensors)
-    pair = _reads_pairs(tensors)
+        layout = Layout(0, separate_fusion=xlm_r)
+        return Translated(tensors, renamed, {}, (), True, layout, None, notes, prefix)
+    layout = layout_of(tensors)
     state, renamed, ignored, unexpected = {}, {}, {}, []
     for spelled, tensor in tensors.items():
-        name, key = our_name(canonical(spelled, text_layers, pair)), original[spelled]
+        name, key = our_name(canonical(spelled, layout)), original[spelled]
         if reason := ignored_reason(spelled):
             ignored[key] = reason
         elif name is None:
@@ -99,12 +88,10 @@ def translate(weights: Weights, file: str) -> Translated:
         ignored,
         tuple(unexpected),
         ours=False,
-        multilingual=any(name.startswith("cross_encoder.") for name in tensors),
+        layout=layout,
         swin_windows=_swin_windows(tensors),
         notes=notes,
         prefix=prefix,
-        text_layers=text_layers,
-        bert=any(name.startswith("text_encoder.bert.") for name in tensors),
     )
 
 
@@ -129,18 +116,6 @@ def _without_wrappers(keys: Iterable[str], prefix: str) -> dict[str, str]:
         name = _INNER_WRAPPERS.sub("", key.removeprefix(prefix)) if key.startswith(prefix) else key
         names[key if name in names else name] = key
     return names
-
-
-def _reads_pairs(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the classifier reads two fused vectors (NLVR2)."""
-    words = tensors.get("text_encoder.embeddings.word_embeddings.weight")
-    classes = tensors.get("cls_head.0.weight")
-    return (
-        words is not None
-        and classes is not None
-        and classes.ndim == 2
-        and classes.shape[1] == 2 * words.shape[1]
-    )
 
 
 def _swin_windows(tensors: Mapping[str, Tensor]) -> tuple[int, int] | None:

@@ -1,5 +1,5 @@
 """Writes captions of encoded images, videos or regions, and completes `[MASK]`s: what the
-masked-LM head can do."""
+language-model heads can do."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from torch import Tensor
 
 from x2vlm.checks import Cancel, Progress, check_cancel, report
 from x2vlm.errors import ParameterError, TextError
-from x2vlm.inference.generation import Hypothesis, beam_search, sample
+from x2vlm.inference.closing_beams import closing_beam_search
+from x2vlm.inference.generation import Hypothesis, StepDecoder, beam_search, sample
 from x2vlm.inference.models import Member
 from x2vlm.modeling.captioning import CaptionDecoder
+from x2vlm.modeling.causal_captioning import CausalCaptionDecoder
 from x2vlm.options import CaptionOptions
 from x2vlm.processing import TokenizedText
 from x2vlm.results import Caption, Completion, Match
@@ -29,7 +31,7 @@ class _Watched:
     """A decoder that looks at the caller's flag and reports at every token."""
 
     def __init__(
-        self, decoder: CaptionDecoder, most: int, cancel: Cancel | None, progress: Progress | None
+        self, decoder: StepDecoder, most: int, cancel: Cancel | None, progress: Progress | None
     ):
         self._decoder, self._most = decoder, most
         self._cancel, self._progress, self._count = cancel, progress, 0
@@ -68,9 +70,12 @@ def write_captions(
     most = min(options.max_new_tokens, room)
     shortest = member.settings.min_length if options.min_length is None else options.min_length
     prompt_ids = torch.tensor([prompt] * len(image_embeds), device=member.device)
-    decoder = _Watched(
-        CaptionDecoder(model, image_embeds, processor.mask_id, context_mask), most, cancel, progress
+    writer = (
+        CausalCaptionDecoder(model, image_embeds, context_mask)
+        if model.config.causal
+        else CaptionDecoder(model, image_embeds, processor.mask_id, context_mask)
     )
+    decoder = _Watched(writer, most, cancel, progress)
     shared = {
         "end_id": processor.sep_id,
         "max_new_tokens": most,
@@ -86,7 +91,8 @@ def write_captions(
         found = sample(decoder, prompt_ids, **drawing, temperature=options.temperature, **shared)
     else:
         beams = max(options.num_beams, options.num_captions)
-        found = beam_search(
+        search = closing_beam_search if model.config.causal else beam_search
+        found = search(
             decoder, prompt_ids, num_beams=beams, num_return=options.num_captions, **shared
         )
     return [[_caption(member, prefix, hypothesis) for hypothesis in one] for one in found]

@@ -84,7 +84,7 @@ def beam_search(
     penalty = ((5 + max_new_tokens) / 6) ** length_penalty
     for length in range(max_new_tokens):
         rows = 1 if length == 0 else num_beams
-        scores = _allowed_scores(
+        scores = allowed_scores(
             decoder.step(tokens), history, length, end_id, min_length, no_repeat_ngram_size
         )
         best, ids = scores.topk(num_beams, dim=1)
@@ -114,7 +114,7 @@ class _Frame:
     ended: Tensor
 
 
-def _allowed_scores(
+def allowed_scores(
     logits: Tensor,
     history: Tensor,
     length: int,
@@ -122,6 +122,8 @@ def _allowed_scores(
     min_length: int,
     no_repeat_ngram_size: int,
 ) -> Tensor:
+    """Log-probabilities float[B * N, V] of the next token, those that may not come made
+    impossible."""
     scores = logits.float().log_softmax(dim=-1)
     if no_repeat_ngram_size and length >= no_repeat_ngram_size:
         for row, tokens in enumerate(history.tolist()):
@@ -232,7 +234,7 @@ def sample(
     log_probabilities: list[Tensor] = []
     running = torch.ones(rows, dtype=torch.bool)
     for length in range(max_new_tokens):
-        scores = _allowed_scores(
+        scores = allowed_scores(
             decoder.step(tokens), history, length, end_id, min_length, no_repeat_ngram_size
         )
         if length == 0 and num_samples > 1:

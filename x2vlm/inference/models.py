@@ -23,7 +23,7 @@ from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.options import TASKS, USES
 from x2vlm.processing import Processor
 from x2vlm.results import ModelInfo
-from x2vlm.settings import SETTINGS_FILE, Settings
+from x2vlm.settings import SETTINGS_FILE, XVLM_CAPTIONING, Settings
 from x2vlm.texts import validate_text
 
 DEFAULT_FRAMES = 8
@@ -144,7 +144,8 @@ def load_member(
         X2VLMError: it does not fit on the device (`device/memory`).
     """
     loaded = load_model(name_or_path, progress=progress, allow_extra=allow_extra)
-    settings = Settings.read(loaded.path.parent)
+    default = XVLM_CAPTIONING if loaded.config.causal else None
+    settings = Settings.read(loaded.path.parent, default)
     tokenizer = find_tokenizer(loaded.config, loaded.tokenizer_dir)
     if tokenizer is None:
         note = missing_note(loaded.config)

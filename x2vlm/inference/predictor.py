@@ -327,7 +327,7 @@ class Predictor(Suite):
             judge = self._member("match")
             texts = check_texts("phrases", phrases, MAX_TEXTS)
             (matches,) = match_texts(judge, [texts], *region(judge), cancel=cancel)
-        if "masked_lm" in member.model.config.heads:
+        if member.model.config.writes:
             embeds, patches = region(member)
             match, seen = self._judge(region, cancel), region_context_mask(patches)
             (captions,) = write_ranked(member, embeds, options, match, seen, cancel)

@@ -14,6 +14,7 @@ from x2vlm.errors import ParameterError
 from x2vlm.inference import explain
 from x2vlm.inference.matching import match_probability
 from x2vlm.inference.models import Member
+from x2vlm.modeling.causal_captioning import causal_mask
 from x2vlm.processing import TokenizedText
 
 
@@ -97,11 +98,11 @@ def answer_target(member: Member, question: str, answer: str) -> ExplainedText:
 
 @torch.no_grad()
 def caption_target(member: Member, caption: str) -> ExplainedText:
-    """The log-probability of every token given those before it, all in one pass
-    (`explain.left_to_right_layout`).
+    """The log-probability of every token given those before it, all in one pass.
 
-    A word's map is that of its tokens' `[MASK]`s; the score is the geometric mean of the tokens'
-    probabilities.
+    A word's map is that of the places that predict its tokens: their `[MASK]`s
+    (`explain.left_to_right_layout`), in a causal model the tokens before them. The score is the
+    geometric mean of the tokens' probabilities.
     """
     model, processor = member.model, member.processor
     prompt = [processor.cls_id, *processor.pieces(member.settings.prompt)]
@@ -109,14 +110,21 @@ def caption_target(member: Member, caption: str) -> ExplainedText:
         caption, None, "caption", model.config.text.max_tokens - len(prompt)
     )
     pieces = tokens.ids[1:-1]
-    ids, sees, positions = (
-        t.to(member.device) for t in explain.left_to_right_layout(prompt, pieces, processor.mask_id)
-    )
+    if model.config.causal:
+        ids = torch.tensor([[*prompt, *pieces[:-1]]], device=member.device)
+        sees = causal_mask(ids.shape[1], member.device)
+        positions = torch.arange(ids.shape[1], device=member.device)[None]
+    else:
+        ids, sees, positions = (
+            tensor.to(member.device)
+            for tensor in explain.left_to_right_layout(prompt, pieces, processor.mask_id)
+        )
     wanted = torch.tensor([pieces], device=member.device)
-    masks = torch.arange(ids.shape[1] - len(pieces), ids.shape[1], device=member.device)[None]
+    predict = model.causal_lm_logits if model.config.causal else model.masked_lm_logits
+    places = torch.arange(ids.shape[1] - len(pieces), ids.shape[1], device=member.device)[None]
 
     def log_probabilities(fused: Tensor) -> Tensor:
-        scores = model.masked_lm_logits(fused, masks).float().log_softmax(-1)
+        scores = predict(fused, places).float().log_softmax(-1)
         return scores.gather(2, wanted[..., None])[..., 0]
 
     return ExplainedText(

@@ -28,7 +28,7 @@ def build_model(config: X2VLMConfig) -> X2VLM:
         text.pad_token_id,
         text.layer_norm_eps,
         text.dropout,
-        positions_from_padding=config.multilingual,
+        positions_from_padding=text.positions_from_padding,
     )
     text_layers = [
         TransformerLayer(
@@ -42,17 +42,23 @@ def build_model(config: X2VLMConfig) -> X2VLM:
         )
         for rate in _linear(text.drop_path, text.num_layers)
     ]
+    copies = 2 if fusion.twin_layers else 1
     fusion_layers = [
         _fusion_layer(config, vision.hidden_size, fusion.dropout, rate)
         for rate in _linear(fusion.drop_path, fusion.num_layers)
+        for _ in range(copies)
     ]
-    tied = None if config.multilingual else embeddings.words
+    if fusion.twin_layers:
+        _share_projections(fusion_layers)
+    tied = None if config.separate_fusion else embeddings.words
     parts = {
         "text_encoder": TextEncoder(embeddings, text_layers),
         "fusion_encoder": FusionEncoder(fusion_layers),
-        "masked_lm_head": MaskedLMHead(width, text.vocab_size, text.layer_norm_eps, tied)
-        if "masked_lm" in heads
-        else None,
+        **{
+            f"{head}_head": MaskedLMHead(width, text.vocab_size, text.layer_norm_eps, tied)
+            for head in ("masked_lm", "causal_lm")
+            if head in heads
+        },
         "answer_decoder": _answer_decoder(config) if "answer_decoder" in heads else None,
     }
     for part in parts.values():
@@ -64,7 +70,7 @@ def build_model(config: X2VLMConfig) -> X2VLM:
     outputs = {
         "matching": (width, 2),
         "box": (width, 4),
-        "pair": (2 * width, 2),
+        "pair": (width if fusion.twin_layers else 2 * width, 2),
         "classification": (width, config.num_labels),
     }
     for head, (inputs, classes) in outputs.items():
@@ -87,6 +93,15 @@ def _fusion_layer(
     )
 
 
+def _share_projections(layers: list[TransformerLayer]) -> None:
+    """Gives the second layer of every two the keys and values of the first."""
+    for first, second in zip(layers[::2], layers[1::2], strict=True):
+        for name in ("key", "value"):
+            source = getattr(first.cross_attention, name)
+            target = getattr(second.cross_attention, name)
+            target.weight, target.bias = source.weight, source.bias
+
+
 def _answer_decoder(config: X2VLMConfig) -> AnswerDecoder:
     """Layers shaped like the fusion layers, so that these can initialise them; it reads question
     states, not the image."""
@@ -103,7 +118,7 @@ def _answer_decoder(config: X2VLMConfig) -> AnswerDecoder:
     layers = [
         _fusion_layer(config, width, config.fusion.dropout) for _ in range(decoder.num_layers)
     ]
-    tied = None if config.multilingual else embeddings.words
+    tied = None if config.separate_fusion else embeddings.words
     return AnswerDecoder(
         embeddings, layers, MaskedLMHead(width, text.vocab_size, config.fusion.layer_norm_eps, tied)
     )

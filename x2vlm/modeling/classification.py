@@ -11,8 +11,11 @@ from x2vlm.modeling.task import TaskModel, TaskOutput
 
 
 class X2VLMForPairReasoning(TaskModel):
-    """Is the statement true of the two images? Each is fused with the text by itself; a head reads
-    both token 0s."""
+    """Is the statement true of the two images?
+
+    In X2-VLM each image is fused with the text by itself, and the head reads both token 0s. In
+    X-VLM (twin layers) one text reads the first image, then the second, in every twin of layers.
+    """
 
     heads = ("pair",)
     loss_names = ("pair_loss",)
@@ -31,12 +34,15 @@ class X2VLMForPairReasoning(TaskModel):
 
     def predict(self, image_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits float[B, 2] from image_embeds float[2B, P, D] and statements int64[B, T]."""
-        text_embeds = self.model.encode_text(input_ids, attention_mask)
-        fused = self.model.fuse(
-            text_embeds.repeat(2, 1, 1), attention_mask.repeat(2, 1), image_embeds
-        )
+        model, text_embeds = self.model, self.model.encode_text(input_ids, attention_mask)
+        if model.config.fusion.twin_layers:
+            contexts = model.fusion_encoder.project_pair(*image_embeds.chunk(2))
+            return model.pair_head(
+                model.fusion_encoder(text_embeds, attention_mask, contexts)[:, 0]
+            )
+        fused = model.fuse(text_embeds.repeat(2, 1, 1), attention_mask.repeat(2, 1), image_embeds)
         first, second = fused[:, 0].chunk(2)
-        return self.model.pair_head(torch.cat([first, second], dim=-1))
+        return model.pair_head(torch.cat([first, second], dim=-1))
 
 
 class X2VLMForClassification(TaskModel):

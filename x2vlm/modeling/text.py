@@ -91,6 +91,14 @@ class TextEncoder(LayerStack):
 class FusionEncoder(LayerStack):
     """Text queries, image keys and values; without an image its cross-attention is skipped."""
 
+    def project_pair(self, first: Tensor, second: Tensor) -> list[KeysValues]:
+        """`project_context` of twin layers (X-VLM's NLVR2): layer 0, 2, .. reads the first image
+        of each pair, layer 1, 3, .. the second; both float[B, P, D]."""
+        return [
+            layer.cross_attention.keys_values(second if number % 2 else first)
+            for number, layer in enumerate(self.layers)
+        ]
+
     def forward(
         self,
         text_embeds: Tensor,

@@ -46,6 +46,7 @@ class X2VLM(nn.Module, Pretrained):
         matching_head: MLPHead | None = None,
         box_head: MLPHead | None = None,
         masked_lm_head: MaskedLMHead | None = None,
+        causal_lm_head: MaskedLMHead | None = None,
         answer_decoder: AnswerDecoder | None = None,
         pair_head: MLPHead | None = None,
         classification_head: MLPHead | None = None,
@@ -63,6 +64,7 @@ class X2VLM(nn.Module, Pretrained):
         self.matching_head = matching_head
         self.box_head = box_head
         self.masked_lm_head = masked_lm_head
+        self.causal_lm_head = causal_lm_head
         self.answer_decoder = answer_decoder
         self.pair_head = pair_head
         self.classification_head = classification_head
@@ -167,14 +169,24 @@ class X2VLM(nn.Module, Pretrained):
         """Vocabulary logits float[N, M, V] at `positions` int64[N, M] of fused_embeds float[N, T,
         C]."""
         self.require("masked_lm")
-        index = positions[..., None].expand(-1, -1, fused_embeds.shape[-1])
-        return self.masked_lm_head(fused_embeds.gather(1, index))
+        return self.masked_lm_head(_rows_at(fused_embeds, positions))
+
+    def causal_lm_logits(self, fused_embeds: Tensor, positions: Tensor) -> Tensor:
+        """As `masked_lm_logits`, of the token that follows each position; the texts must have been
+        encoded and fused under a causal mask."""
+        self.require("causal_lm")
+        return self.causal_lm_head(_rows_at(fused_embeds, positions))
 
     @torch.no_grad()
     def clamp_temperature(self) -> None:
         """Keeps the learned temperature in [0.001, 0.5]; call once a training step."""
         if self.temperature is not None:
             self.temperature.clamp_(MIN_TEMPERATURE, MAX_TEMPERATURE)
+
+
+def _rows_at(embeds: Tensor, positions: Tensor) -> Tensor:
+    """float[N, T, C] at int64[N, M]: float[N, M, C]."""
+    return embeds.gather(1, positions[..., None].expand(-1, -1, embeds.shape[-1]))
 
 
 def region_context_mask(patch_mask: Tensor) -> Tensor:
