@@ -70,7 +70,7 @@ def _of(texts, i):
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_batch_equals_one_by_one(tiny_predictor, images, call, monkeypatch):
-    monkeypatch.setattr(tiny_predictor, "_at_once", 3)  # so that there is more than one batch
+    monkeypatch.setattr(tiny_predictor, "batch_size", 3)  # so that there is more than one batch
     batch = CALLS[call](tiny_predictor, images, None)
     single = [CALLS[call](tiny_predictor, image, i) for i, image in enumerate(images)]
     assert_equal(plain(batch), plain(single))

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +35,7 @@ from x2vlm.inference.explanations import (
 )
 from x2vlm.inference.faithfulness import check_deletion
 from x2vlm.inference.grounding import find_phrases, make_grounding
-from x2vlm.inference.matching import MAX_TEXTS, match_frames, match_texts
+from x2vlm.inference.matching import MAX_TEXTS, encode_texts, match_frames, match_texts
 from x2vlm.inference.models import (
     Member,
     gpu_memory,
@@ -275,6 +276,32 @@ class Predictor(Suite):
             return match_texts(member, texts, whole_embeds(scenes, member, cancel), cancel=cancel)
 
         return self._each(run, scene, texts, several=True, cancel=cancel)
+
+    @property
+    def feature_size(self) -> int:
+        """Width E of `image_features` and `text_features`."""
+        return self._member("match", "contrastive").model.config.projection_size
+
+    @gpu_memory()
+    def image_features(self, scene: Any, *, cancel: Cancel | None = None) -> np.ndarray:
+        """Contrastive features of an image or video, float32 (E,), L2-normalised; their product
+        with `text_features` is the cosine of `match`."""
+        member = self._member("match", "contrastive")
+
+        @torch.no_grad()
+        def run(scenes, _):
+            embeds = whole_embeds(scenes, member, cancel).float()
+            return list(member.model.image_features(embeds).cpu().numpy())
+
+        return self._each(run, scene, cancel=cancel)
+
+    @gpu_memory()
+    @torch.no_grad()
+    def text_features(self, text: str) -> np.ndarray:
+        """Contrastive features of a text, see `image_features`."""
+        member = self._member("match", "contrastive")
+        embeds, _ = encode_texts(member, [member.processor.tokenize(text)])
+        return member.model.text_features(embeds.float())[0].cpu().numpy()
 
     @one_by_one
     @gpu_memory()

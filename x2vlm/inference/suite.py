@@ -56,13 +56,13 @@ class Suite:
         members = set(self._serving.values())
         if len(members) == 1:
             images = [one for one in opened if isinstance(one, Scene) and one.kind == "image"]
-            for start in range(0, len(images), self._at_once):
-                part = images[start : start + self._at_once]
+            for start in range(0, len(images), self.batch_size):
+                part = images[start : start + self.batch_size]
                 together(lambda some: encode_together(some, *members, cancel), part)
         return [self._prepare(one, cancel) if isinstance(one, Scene) else one for one in opened]
 
     @functools.cached_property
-    def _at_once(self) -> int:
+    def batch_size(self) -> int:
         """Images that go through the models together."""
         return min(map(images_at_once, set(self._serving.values())), default=1)
 
@@ -80,8 +80,8 @@ class Suite:
             return run([self.encode(media, cancel=cancel)], [texts])[0]
         pairs = list(zip(media, spread(texts, len(media), several), strict=True))
         results: list[Any] = []
-        for start in range(0, len(pairs), self._at_once):
-            part = pairs[start : start + self._at_once]
+        for start in range(0, len(pairs), self.batch_size):
+            part = pairs[start : start + self.batch_size]
             scenes = self.encode([medium for medium, _ in part], cancel=cancel)
             good = [(s, text) for s, (_, text) in zip(scenes, part) if isinstance(s, Scene)]
             found = iter(together(lambda items: run(*zip(*items, strict=True)), good))
@@ -113,6 +113,12 @@ class Suite:
         if judge is None or "matching" not in judge.model.config.heads:
             return None
         return lambda texts: match_texts(judge, texts, *look(judge), cancel=cancel)
+
+    def require(self, task: str) -> None:
+        """Raises:
+        CheckpointError: no model can do the task (`ckpt/keys`).
+        """
+        self._member(task)
 
     def _member(self, task: str, *heads: str) -> Member:
         """The model for a task that has all of these heads; `CheckpointError` without one."""

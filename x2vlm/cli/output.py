@@ -24,7 +24,7 @@ def print_answer(
     """
     if not as_json:
         for line in lines:
-            print("".join(character if character.isprintable() else "�" for character in line))
+            print(printable(line))
         return
     media = {"kind": scene.kind, "size": list(scene.size), "notes": list(scene.notes)}
     if scene.kind == "video":
@@ -35,6 +35,11 @@ def print_answer(
         }
     model = {"name": info.name, "hash": info.hash, "dtype": info.dtype}
     print_json({"model": model, "media": media, **result})
+
+
+def printable(line: str) -> str:
+    """Without characters that would steer the terminal."""
+    return "".join(character if character.isprintable() else "�" for character in line)
 
 
 def grounding_line(grounding: Any) -> str:
