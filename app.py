@@ -17,8 +17,8 @@ parser = argparse.ArgumentParser(
 )
 parser.add_argument(
     "--model",
-    default=os.environ.get("X2VLM_MODEL", "mini"),
-    help="name or path; several with commas",
+    default=os.environ.get("X2VLM_MODEL"),
+    help="name or path, several with commas; the bundled ones by default",
 )
 parser.add_argument("--port", type=int, default=None, help="7860 by default")
 parser.add_argument("--share", action="store_true", help="a public link through Gradio's servers")
@@ -39,10 +39,11 @@ if flags.offline:
 
 from app import build_demo  # noqa: E402
 from app.service.server import is_public, serve  # noqa: E402
+from x2vlm.hub import BUNDLED  # noqa: E402
 
 demo = build_demo(
     load,
-    tuple(flags.model.split(",")),
+    tuple(flags.model.split(",")) if flags.model else BUNDLED,
     open_choice=not is_public(flags.share),
     workers=flags.workers,
     threads=flags.threads,

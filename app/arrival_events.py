@@ -180,7 +180,7 @@ class ArrivalEvents(Events):
         info, missing = predictor.info, predictor.missing
         shown = {
             page.status: html.head(html.escape(info.name)),
-            page.model_note: html.remark(info.note) if info.note else "",
+            page.model_note: html.model_note(info.name, info.note),
         }
         lacks = [
             html.note("lacks", "warn", task=tab.task, reason=missing[tab.task])

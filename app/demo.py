@@ -8,6 +8,8 @@ from typing import Any
 
 import gradio as gr
 
+from x2vlm.hub import BUNDLED
+
 from . import api, examples, limits
 from .arrival_events import wire
 from .examples import Example, load_examples
@@ -22,7 +24,7 @@ from .uploads import first_image
 
 def build_demo(
     load: Callable[[str], Any],
-    names: tuple[str, ...] = ("mini",),
+    names: tuple[str, ...] = BUNDLED,
     *,
     open_choice: bool = False,
     stored: dict[str, Example] | None = None,
@@ -35,7 +37,7 @@ def build_demo(
 
     Args:
         load: name or path of a model -> Predictor; called on first use.
-        names: models on offer, the first by default.
+        names: models on offer, the first by default; the bundled ones if left out.
         open_choice: visitors may type any model name or path; only for one's own machine.
         stored: examples by name; the bundled ones by default.
         workers, threads: model calls at a time and torch threads of each; by default as

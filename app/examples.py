@@ -1,7 +1,8 @@
 """Bundled examples with stored results, and fresh sticker scenes with their ground truth.
 
-`python -m app.examples` asks every example's own model anew and writes `assets/examples`. An
-example is a JSON file there (media, texts, model) beside its image or video.
+`python -m app.examples` asks every example's own model anew and writes `assets/examples`; it is due
+when the weights of a bundled model have changed. An example is a JSON file there (media, texts,
+model, truth) beside its image or video.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Example:
         model: name of the model that knows it.
         hash: of the weights that gave the stored `results`, which are shown under no others.
         results: name of a tab -> its stored result.
+        truth: what is right of the texts: `answers` by question, phrases that are `absent`, texts
+            that are `captions`. The other phrases are there, the other texts are not true.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Example:
     model: str = WORLD_MODEL
     hash: str = ""
     results: dict[str, Result] = field(default_factory=dict)
+    truth: dict[str, Any] = field(default_factory=dict)
 
     def on_stage(self, weights: str | None) -> ViewState:
         """The example as the page paints it first, without any model; its results only under the
@@ -100,7 +104,14 @@ def load_examples(tabs: Sequence[Any] = (), folder: Path = FOLDER) -> dict[str, 
         path = folder / stored["media"]
         kind = "video" if path.suffix == ".mp4" else "image"
         example = Example(
-            file.stem, kind, path, texts, stored["model"], stored.get("hash", ""), results
+            file.stem,
+            kind,
+            path,
+            texts,
+            stored["model"],
+            stored.get("hash", ""),
+            results,
+            stored.get("truth", {}),
         )
         found.append((stored.get("order", 0), example))
     return {example.name: example for _, example in sorted(found, key=lambda pair: pair[0])}
@@ -184,6 +195,15 @@ def texts_for(truth: dict[str, Any], number: int) -> Texts:
     return Texts(question, "\n".join(phrases), captions[0], texts, questions)
 
 
+def truth_of(truth: dict[str, Any]) -> dict[str, Any]:
+    """What is right of the texts that suit a scene, as examples keep it."""
+    return {
+        "answers": {asked["question"]: asked["answer"] for asked in truth.get("questions", [])},
+        "absent": list(truth.get("absent") or []),
+        "captions": truth["captions"],
+    }
+
+
 def save_scene(kind: str, frames: list[Image.Image], stem: Path) -> Path:
     """The file of a scene, PNG or MP4."""
     if kind == "video":
@@ -232,6 +252,7 @@ def rebuild(load: Callable[[str], Any], tabs: Sequence[Any], folder: Path = FOLD
             if kind == "video":
                 frames[len(frames) // 2].save(path.with_suffix(".jpg"))
             kept["texts"] = asdict(texts_for(truth, number))
+            kept["truth"] = truth_of(truth)
         texts = Texts(**kept["texts"] | {"questions": tuple(kept["texts"]["questions"])})
         media = MediaRef(str(folder / kept["media"]))
         state = ViewState(media, runner.preview(media, kept["model"], ""), texts=texts)

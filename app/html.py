@@ -47,12 +47,18 @@ def note(key: str, kind: str = "note", **values: Any) -> str:
 
 
 def remark(text: str) -> str:
-    """A sentence of x2vlm about a file or a model, which may end with its code in brackets."""
-    if text == TEXT["mini_note"][0]:
-        return note("mini_note", "warn")
+    """A sentence of x2vlm about a file, which may end with its code in brackets."""
     code = text[text.rfind("[") + 1 :].rstrip("]") if "[" in text else ""
     shown = text[: text.rfind("[")].strip() if code in TEXT else text
     return note(code if code in TEXT else "remark", "warn", text=shown)
+
+
+def model_note(name: str, text: str) -> str:
+    """What a model is for: of a bundled one in the visitor's language, else what its settings
+    say."""
+    if f"note_{name}" in TEXT:
+        return note(f"note_{name}")
+    return note("remark", text=text) if text else ""
 
 
 def help_mark(key: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from . import html, limits
+from . import controls, html, limits
 from .components import Pick, RawImage, RawVideo
 from .examples import Example, thumbnail_of
 from .i18n import say, t
@@ -52,6 +52,7 @@ class Page:
         self.runner, self.stored, self.painted = runner, stored, painted
         self.tabs = {tab.name: tab for tab in tabs}
         self.stage = Stage()
+        self.choices = controls.models(runner.models.names, runner.models.open_choice)
 
     def build(self) -> None:
         # Begins empty, as what Gradio drops is set to how it began.
@@ -74,7 +75,7 @@ class Page:
         models = self.runner.models
         with gr.Row(elem_id="models"):
             self.model = gr.Dropdown(
-                list(models.names),
+                self.choices,
                 value=models.default,
                 label=t("model"),
                 allow_custom_value=models.open_choice,
@@ -149,6 +150,7 @@ class Page:
         with gr.Tabs(selected=first, overflow_behavior="wrap", elem_id="tabs") as self.bar:
             for name, tab in self.tabs.items():
                 with gr.Tab(t(f"tab_{name}"), id=name, elem_id=f"tab-{name}") as self.items[name]:
+                    tab.offer(self.choices)
                     tab.build(tab.defaults | (tab.suggest(texts) if texts else {}))
                     tab.fresh = gr.State(time_to_live=limits.TEMP_SECONDS)
                 paint(tab.show(self.painted))

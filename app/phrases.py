@@ -29,9 +29,9 @@ def texts_of(caption: str) -> Texts:
     questions = tuple(f"is there a {noun}?" for noun in nouns[:3])
     others = "\n".join(f"a picture of {noun}" for noun in nouns[:3])
     return Texts(
-        question=questions[0] if questions else "what is in the picture?",
+        question=questions[0] if questions else "",
         phrases=phrases or caption,
         text=caption,
         texts="\n".join(dict.fromkeys(f"{caption}\n{others}".strip().split("\n"))),
-        questions=("what is in the picture?", *questions),
+        questions=questions,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from .state import Layer, MediaRef, Preview, Result, Texts, ViewState
 
 Values = dict[str, Any]
 Shown = dict[Any, Any]
+Choices = Sequence[tuple[Any, str]]
 
 
 @dataclass
@@ -140,6 +141,9 @@ class Tab:
         self.buttons: list[Any] = []
 
     # what is on the page
+
+    def offer(self, models: Choices) -> None:
+        """The models of the page's list, before the tab is laid out."""
 
     def build(self, values: Values) -> None:
         """Lay out the tab; `values` are the first ones of its fields."""

@@ -23,10 +23,11 @@ from .phrases import texts_of
 from .service.gradio_patches import results_folder, upload_folder
 from .service.queue import STOP_FLAG
 from .service.runner import Runner
-from .state import MediaRef, Texts, ViewState, loaded
+from .state import MediaRef, ViewState, loaded
 from .tab import Asker, Tab
 
 LINK_BYTES = 4000
+OUTSIDE = "[scene/domain]"  # how the note of an image outside a model's world ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,11 @@ class Uploads:
         """An uploaded file; its own caption gives the texts that the tabs offer."""
         if path is None:
             return Arrival(None, model)
-        state = self.state(session, MediaRef(path), model, f"media={Path(path).parent.name}")
+        origin = f"media={Path(path).parent.name}"
+        state = self.state(session, MediaRef(path), model, origin)
+        if model == examples.WORLD_MODEL and any(OUTSIDE in note for note in state.preview.notes):
+            model = self.runner.models.default  # a photo is for the model of photos
+            state = self.state(session, MediaRef(path), model, origin)
         return Arrival(self.described(session, state, model), model)
 
     @newest
@@ -191,7 +196,7 @@ class Uploads:
         try:
             (caption, *_) = Asker(self.runner, session, state, model)("caption")
         except CheckpointError:
-            return dataclasses.replace(state, texts=Texts(question="what is in the picture?"))
+            return state
         return dataclasses.replace(state, texts=texts_of(caption.text))
 
 

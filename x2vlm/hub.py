@@ -43,6 +43,7 @@ class KnownCheckpoint:
     Attributes:
         file: its official file name.
         summary: what it is for.
+        gigabytes: how much is downloaded, about.
         vocabulary: name of its tokenizer on the Hugging Face Hub.
         downloadable: False where its authors publish no direct link.
         sha256, size: checked after a download where they are known.
@@ -50,6 +51,7 @@ class KnownCheckpoint:
 
     file: str
     summary: str
+    gigabytes: float = 1.0
     vocabulary: str = "bert-base-uncased"
     downloadable: bool = True
     sha256: str | None = None
@@ -59,33 +61,31 @@ class KnownCheckpoint:
 BUNDLED = ("photo", "mini")
 """Checkpoints that come with the package."""
 KNOWN = {
-    "x2vlm_base_4m": KnownCheckpoint("x2vlm_base_4m.th", "X2-VLM base, pre-trained on 4M images"),
-    "x2vlm_large_4m": KnownCheckpoint(
-        "x2vlm_large_4m.th", "X2-VLM large, pre-trained on 4M images"
-    ),
-    "x2vlm_base_1b": KnownCheckpoint("x2vlm_base_1b.th", "X2-VLM base, pre-trained on 1B pairs"),
-    "x2vlm_large_1b": KnownCheckpoint("x2vlm_large_1b.th", "X2-VLM large, pre-trained on 1B pairs"),
+    "x2vlm_base_4m": KnownCheckpoint("x2vlm_base_4m.th", "X2-VLM base, on 4M images"),
+    "x2vlm_large_4m": KnownCheckpoint("x2vlm_large_4m.th", "X2-VLM large, on 4M images", 2.4),
+    "x2vlm_base_1b": KnownCheckpoint("x2vlm_base_1b.th", "X2-VLM base, on 1B pairs"),
+    "x2vlm_large_1b": KnownCheckpoint("x2vlm_large_1b.th", "X2-VLM large, on 1B pairs", 2.4),
     "cclm_x2vlm_base": KnownCheckpoint(
-        "cclm_x2vlm_base.th", "CCLM base, multilingual", "xlm-roberta-base"
+        "cclm_x2vlm_base.th", "CCLM base, multilingual", 2.5, "xlm-roberta-base"
     ),
     "cclm_x2vlm_large": KnownCheckpoint(
-        "cclm_x2vlm_large.th", "CCLM large, multilingual", "xlm-roberta-large"
+        "cclm_x2vlm_large.th", "CCLM large, multilingual", 4.9, "xlm-roberta-large"
     ),
     "x2vlm_base_1b_vqa": KnownCheckpoint("x2vlm_base_1b_vqa.th", "X2-VLM base for VQA v2, 768 px"),
     "x2vlm_large_1b_vqa": KnownCheckpoint(
-        "x2vlm_large_1b_vqa.th", "X2-VLM large for VQA v2, 768 px"
+        "x2vlm_large_1b_vqa.th", "X2-VLM large for VQA v2, 768 px", 2.4
     ),
     "x2vlm_large_1b_captioning": KnownCheckpoint(
-        "x2vlm_large_1b_captioning.tar", "X2-VLM large for COCO captions"
+        "x2vlm_large_1b_captioning.tar", "X2-VLM large for COCO captions", 2.4
     ),
     "x2vlm_large_1b_grounding": KnownCheckpoint(
-        "x2vlm_large_1b_grounding.tar", "X2-VLM large for RefCOCO+"
+        "x2vlm_large_1b_grounding.tar", "X2-VLM large for RefCOCO+", 2.4
     ),
     "xvlm_beit_1b_stage2_coco_rerun": KnownCheckpoint(
         "xvlm_beit_1b_stage2_coco_rerun.th", "X2-VLM base for COCO retrieval, 384 px"
     ),
     "xvlm_beit_1b_large_stage2_coco_rerun": KnownCheckpoint(
-        "xvlm_beit_1b_large_stage2_coco_rerun.th", "X2-VLM large for COCO retrieval, 384 px"
+        "xvlm_beit_1b_large_stage2_coco_rerun.th", "X2-VLM large for COCO retrieval, 384 px", 2.4
     ),
     "xvlm_base_4m": KnownCheckpoint(
         "4m_base_model_state_step_199999.th",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from x2vlm.errors import CheckpointError
+from x2vlm.hub import BUNDLED
 
 from .log import log_failure
 
@@ -47,7 +48,7 @@ class Models:
     def __init__(
         self,
         load: Callable[[str], Predictor],
-        names: tuple[str, ...] = ("mini",),
+        names: tuple[str, ...] = BUNDLED,
         *,
         open_choice: bool = False,
     ):

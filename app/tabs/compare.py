@@ -15,7 +15,7 @@ from x2vlm.visualize import is_flat, overlay_heatmap
 from .. import controls, html, inputs, limits, measures
 from ..i18n import say, t
 from ..state import Layer, Result, Texts, ViewState
-from ..tab import Asker, Shown, Tab, Values
+from ..tab import Asker, Choices, Shown, Tab, Values
 
 SAME = "same"
 SIDE = 440  # pixels
@@ -37,6 +37,9 @@ class Compare(Tab):
         "other_layer": "default",
     }
     rules: ClassVar = {"text": inputs.text}
+
+    def offer(self, models: Choices) -> None:
+        self.models = [(t("same_model"), SAME), *models]
 
     def build_fields(self, values: Values) -> None:
         self.fields["text"] = gr.Textbox(
@@ -66,17 +69,12 @@ class Compare(Tab):
                     controls.layers(3), value=values[name], label=t(key)
                 )
         self.fields["other_model"] = gr.Dropdown(
-            [(t("same_model"), SAME)],
-            value=SAME,
+            self.models,
+            value=values["other_model"],
             label=t("model_b"),
             allow_custom_value=True,
             elem_id="other-model",
         )
-
-    def offer(self, models: Sequence[str]) -> None:
-        """The models that B may be, while the page is built."""
-        names = [(t("same_model"), SAME), *((name, name) for name in models)]
-        self.fields["other_model"].choices = names
 
     def suggest(self, texts: Texts) -> Values:
         return {"text": texts.text, "other_text": ""}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
-from app import examples as app_examples
-from app.tabs import TABS
 from app.uploads import kept_upload, linked_values
 from x2vlm.errors import MediaError
 
@@ -56,6 +55,18 @@ def test_a_new_scene_goes_to_the_model_of_its_world(uploads, monkeypatch):
     assert uploads.new_scene("v", "image", "stub").model == "mini"
 
 
+@pytest.mark.parametrize("notes, model", [(("Odd. [scene/domain]",), "stub"), ((), "mini")])
+def test_a_photo_uploaded_to_the_sticker_model_goes_to_the_default(
+    notes, model, uploads, picture_file, monkeypatch
+):
+    monkeypatch.setattr(uploads.runner.models, "names", ("stub", "mini"))
+    preview = uploads.runner.preview
+    monkeypatch.setattr(
+        uploads.runner, "preview", lambda *asked: dataclasses.replace(preview(*asked), notes=notes)
+    )
+    assert uploads.upload("v", str(picture_file), "mini").model == model
+
+
 def test_a_link_reopens_texts_and_result(uploads):
     wish = {"example": "scene", "tab": "find"}
     wish["fields"] = json.dumps({"find": {"phrases": "a zebra"}})
@@ -73,12 +84,3 @@ def test_a_broken_link_brings_no_values(text):
 def test_a_link_opens_nothing_but_kept_uploads(folder):
     with pytest.raises(MediaError):
         kept_upload(folder)
-
-
-def test_bundled_examples_hold_every_map_that_can_be_clicked():
-    found = app_examples.load_examples([tab() for tab in TABS])
-    assert list(found) == ["scene", "scene-2", "scene-3", "clip"]
-    for example in found.values():
-        for name in ("find", "describe", "ask", "inspect"):
-            layers = example.results[name].layers
-            assert layers and all(len(layer.explanation.maps) for layer in layers)
