@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from train.strict_yaml import parse_yaml, read_yaml
+from train.strict_yaml import changed_texts, parse_yaml, read_yaml
 from train.tasks import task_class
 from train.tasks.base import Task
 from x2vlm.errors import ConfigError
@@ -281,14 +281,17 @@ def build(cls: type, values: dict[str, Any], where: str = "") -> Any:
     parser = ArgumentParser(exit_on_error=False, parser_mode="json")
     parser.add_class_arguments(cls, "it", sub_configs=False)
     try:
-        return parser.instantiate(
-            parser.parse_object({"it": copy.deepcopy(values)})
-        ).it  # it edits what it parses
+        read = parser.parse_object({"it": copy.deepcopy(values)})  # it edits what it parses
+        for key, text in changed_texts(values, read.it):
+            raise ConfigError(
+                f"{_join(where, key)} is {text!r}, which is a text and not "
+                f"{_type_name(cls, key)}. Numbers are written like 10, 0.5 or 1e-4.",
+                "config/value",
+            )
+        return parser.instantiate(read).it
     except ConfigError:
         raise
-    except (
-        Exception
-    ) as error:  # jsonargparse raises argparse's errors, TypeError and ValueError alike
+    except Exception as error:  # argparse's errors, TypeError and ValueError alike
         match = re.search(r'(?:key "|required: )it\.?([^",\s]*)', str(error))
         key = match.group(1) if match else ""
         value = _get(values, key)

@@ -1,12 +1,14 @@
 """A strict YAML loader: every text has one meaning.
 
-`1e-4` is a float, `no` and `010` are strings, no key is given twice, and there are no aliases.
+`1e-4` is a float; `no`, `010`, `1_000` and `1:30` are strings, no key is given twice, and there are
+no aliases.
 """
 
 from __future__ import annotations
 
 import re
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,24 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where} is nested too deeply.", "config/syntax") from error
 
 
+def changed_texts(given: Any, read: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Texts that a later reader took for something else, each with its key: `010` as 8 or 10.
+
+    Args:
+        given: values as `parse_yaml` gave them.
+        read: the same as typed values, mappings and lists.
+    """
+    if isinstance(given, str):
+        if not isinstance(read, str):
+            yield where, given
+    elif isinstance(given, dict):
+        for key, value in given.items():
+            yield from changed_texts(value, read[key], f"{where}.{key}" if where else key)
+    elif isinstance(given, list | tuple) and isinstance(read, list | tuple):
+        for value, item in zip(given, read, strict=True):
+            yield from changed_texts(value, item, where)
+
+
 class _StrictLoader(yaml.SafeLoader):
     """Safe YAML without aliases, duplicate keys and the guesses of YAML 1.1."""
 
@@ -84,13 +104,15 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_WHOLE = "(?:0|[1-9][0-9]*)"
 for _tag, _pattern in (
     ("null", r"~|null|"),
     ("bool", r"true|false"),
-    ("int", r"[-+]?(?:0|[1-9][0-9_]*)"),
+    ("int", rf"[-+]?{_WHOLE}"),
     (
         "float",
-        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.inf|\.nan",
+        rf"[-+]?(?:{_WHOLE}\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+        rf"|[-+]?{_WHOLE}[eE][-+]?[0-9]+|[-+]?\.inf|\.nan",
     ),
 ):
     _StrictLoader.add_implicit_resolver(

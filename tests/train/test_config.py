@@ -154,6 +154,56 @@ def test_values_out_of_type_or_range_are_named(key, value):
     )
 
 
+ODD_NUMBERS = [
+    "010",
+    "-010",
+    "010.5",
+    "0x10",
+    "0b11",
+    "0o17",
+    "1_000",
+    "1:30",
+    "'5'",
+    "1,000",
+    "00",
+]
+
+
+@pytest.mark.parametrize("text", ODD_NUMBERS)
+@pytest.mark.parametrize(
+    "key",
+    [
+        "max_steps",
+        "optimizer.lr",
+        "optimizer.warmup",
+        "stop_after_minutes",
+        "tasks.captions.batch_size",
+        "tasks.captions.losses.caption_loss",
+        "tasks.captions.data.stickers.count",
+    ],
+)
+def test_what_is_no_plain_number_is_refused_where_one_belongs(run_file, text, key):
+    with pytest.raises(ConfigError) as caught:
+        load_run(["--config", str(run_file), f"--{key}={text}"])
+    assert key.rpartition(".")[2] in caught.value.message
+    assert text.strip("'") in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["010", "0x10", "1_000", "1:30"])
+def test_numbers_of_a_file_are_as_strict(run_file, text):
+    run_file.write_text(run_file.read_text().replace("warmup: 0.1", f"betas: [0.9, {text}]"))
+    with pytest.raises(ConfigError, match=rf"optimizer.betas is '{text}'.* Numbers are written"):
+        load_run(["--config", str(run_file)])
+
+
+@pytest.mark.parametrize("text", ["010", "0x10", "1_000", "1:30"])
+def test_the_same_are_words_where_a_text_belongs(run_file, text):
+    options = [f"--output_dir={text}", f"--model.freeze=[{text}]"]
+    run, _ = load_run(["--config", str(run_file), *options])
+    assert run.output_dir == text
+    assert run.model.freeze == [text]
+
+
 @pytest.mark.parametrize("value", [0, -4, 8.5, True, "8 pairs"])
 def test_bad_batch_sizes(value):
     with pytest.raises(ConfigError, match=r"tasks\.a.*batch_size"):
@@ -182,7 +232,6 @@ def test_split_rates_need_both():
         *(
             ("3", 3),
             ("-3", -3),
-            ("1_000", 1000),
             ("true", True),
             ("null", None),
             ("", None),
@@ -190,7 +239,10 @@ def test_split_rates_need_both():
         ),
         *(
             (word, word)
-            for word in ("no", "on", "010", "0x1f", "1:30", "2020-01-01", "${HF_TOKEN}", "1e", "e4")
+            for word in (
+                *("no", "on", "010", "00", "-010", "010.5", "08e1", "0x1f", "0b11", "0o17"),
+                *("1_000", "1_0.5", "1:30", "1:30.5", "2020-01-01", "${HF_TOKEN}", "1e", "e4"),
+            )
         ),
     ],
 )
