@@ -9,6 +9,7 @@ import torch
 from app.service.models import Models
 from app.service.runner import Runner
 from benchmarks import app as bench
+from benchmarks import serving
 from tests.app.stub import StubPredictor
 
 SERVER = """
@@ -32,13 +33,15 @@ def test_a_server_is_started_called_and_stopped(picture):
     with bench.server((sys.executable, "-c", SERVER)) as running:
         ready, loaded, answered = bench.starting(running, picture)
         assert 0 < ready.value <= loaded.value < answered.value
-        rows = {row.name: row for row in bench.endpoints(running, [picture], 3, 1)}
         assert bench.memory(running) > 1
+        rows = {row.name: row.value for row in serving.crowd(running, [picture], 3)}
+        assert rows["3 clients: refused as busy"] == rows["3 clients: failed otherwise"] == 0
+        with bench.server(bench.BARE) as bare:
+            bench.wait_until(bare)
+            rows = {row.name: row for row in bench.one_client(running, bare, [picture], 1)}
     assert running.process.returncode == 0
-    assert all(rows[f"{name}, 3 clients: median"].detail == "3 answers" for name in bench.CALLS)
-    assert (
-        rows["3 clients: refused as busy"].value == rows["3 clients: failed otherwise"].value == 0
-    )
+    assert rows["1 client: failed"].value == 0
+    assert all(rows[f"{name}, beside a busy core: times quiet"].value > 0 for name in bench.CALLS)
 
 
 def test_refusals_and_failures_are_told_apart(picture):
@@ -46,10 +49,10 @@ def test_refusals_and_failures_are_told_apart(picture):
         def __init__(self, text: str):
             self.text = text
 
-        def predict(self, **_):
+        def predict(self, *_, **__):
             raise RuntimeError(self.text)
 
-    load = bench.Load()
+    load = serving.Load()
     for text in (
         "All workers were busy. [busy/queue]",
         "Queue is full! Please try again.",
@@ -83,6 +86,11 @@ def test_a_view_change_that_asks_a_model_is_counted(picture, monkeypatch):
         Runner(Models(lambda name: StubPredictor(), ("stub",))), picture, rounds=1
     )
     assert rows[-1].value > 0
+
+
+def test_a_bar_may_be_the_least():
+    verdicts = [bench.Row("", value, "", 1.8, at_least=True).verdict for value in (1.7, 1.9)]
+    assert verdicts == ["MISS", "pass"]
 
 
 def test_verdicts_and_percentile():
