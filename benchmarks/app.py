@@ -216,14 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 0
     for row in rows:
-        value = "-" if row.value is None else f"{row.value:.{2 if row.unit == 'x' else 1}f}"
-        sign = ">=" if row.at_least else "<="
-        bar = "" if row.bar is None else f"bar {sign} {row.bar:g}"
-        print(
-            f"{row.name:56} {value:>9} {row.unit:5}  {bar:14} {row.verdict:8} "
-            f"{row.detail}".rstrip(),
-            flush=True,
-        )
+        print(row, flush=True)
     return 0
 
 

@@ -69,6 +69,12 @@ class Row:
         kept = self.value >= self.bar if self.at_least else self.value <= self.bar
         return "pass" if kept else "MISS"
 
+    def __str__(self) -> str:
+        value = "-" if self.value is None else f"{self.value:.{2 if self.unit == 'x' else 1}f}"
+        bar = "" if self.bar is None else f"bar {'>=' if self.at_least else '<='} {self.bar:g}"
+        start = f"{self.name:56} {value:>9} {self.unit:5}  {bar:14} {self.verdict:8}"
+        return f"{start} {self.detail}".rstrip()
+
 
 @dataclass
 class Load:
@@ -110,7 +116,10 @@ def server(command: tuple[str, ...] = SERVER, **variables: str) -> Iterator[Simp
         )
         try:
             yield SimpleNamespace(
-                process=process, address=f"http://127.0.0.1:{port}/", started=started
+                process=process,
+                address=f"http://127.0.0.1:{port}/",
+                started=started,
+                folder=Path(folder),
             )
         finally:
             process.send_signal(signal.SIGTERM)
@@ -158,18 +167,24 @@ class HttpClient:
             RuntimeError: the server refused the call or failed; the text says what it told.
         """
         try:
-            path = json.loads(self._post("upload", form(media), FORM))[0]
-            file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-            body = json.dumps({"media": file, **values}).encode()
-            event = json.loads(self._post(f"call/v2/{api_name}", body, "application/json"))
-            route = f"{self.api}call/{api_name}/{event['event_id']}"
-            with urllib.request.urlopen(route, timeout=300) as stream:
+            with self.stream(api_name, self.ask(media, api_name, **values)) as stream:
                 kind, data = stream.read().decode().strip().split("\n")[-2:]
         except urllib.error.HTTPError as refused:
             raise RuntimeError(refused.read().decode()) from None
         if kind != "event: complete":
             raise RuntimeError(data)
         return json.loads(data.removeprefix("data: "))[0]
+
+    def ask(self, media: Path, api_name: str, **values: Any) -> str:
+        """Upload the file and ask for a call; returns the event's id."""
+        path = json.loads(self._post("upload", form(media), FORM))[0]
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        body = json.dumps({"media": file, **values}).encode()
+        return json.loads(self._post(f"call/v2/{api_name}", body, "application/json"))["event_id"]
+
+    def stream(self, api_name: str, event: str) -> Any:
+        """The open answer to a call."""
+        return urllib.request.urlopen(f"{self.api}call/{api_name}/{event}", timeout=300)
 
     def _post(self, route: str, body: bytes, kind: str) -> bytes:
         request = urllib.request.Request(self.api + route, body, {"Content-Type": kind})
