@@ -23,7 +23,7 @@ from transformers import BertTokenizerFast, BlipConfig, BlipForConditionalGenera
 
 from benchmarks.timing import matrix_rate, median_ratio, read_bandwidth, take_turns
 from x2vlm.checkpoint import save_model
-from x2vlm.config import BASE, X2VLMConfig
+from x2vlm.config import X2VLMConfig
 from x2vlm.inference.generation import beam_search
 from x2vlm.inference.predictor import Predictor
 from x2vlm.modeling.build import build_model
@@ -31,6 +31,7 @@ from x2vlm.modeling.captioning import CaptionDecoder
 from x2vlm.modeling.cpu_linear import pack_linears
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
 from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.presets import BASE
 from x2vlm.processing import Processor
 
 BASE_384 = BASE.replace(vision=dataclasses.replace(BASE.vision, image_size=384))

@@ -30,8 +30,8 @@ from train.config import RunConfig, build
 from train.data.vocabulary import learn_vocabulary, save_tokenizer
 from train.tasks.region_text import RegionTextTask
 from x2vlm import stickers
-from x2vlm.config import PRESETS
 from x2vlm.modeling.build import build_model
+from x2vlm.presets import PRESETS
 from x2vlm.processing import Processor, load_tokenizer
 
 BATCHES = {"mini": 16, "base": 4}

@@ -54,6 +54,7 @@ LAYERS = (
     ("x2vlm/errors.py",),
     (
         "x2vlm/config.py",
+        "x2vlm/presets.py",
         "x2vlm/boxes.py",
         "x2vlm/checks.py",
         "x2vlm/results.py",

@@ -30,7 +30,7 @@ class ModelSource:
     """Which model is trained.
 
     Attributes:
-        preset: a name of `x2vlm.config.PRESETS`, built with fresh weights.
+        preset: a name of `x2vlm.presets.PRESETS`, built with fresh weights.
         overrides: changed keys of that preset, nested as in `X2VLMConfig`, for example `{vision:
             {image_size: 128}}`.
         init_from: checkpoint folder, file or known name; its weights are loaded (into `preset`, or

@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
         torch.manual_seed(run.seed)  # as the run begins, where the backbone starts fresh
         model = load_source(run.model)[0].eval()
         for data in wanted:
-            size = model.config.vision.image_size
+            size = max(model.config.vision.size)
             print(f"{write_features(model.vision.tower, data, size, run.num_workers)} written")
     except X2VLMError as error:
         print(error, file=sys.stderr)

@@ -23,7 +23,7 @@ _HOMES = {
     "TextConfig": "x2vlm.config",
     "FusionConfig": "x2vlm.config",
     "DecoderConfig": "x2vlm.config",
-    "PRESETS": "x2vlm.config",
+    "PRESETS": "x2vlm.presets",
     "X2VLMForPretraining": "x2vlm.modeling.pretraining",
     "X2VLMForRetrieval": "x2vlm.modeling.retrieval",
     "X2VLMForCaptioning": "x2vlm.modeling.captioning",

@@ -1,4 +1,4 @@
-"""The sizes of every model as frozen dataclasses, and the named presets.
+"""The sizes of every model as frozen dataclasses.
 
 A configuration says what is built (towers, layers, heads); it never enters a leaf module,
 `build.py` hands plain numbers on.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -40,6 +40,38 @@ HEADS = (
 over two images (NLVR2), `classification` answers from a closed list."""
 
 
+SWIN_PATCH = 4
+"""Pixels per side of a token in the first stage of Swin; every later stage doubles it."""
+
+
+def sides(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) of an `image_size`.
+
+    Raises:
+        ConfigError: neither a number nor two of them (`config/value`).
+    """
+    if isinstance(image_size, int):
+        return image_size, image_size
+    if len(image_size) != 2:
+        raise ConfigError(
+            "image_size is a number of pixels, or (height, width). Give one or two numbers.",
+            "config/value",
+        )
+    return image_size[0], image_size[1]
+
+
+def size_text(image_size: int | Sequence[int]) -> str:
+    """As people read it: "384", or "384 x 128" (height x width)."""
+    height, width = sides(image_size)
+    return str(height) if height == width else f"{height} x {width}"
+
+
+def size_from_text(text: str) -> int | tuple[int, ...]:
+    """An `image_size` from "384", or from "384x128" (height x width); ValueError for others."""
+    numbers = tuple(map(int, text.lower().split("x")))
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
 @dataclass(frozen=True)
 class VisionConfig:
     """The image tower.
@@ -48,7 +80,8 @@ class VisionConfig:
         tower: `beit2` (X2-VLM), `swin` (X-VLM), `clip` (ViT-B/16 as in CLIP) or `timm` (layers
             above the feature maps of a timm model).
         backbone: the timm model of a `timm` tower.
-        image_size: side of the square input in pixels; a multiple of `patch_size`.
+        image_size: side of the square input in pixels, or (height, width) of another; multiples of
+            `patch_size`.
         patch_size: pixels per side of one output token (32 for Swin: its output stride).
         hidden_size, num_layers, num_heads: width D, depth and heads (Swin: of the last stage, see
             `swin_*`).
@@ -59,7 +92,7 @@ class VisionConfig:
 
     tower: Literal["beit2", "swin", "clip", "timm"] = "beit2"
     backbone: str = ""
-    image_size: Size = 224
+    image_size: Size | tuple[Size, ...] = 224
     patch_size: Size = 16
     hidden_size: Size = 768
     num_layers: Few = 12
@@ -74,23 +107,80 @@ class VisionConfig:
     swin_window_size: Size = 7
 
     def __post_init__(self):
-        if self.image_size <= 0 or self.image_size % self.patch_size:
+        height, width = sides(self.image_size)
+        object.__setattr__(self, "image_size", height if height == width else (height, width))
+        patch = self.patch_size
+        if any(side <= 0 or side % patch for side in (height, width)):
+            near = [max(1, round(side / patch)) * patch for side in (height, width)]
             raise ConfigError(
-                f"image_size {self.image_size} is not a multiple of the patch size "
-                f"{self.patch_size}. Choose for example "
-                f"{max(1, round(self.image_size / self.patch_size)) * self.patch_size}.",
+                f"image_size {size_text(self.image_size)} is not a multiple of the patch size "
+                f"{patch}. Choose for example {size_text(near)}.",
                 "config/value",
             )
+        if self.tower == "swin":
+            self._check_swin()
 
     @property
-    def grid_size(self) -> int:
-        """Patches per side."""
-        return self.image_size // self.patch_size
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the input in pixels."""
+        return sides(self.image_size)
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """(rows, columns) of patches."""
+        height, width = self.size
+        return height // self.patch_size, width // self.patch_size
 
     @property
     def num_tokens(self) -> int:
         """P: patches plus the pooled token at index 0."""
-        return self.grid_size**2 + 1
+        rows, columns = self.grid_size
+        return rows * columns + 1
+
+    @property
+    def swin_stages(self) -> tuple[tuple[tuple[int, int], int], ...]:
+        """For every stage of Swin the (rows, columns) of its tokens and the side of its square
+        windows: the shorter side where that is not longer than a window, which is then not shifted.
+        """
+        stages, (rows, columns) = len(self.swin_depths), self.grid_size
+        grids = [(rows << stage, columns << stage) for stage in reversed(range(stages))]
+        return tuple((grid, min(*grid, self.swin_window_size)) for grid in grids)
+
+    def _check_swin(self) -> None:
+        stages = len(self.swin_depths)
+        width, patch = self.swin_embed_dim << stages - 1, SWIN_PATCH << stages - 1
+        if len(self.swin_num_heads) != stages:
+            raise ConfigError(
+                f"swin_num_heads has {len(self.swin_num_heads)} entries and swin_depths {stages}. "
+                f"Give one of each for every stage.",
+                "config/value",
+            )
+        for name, value, wanted in (
+            ("hidden_size", self.hidden_size, width),
+            ("patch_size", self.patch_size, patch),
+        ):
+            if value != wanted:
+                raise ConfigError(
+                    f"{name} {value} does not fit a Swin tower of {stages} stages with "
+                    f"swin_embed_dim {self.swin_embed_dim}, which doubles both in every stage. "
+                    f"Give {wanted}.",
+                    "config/value",
+                )
+        for stage, heads in enumerate(self.swin_num_heads):
+            if (self.swin_embed_dim << stage) % heads:
+                raise ConfigError(
+                    f"Stage {stage} of the Swin tower is {self.swin_embed_dim << stage} wide, "
+                    f"which its {heads} heads do not divide. Change swin_num_heads.",
+                    "config/value",
+                )
+        for (rows, columns), window in self.swin_stages:
+            if rows % window or columns % window:
+                raise ConfigError(
+                    f"image_size {size_text(self.image_size)} gives a Swin stage of {rows} x "
+                    f"{columns} tokens, which windows of {window} x {window} do not fill. Choose "
+                    f"an image_size or a swin_window_size that fits.",
+                    "config/value",
+                )
 
 
 @dataclass(frozen=True)
@@ -291,97 +381,3 @@ def _unlike(value: Any, hint: Any) -> str | None:
         return None if number and low <= value <= high else f"{named} from {low} to {high}"
     words = {str: "text", bool: "true or false", types.NoneType: "null"}
     return None if isinstance(value, hint) else words.get(hint, "a block of keys")
-
-
-_LARGE_VISION = VisionConfig(hidden_size=1024, num_layers=24, num_heads=16)
-_LARGE_FUSION = FusionConfig(num_heads=16, intermediate_size=4096)
-_XLM_R = TextConfig(
-    family="xlm-roberta",
-    vocab_size=250002,
-    max_positions=514,
-    type_vocab_size=1,
-    pad_token_id=1,
-    layer_norm_eps=1e-5,
-)
-_ALL_BUT_CLASSES = ("contrastive", "matching", "box", "masked_lm", "answer_decoder", "pair")
-
-BASE = X2VLMConfig()
-LARGE = X2VLMConfig(
-    vision=_LARGE_VISION,
-    text=TextConfig(hidden_size=1024, num_heads=16, intermediate_size=4096),
-    fusion=_LARGE_FUSION,
-)
-XVLM_BASE = X2VLMConfig(
-    vision=VisionConfig(
-        tower="swin", patch_size=32, hidden_size=1024, num_layers=24, num_heads=32, layer_scale=None
-    ),
-    text=TextConfig(num_layers=6),
-)
-CCLM_BASE = X2VLMConfig(text=_XLM_R)
-CCLM_LARGE = X2VLMConfig(
-    vision=_LARGE_VISION,
-    text=dataclasses.replace(
-        _XLM_R, hidden_size=1024, num_layers=24, num_heads=16, intermediate_size=4096
-    ),
-    fusion=_LARGE_FUSION,
-)
-MINI = X2VLMConfig(
-    vision=VisionConfig(
-        image_size=128,
-        hidden_size=256,
-        num_layers=6,
-        num_heads=4,
-        drop_path=0.0,
-        layer_scale=None,
-        position="sincos",
-    ),
-    text=TextConfig(
-        vocab_size=1600,
-        hidden_size=192,
-        num_layers=2,
-        num_heads=4,
-        intermediate_size=768,
-        max_positions=64,
-        type_vocab_size=1,
-        dropout=0.0,
-    ),
-    fusion=FusionConfig(num_layers=3, num_heads=4, intermediate_size=768, dropout=0.0),
-    decoder=DecoderConfig(num_layers=2, max_positions=16, type_vocab_size=1),
-    projection_size=128,
-    num_frames=4,
-    heads=_ALL_BUT_CLASSES,
-)
-PHOTO = X2VLMConfig(
-    vision=VisionConfig(
-        tower="timm",
-        backbone="tf_efficientnet_lite2",
-        image_size=256,
-        hidden_size=384,
-        num_layers=2,
-        num_heads=6,
-        drop_path=0.0,
-        layer_scale=None,
-        position="sincos",
-    ),
-    text=TextConfig(
-        vocab_size=10_000,
-        dropout=0.0,
-        hidden_size=384,
-        num_layers=6,
-        num_heads=12,
-        intermediate_size=1536,
-    ),
-    fusion=FusionConfig(num_layers=3, num_heads=12, intermediate_size=1536, dropout=0.0),
-    decoder=DecoderConfig(num_layers=2, max_positions=16),
-    num_frames=4,
-    heads=("contrastive", "matching", "box", "masked_lm", "answer_decoder"),
-)
-PRESETS = {
-    "photo": PHOTO,
-    "mini": MINI,
-    "base": BASE,
-    "large": LARGE,
-    "xvlm_base": XVLM_BASE,
-    "cclm_base": CCLM_BASE,
-    "cclm_large": CCLM_LARGE,
-}

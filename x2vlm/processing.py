@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from x2vlm.config import IMAGE_MEAN, IMAGE_STD, X2VLMConfig
+from x2vlm.config import IMAGE_MEAN, IMAGE_STD, X2VLMConfig, sides
 from x2vlm.detokenize import spaces_before
 from x2vlm.errors import CheckpointError, TextError
 from x2vlm.media import upright_rgb
@@ -116,7 +116,7 @@ class Processor:
         self.tokenizer.save_pretrained(str(directory))
 
     def image(self, image: Image.Image) -> Tensor:
-        """RGB image of any size -> float32 (3, H, W), H = W = image_size, CLIP statistics (spec
+        """RGB image of any size -> float32 (3, H, W) of image_size, CLIP statistics (spec
         3.1)."""
         return normalize(to_pixels(image, self.config.vision.image_size))
 
@@ -261,9 +261,9 @@ class Processor:
         return groups
 
 
-def to_pixels(image: Image.Image, size: int) -> Tensor:
-    """An image of any size -> uint8 (3, size, size), bicubic, aspect not kept (spec 3.1)."""
-    image = upright_rgb(image).resize((size, size), Image.Resampling.BICUBIC)
+def to_pixels(image: Image.Image, size: int | Sequence[int]) -> Tensor:
+    """An image of any size -> uint8 (3, H, W), bicubic, aspect not kept (spec 3.1)."""
+    image = upright_rgb(image).resize(sides(size)[::-1], Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
@@ -335,16 +335,21 @@ def unreadable_tokenizer(file: str) -> CheckpointError:
     )
 
 
-def patch_mask(box_xyxy: Sequence[float], grid_size: int) -> Tensor:
-    """The patches that a box touches, at least one (spec 3.6): bool (grid_size ** 2,), row by row.
+def patch_mask(box_xyxy: Sequence[float], grid_size: int | tuple[int, int]) -> Tensor:
+    """The patches that a box touches, at least one (spec 3.6): bool (rows * columns,), row by row.
 
     Args:
         box_xyxy: left, top, right, bottom as fractions of the image's sides.
+        grid_size: (rows, columns), or the one number of a square.
     """
+    rows, columns = sides(grid_size)
     slack = 1e-6  # of a patch: a box edge on a patch border must not spill over by rounding
-    mask = torch.zeros(grid_size, grid_size, dtype=torch.bool)
-    x1, y1, x2, y2 = (edge * grid_size for edge in box_xyxy)
-    left, top = (min(max(math.floor(edge + slack), 0), grid_size - 1) for edge in (x1, y1))
-    right, bottom = (min(math.ceil(edge - slack), grid_size) for edge in (x2, y2))
-    mask[top : max(bottom, top + 1), left : max(right, left + 1)] = True
+    mask = torch.zeros(rows, columns, dtype=torch.bool)
+    x1, y1, x2, y2 = box_xyxy
+
+    def span(start: float, end: float, count: int) -> slice:
+        first = min(max(math.floor(start * count + slack), 0), count - 1)
+        return slice(first, max(min(math.ceil(end * count - slack), count), first + 1))
+
+    mask[span(y1, y2, rows), span(x1, x2, columns)] = True
     return mask.flatten()

@@ -214,6 +214,8 @@ class ModelInfo(_Result):
         name: as asked for, without folders.
         hash: first 12 hex digits of the weights' SHA-256, empty for a model made in memory.
         parameters: number of weights of all models in the suite.
+        image_size: (height, width) in pixels at which images are looked at.
+        grid_size: (rows, columns) of patches, the shape of heat maps.
         num_frames: frames of a video that are looked at by default.
         num_layers: fusion layers, the choice of `layer` in `Predictor.explain`.
         num_heads: attention heads of a fusion layer, the choice of `head` there.
@@ -227,8 +229,8 @@ class ModelInfo(_Result):
     device: str
     dtype: str
     parameters: int
-    image_size: int
-    grid_size: int
+    image_size: tuple[int, int]
+    grid_size: tuple[int, int]
     num_frames: int
     num_layers: int
     num_heads: int

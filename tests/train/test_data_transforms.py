@@ -19,7 +19,8 @@ from train.data.transforms import (
 )
 from train.data.video import sample_frame_indices
 from train.data.vocabulary import build_tokenizer, learn_vocabulary
-from x2vlm.config import MINI, TextConfig
+from x2vlm.config import TextConfig
+from x2vlm.presets import MINI
 from x2vlm.processing import Processor, normalize, to_pixels
 
 

@@ -419,7 +419,7 @@ def text_key(task, text):
 def test_regions_of_a_batch(processor):
     task = prepared("region_text", processor, data=SCENES, max_regions=4)
     batch = batch_of(task)
-    grid = processor.config.vision.grid_size
+    grid = processor.config.vision.grid_size[0]
     for box, mask, is_image in zip(
         batch["target_boxes"], batch["patch_mask"], batch["is_image"], strict=True
     ):

@@ -372,8 +372,8 @@ def test_geometric_ratio(source, target, ratio):
 def test_resizing_tables():
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(27 * 27 + 3, 4, generator=generator)
-    assert torch.equal(resize_relative_table(table, len(table)), table)
-    larger = resize_relative_table(table, 47 * 47 + 3)
+    assert torch.equal(resize_relative_table(table, (14, 14), (14, 14)), table)
+    larger = resize_relative_table(table, (14, 14), (24, 24))
     assert larger.shape == (47 * 47 + 3, 4) and torch.equal(larger[-3:], table[-3:])
     middle, old = larger[:-3].view(47, 47, 4), table[:-3].view(27, 27, 4)
     assert torch.allclose(
@@ -381,7 +381,7 @@ def test_resizing_tables():
     )  # offsets 0 and 1 keep their places
     # A plane in the offsets is not a plane in the stretched grid, but symmetry survives.
     even = table[:-3].view(27, 27, 4) + table[:-3].view(27, 27, 4).flip(0, 1)
-    stretched = resize_relative_table(even.reshape(-1, 4), 39 * 39).view(39, 39, 4)
+    stretched = resize_relative_table(even.reshape(-1, 4), (14, 14), (20, 20)).view(39, 39, 4)
     assert torch.allclose(stretched, stretched.flip(0, 1), atol=1e-5)
 
 

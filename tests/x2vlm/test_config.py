@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from x2vlm.config import PRESETS, X2VLMConfig
+from x2vlm.config import X2VLMConfig
 from x2vlm.errors import ConfigError
+from x2vlm.presets import PRESETS
 
 
 @pytest.mark.parametrize("name", PRESETS)

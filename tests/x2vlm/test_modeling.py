@@ -377,7 +377,7 @@ def test_drop_path_replaces_dropout_inside_layers(tiny_config):
 
 def test_official_sizes():
     """Parameter counts of the official classes (base, pre-training)."""
-    from x2vlm.config import BASE, XVLM_BASE
+    from x2vlm.presets import BASE, XVLM_BASE
 
     with torch.device("meta"):
         assert sum(p.numel() for p in build_model(BASE).parameters()) == 254_758_401

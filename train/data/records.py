@@ -67,7 +67,7 @@ def open_records(config: DataConfig, image_size: int = 0) -> Sequence[dict[str, 
     """The records, by index.
 
     Args:
-        image_size: side of the scenes that are drawn; files need none.
+        image_size: side of the square scenes that are drawn; files need none.
 
     Raises:
         DataError: a file is missing, empty or unreadable; the message names it.

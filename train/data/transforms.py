@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
+from x2vlm.config import sides
 from x2vlm.media import upright_rgb
 from x2vlm.processing import to_pixels
 
@@ -29,12 +30,12 @@ _SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 def augment(
     image: Image.Image,
-    size: int,
+    size: int | Sequence[int],
     kind: Augmentation,
     rng: np.random.Generator,
     flip: bool | None = None,
 ) -> Tensor:
-    """uint8 (3, size, size).
+    """uint8 (3, H, W) of `size`.
 
     Args:
         flip: True or False when the caller decides (see `may_flip`); None draws it where the
@@ -44,7 +45,7 @@ def augment(
         return to_pixels(image, size)
     image = upright_rgb(image)
     box = sample_resized_crop(image.width, image.height, 0.2 if kind == "pretrain" else 0.5, rng)
-    image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    image = image.resize(sides(size)[::-1], Image.Resampling.BICUBIC, box=box)
     if flip if flip is not None else kind != "train_no_flip" and rng.random() < 0.5:
         image = ImageOps.mirror(image)
     return to_pixels(rand_augment(image, rng), size)

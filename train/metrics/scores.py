@@ -125,14 +125,14 @@ def pointing_hits(maps: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
     """bool (N,): the peak of each map lies in its box (pointing game, arXiv 1608.00507).
 
     Args:
-        maps: float (N, G, G), rows from the top; the peak is the centre of its cell. A flat map has
-            no peak and misses.
+        maps: float (N, rows, columns), rows from the top; the peak is the centre of its cell. A
+            flat map has no peak and misses.
         boxes_xyxy: float (N, 4) as fractions of the sides.
     """
     maps, boxes = np.asarray(maps), np.asarray(boxes_xyxy)
-    grid = maps.shape[-1]
+    rows, columns = maps.shape[1:]
     flat = maps.reshape(len(maps), -1)
     peak = flat.argmax(axis=1)
-    x, y = (peak % grid + 0.5) / grid, (peak // grid + 0.5) / grid
+    x, y = (peak % columns + 0.5) / columns, (peak // columns + 0.5) / rows
     inside = (boxes[:, 0] <= x) & (x <= boxes[:, 2]) & (boxes[:, 1] <= y) & (y <= boxes[:, 3])
     return inside & (flat.max(axis=1) > flat.min(axis=1))

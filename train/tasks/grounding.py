@@ -15,6 +15,7 @@ from train.data.transforms import may_flip, rand_augment
 from train.metrics.scores import grounding_accuracy, pointing_hits
 from train.tasks.records import RecordTask, choose_exactly, owned
 from x2vlm.boxes import cxcywh_to_xyxy
+from x2vlm.config import sides
 from x2vlm.inference.explain import relevance, trace_attention
 from x2vlm.modeling.grounding import X2VLMForGrounding
 from x2vlm.modeling.x2vlm import X2VLM
@@ -43,7 +44,7 @@ class Grounding(RecordTask):
         image, flip = record["image"], False
         if self.augmentation != "none":
             flip = may_flip([region["text"] for region in regions], rng)
-            size = (self.image_size, self.image_size)
+            size = sides(self.image_size)[::-1]
             image = image.resize(size, Image.Resampling.BICUBIC)
             image = rand_augment(
                 ImageOps.mirror(image) if flip else image, rng, photometric_only=True
@@ -105,16 +106,15 @@ class Grounding(RecordTask):
         )
 
     def _fuse(self, model, text_embeds, mask, embeds) -> tuple[Tensor, Tensor | None]:
-        """Fused phrases and their maps float (N, G, G), `Explanation.overall`; None without a
-        matching head."""
+        """Fused phrases and their maps float (N, rows, columns), `Explanation.overall`; None
+        without a matching head."""
         if "matching" not in model.config.heads:
             return model.fuse(text_embeds, mask, embeds), None
         trace = trace_attention(
             model, text_embeds, mask, embeds, lambda fused: model.match_logits(fused)[:, 1]
         )
         heat = (relevance(trace, layer=self.explain_layer) * mask[..., None]).sum(dim=1)
-        side = model.config.vision.grid_size
-        return trace.fused_embeds, heat.unflatten(1, (side, side))
+        return trace.fused_embeds, heat.unflatten(1, model.config.vision.grid_size)
 
 
 def _corners(boxes_cxcywh: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from train.data.text import EncodedText, TextEncoder, text_key
 from train.data.transforms import Augmentation, augment
 from train.data.video import sample_frame_indices
 from train.tasks.base import Task
+from x2vlm.config import sides
 from x2vlm.errors import ConfigError, DataError, X2VLMError
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import Processor, normalize, to_pixels
@@ -74,7 +75,7 @@ class RecordTask(Task):
                 self._opened[id(data)] = records
 
     def _records(self, data: DataConfig) -> Sequence[dict[str, Any]]:
-        return self._opened.pop(id(data), None) or open_records(data, self.image_size)
+        return self._opened.pop(id(data), None) or open_records(data, max(sides(self.image_size)))
 
     def prepare(self, processor: Any) -> None:
         self.prepare_texts(processor)

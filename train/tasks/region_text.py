@@ -16,6 +16,7 @@ from train.data.text import text_key
 from train.data.transforms import may_flip, rand_augment
 from train.tasks.records import RecordTask, choose, positive_pairs
 from x2vlm.boxes import cxcywh_to_xyxy
+from x2vlm.config import sides
 from x2vlm.modeling.pretraining import REGION_LOSSES, X2VLMForPretraining
 from x2vlm.processing import normalize, patch_mask, to_pixels
 
@@ -66,7 +67,7 @@ class RegionTextTask(RecordTask):
                 crop = sample_crop(
                     _pixel_box(choose(regions, 1, rng)[0]["box"], image.size), *image.size, rng
                 )
-            size = (self.image_size, self.image_size)
+            size = sides(self.image_size)[::-1]
             image = image.resize(size, Image.Resampling.BICUBIC, box=crop)
             image = rand_augment(
                 ImageOps.mirror(image) if flip else image, rng, photometric_only=True

@@ -10,8 +10,15 @@ from typing import Any
 
 from torch import Tensor
 
-from x2vlm.checkpoint.layout import Layout
-from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
+from x2vlm.checkpoint.translate import Translated
+from x2vlm.config import (
+    DecoderConfig,
+    FusionConfig,
+    TextConfig,
+    VisionConfig,
+    X2VLMConfig,
+    sides,
+)
 from x2vlm.errors import CheckpointError
 
 HEAD_PARTS = {
@@ -56,27 +63,20 @@ def merge_overrides(config: X2VLMConfig, overrides: Overrides) -> X2VLMConfig:
     return X2VLMConfig.from_dict(values)
 
 
-def detect_config(
-    state: Mapping[str, Tensor],
-    layout: Layout,
-    swin_windows: tuple[int, int] | None,
-    overrides: Overrides,
-) -> X2VLMConfig:
+def detect_config(translated: Translated, overrides: Overrides) -> X2VLMConfig:
     """The configuration of a state dict under our names.
 
     Numbers of text heads leave no trace in shapes: 64 dimensions a head are taken, as in every BERT
     and XLM-R, unless `overrides` say otherwise.
 
     Args:
-        layout: of the file; a separate cross encoder is CCLM's, so its text encoder is XLM-R.
-        swin_windows: a Swin stage that shifts its windows and their number, from the shape of an
-            `attn_mask`.
         overrides: see `merge_overrides`.
 
     Raises:
-        CheckpointError: no X2-VLM, X-VLM or CCLM model (`ckpt/keys`), or a width that 64 does not
-            divide (`ckpt/shape`).
+        CheckpointError: no X2-VLM, X-VLM or CCLM model (`ckpt/keys`), or a width or an image size
+            that the file cannot tell (`ckpt/shape`).
     """
+    state, layout = translated.state, translated.layout
     for part, name in (
         ("an image tower", "vision.tower.patch_embed.proj.weight"),
         ("word embeddings", _WORDS),
@@ -123,7 +123,7 @@ def detect_config(
         type_vocab_size=_size(state, "answer_decoder.embeddings.token_types.weight", 0, 2),
     )
     config = X2VLMConfig(
-        vision=_vision(state, swin_windows),
+        vision=_vision(state, translated.image_size or _given_size(overrides)),
         text=text,
         fusion=fusion,
         decoder=decoder,
@@ -140,10 +140,11 @@ def check_grid(vision: VisionConfig) -> None:
     CheckpointError: an image so large that the tables of a tower would fill the memory
     (`ckpt/shape`).
     """
-    if vision.grid_size > MAX_GRID or vision.swin_window_size > MAX_GRID:
+    if max(*vision.grid_size, vision.swin_window_size) > MAX_GRID:
+        height, width = vision.size
         raise CheckpointError(
-            f"The image tower would read {vision.image_size} x {vision.image_size} pixels; the "
-            f"limit is {MAX_GRID * vision.patch_size}. Give a smaller image_size.",
+            f"The image tower would read {height} x {width} pixels; the limit is "
+            f"{MAX_GRID * vision.patch_size} a side. Give a smaller image_size.",
             "ckpt/shape",
         )
 
@@ -157,61 +158,64 @@ def heads_in(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(head for head in HEAD_PARTS if head in found)
 
 
-def _vision(state: Mapping[str, Tensor], swin_windows: tuple[int, int] | None) -> VisionConfig:
+def _given_size(overrides: Overrides) -> tuple[int, int] | None:
+    size = overrides.get("vision", {}).get("image_size")
+    return None if size is None else sides(size)
+
+
+def _vision(state: Mapping[str, Tensor], told: tuple[int, int] | None) -> VisionConfig:
+    """The image tower; `told` is the (height, width) in pixels that something else tells."""
     patch = state["vision.tower.patch_embed.proj.weight"]
     if "vision.tower.layers.0.blocks.0.attn.relative_position_bias_table" in state:
-        return _swin(state, patch, swin_windows)
+        return _swin(state, patch, told)
     width, patch_size, layers = patch.shape[0], patch.shape[2], _count(state, "vision.tower.blocks")
-    shared = {
-        "patch_size": patch_size,
-        "hidden_size": width,
-        "num_layers": layers,
-        "mlp_ratio": _size(state, "vision.tower.blocks.0.mlp.fc1.weight", 0, 4 * width) / width,
-        "layer_scale": 0.1 if "vision.tower.blocks.0.gamma_1" in state else None,
-    }
     table = state.get("vision.tower.blocks.0.attn.relative_position_bias_table")
-    if table is not None:
-        grid = (math.isqrt(table.shape[0] - 3) + 1) // 2
-        return VisionConfig(
-            tower="beit2", image_size=grid * patch_size, num_heads=table.shape[1], **shared
-        )
-    grid = math.isqrt(_size(state, "vision.tower.pos_embed", 1, 1) - 1)
-    if "vision.tower.norm_pre.weight" in state:
-        return VisionConfig(
-            tower="clip", image_size=grid * patch_size, num_heads=_default_heads(width), **shared
+    positions = _size(state, "vision.tower.pos_embed", 1, 1) - 1
+    clip = "vision.tower.norm_pre.weight" in state
+    if table is None:
+        fits = told and math.prod(side // patch_size for side in told) == positions
+        side = _square_side(positions) * patch_size
+    else:
+        fits = told and len(table) - 3 == math.prod(2 * (s // patch_size) - 1 for s in told)
+        side = (_square_side(len(table) - 3) + 1) // 2 * patch_size
+    if not (fits or side):
+        raise CheckpointError(
+            "The positions of the image tower belong to no square image, and the file does not "
+            "tell its height and width. Give the size it was trained with, for example "
+            'config={"vision": {"image_size": [384, 128]}}.',
+            "ckpt/shape",
         )
     return VisionConfig(
-        tower="beit2",
-        image_size=grid * patch_size,
-        num_heads=_default_heads(width),
-        position="sincos",
-        **shared,
+        tower="clip" if clip else "beit2",
+        image_size=told if fits else side,
+        patch_size=patch_size,
+        hidden_size=width,
+        num_layers=layers,
+        num_heads=_default_heads(width) if table is None else table.shape[1],
+        mlp_ratio=_size(state, "vision.tower.blocks.0.mlp.fc1.weight", 0, 4 * width) / width,
+        layer_scale=0.1 if "vision.tower.blocks.0.gamma_1" in state else None,
+        position="relative" if clip or table is not None else "sincos",
     )
 
 
-def _swin(
-    state: Mapping[str, Tensor], patch: Tensor, windows: tuple[int, int] | None
-) -> VisionConfig:
-    """Sizes of Swin. A stage smaller than the window has a table of its own size, which gives the
-    picture's; otherwise the number of shifted windows does, and without any the last stage is one
-    window."""
+def _square_side(cells: int) -> int:
+    """The side of a square of so many cells, 0 where there is none."""
+    return side if (side := math.isqrt(max(cells, 0))) ** 2 == cells else 0
+
+
+def _swin(state: Mapping[str, Tensor], patch: Tensor, told: tuple[int, int] | None) -> VisionConfig:
+    """Sizes of Swin. Where nothing tells the size of its images they are taken for square: a stage
+    smaller than the window has a table of its own size, otherwise the last stage is one window."""
     prefix, depths, tables = "vision.tower.layers", [], []
     for stage in range(_count(state, prefix)):
         depths.append(_count(state, f"{prefix}.{stage}.blocks"))
         tables.append(state[f"{prefix}.{stage}.blocks.0.attn.relative_position_bias_table"].shape)
-    heads, sides = (
-        [shape[1] for shape in tables],
-        [(math.isqrt(shape[0]) + 1) // 2 for shape in tables],
-    )
-    window, stride = sides[0], patch.shape[2] * 2 ** (len(depths) - 1)
-    if sides[-1] == window and windows:
-        stage, count = windows
-        image_size = window * math.isqrt(count) * patch.shape[2] * 2**stage
-    else:
-        image_size = sides[-1] * stride
+    heads = [shape[1] for shape in tables]
+    windows = [(math.isqrt(shape[0]) + 1) // 2 for shape in tables]
+    stride = patch.shape[2] * 2 ** (len(depths) - 1)
     return VisionConfig(
         tower="swin",
-        image_size=image_size,
+        image_size=told or windows[-1] * stride,
         patch_size=stride,
         hidden_size=patch.shape[0] * 2 ** (len(depths) - 1),
         num_layers=sum(depths),
@@ -220,7 +224,7 @@ def _swin(
         swin_embed_dim=patch.shape[0],
         swin_depths=tuple(depths),
         swin_num_heads=tuple(heads),
-        swin_window_size=window,
+        swin_window_size=windows[0],
     )
 
 

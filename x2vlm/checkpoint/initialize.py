@@ -131,7 +131,7 @@ def _copy(model: X2VLM, tensors: Mapping[str, Tensor], source: str) -> set[str]:
     done, file = set(), Path(source).name
     for slot in parameter_slots(model):
         if slot.names & tensors.keys():
-            value = fit_tensor(slot, tensors, file)
+            value = fit_tensor(slot, tensors, file, (None, model.config.vision))
             if value.shape == slot.parameter.shape:
                 slot.parameter.copy_(value)
                 done.add(slot.name)

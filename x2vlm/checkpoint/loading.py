@@ -36,7 +36,7 @@ from x2vlm.checkpoint.report import LoadReport
 from x2vlm.checkpoint.source import files_of, read_source, weights_file
 from x2vlm.checkpoint.tokenizer import has_tokenizer
 from x2vlm.checkpoint.translate import Translated, translate
-from x2vlm.config import X2VLMConfig
+from x2vlm.config import VisionConfig, X2VLMConfig, sides
 from x2vlm.errors import CheckpointError
 from x2vlm.modeling.build import build_model
 from x2vlm.modeling.x2vlm import X2VLM
@@ -74,7 +74,7 @@ class LoadedCheckpoint:
 def load_model(
     path_or_name: str | Path,
     *,
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     num_frames: int | None = None,
     config: X2VLMConfig | Overrides | None = None,
     heads: Sequence[str] | None = None,
@@ -87,7 +87,8 @@ def load_model(
 
     Args:
         path_or_name: see `x2vlm.hub.resolve`.
-        image_size: pixels per side to run at; position tables are resized. None: as trained.
+        image_size: pixels per side to run at, or (height, width); position tables are resized.
+            None: as trained.
         num_frames: frame positions to have; None: as trained.
         config: what shapes cannot tell, nested as in config.json (`{"text": {"num_heads": 6}}`), or
             a whole configuration.
@@ -113,12 +114,10 @@ def load_model(
         elif translated.ours and stored.is_file():
             final = merge_overrides(read_config(stored), overrides)
         else:
-            final = detect_config(
-                translated.state, translated.layout, translated.swin_windows, overrides
-            )
-        final = _adjust(final, image_size, num_frames, heads)
+            final = detect_config(translated, overrides)
+        trained, final = final.vision, _adjust(final, image_size, num_frames, heads)
         check_grid(final.vision)
-        model, report = _assemble(final, translated, weights.name, allow_extra)
+        model, report = _assemble(final, trained, translated, weights.name, allow_extra)
     except CheckpointError as error:
         if translated.ours and config is None and not stored.is_file():
             raise CheckpointError(
@@ -176,15 +175,18 @@ def translated_tensors(path_or_name: str | Path) -> dict[str, Tensor]:
 
 
 def _adjust(
-    config: X2VLMConfig, image_size: int | None, num_frames: int | None, heads: Sequence[str] | None
+    config: X2VLMConfig,
+    image_size: int | Sequence[int] | None,
+    num_frames: int | None,
+    heads: Sequence[str] | None,
 ) -> X2VLMConfig:
     """The caller's image size, frames and heads. Swin's window grows with the image where it was a
     fixed share of it."""
     vision = config.vision
-    if image_size is not None and image_size != vision.image_size:
+    if image_size is not None and sides(image_size) != vision.size:
         window = vision.swin_window_size
-        if vision.tower == "swin" and window * vision.patch_size == vision.image_size:
-            window = image_size // vision.patch_size
+        if vision.tower == "swin" and vision.grid_size == (window, window):
+            window = min(sides(image_size)) // vision.patch_size
         config = config.replace(
             vision=replace(vision, image_size=image_size, swin_window_size=window)
         )
@@ -194,9 +196,9 @@ def _adjust(
 
 
 def _assemble(
-    config: X2VLMConfig, translated: Translated, file: str, allow_extra: bool
+    config: X2VLMConfig, trained: VisionConfig, translated: Translated, file: str, allow_extra: bool
 ) -> tuple[X2VLM, LoadReport]:
-    """Builds the model around the file's tensors."""
+    """Builds the model around the file's tensors, which come from a tower as `trained`."""
     state, present = translated.state, heads_in(translated.state)
     keys = {name: key for key, name in translated.renamed.items()}
     with _parameters_on_meta():
@@ -223,21 +225,25 @@ def _assemble(
         raise _keys_error(file, "lacks weights that the model needs", lacking, hint)
 
     tensors, resized = {}, {}
+    regridded = trained.grid_size != config.vision.grid_size
+    computed = {slot.name for slot in slots if regridded and not slot.parameter.requires_grad}
     for slot in slots:
         if slot.name not in missing:
-            tensors[slot.name] = fit_tensor(slot, state, file, keys)
+            tensors[slot.name] = fit_tensor(slot, state, file, (trained, config.vision), keys)
             shapes = tuple(first_tensor(slot, state).shape), tuple(slot.parameter.shape)
             if shapes[0] != shapes[1]:
                 resized[slot.name] = shapes
     # New heads and frames start random, sine positions of another size are computed: that takes a
     # model with memory.
     if missing or any(
-        slot.name in tensors and tensors[slot.name].shape != slot.parameter.shape for slot in slots
+        slot.name in computed
+        or (slot.name in tensors and tensors[slot.name].shape != slot.parameter.shape)
+        for slot in slots
     ):
         model = build_model(config)
         slots = parameter_slots(model)
     for slot in slots:
-        if slot.name in tensors:
+        if slot.name in tensors.keys() - computed:
             slot.fill(tensors.pop(slot.name))
     return model, LoadReport(
         matched=tuple(sorted((known & state.keys()) - keys.keys())),

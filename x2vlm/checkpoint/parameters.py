@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from x2vlm.checkpoint.resize import (
     resize_frame_positions,
     resize_relative_table,
 )
+from x2vlm.config import VisionConfig
 from x2vlm.errors import CheckpointError
 
 
@@ -61,11 +63,17 @@ def first_tensor(slot: Slot, state: Mapping[str, Tensor]) -> Tensor:
 
 
 def fit_tensor(
-    slot: Slot, state: Mapping[str, Tensor], file: str, keys: Mapping[str, str] | None = None
+    slot: Slot,
+    state: Mapping[str, Tensor],
+    file: str,
+    vision: tuple[VisionConfig | None, VisionConfig],
+    keys: Mapping[str, str] | None = None,
 ) -> Tensor:
     """The tensor for a parameter: checked, and resized where a rule says how.
 
     Args:
+        vision: the image tower that the file was trained with, None where it is not known, and the
+            model's.
         keys: our name -> key of the file, for messages.
 
     Raises:
@@ -106,10 +114,39 @@ def fit_tensor(
             "ckpt/shape",
         )
     if table:
-        return resize_relative_table(tensor, shape[0])
-    if name.endswith("pos_embed") and slot.parameter.requires_grad and tensor.shape != shape:
-        return resize_absolute_positions(tensor, shape[1])
+        source = _window(tensor.shape[0], vision[0], name)
+        return resize_relative_table(tensor, source, window_of(vision[1], name))
+    if name.endswith("pos_embed") and slot.parameter.requires_grad:
+        source = _grid(tensor.shape[1] - 1, vision[0])
+        if source != vision[1].grid_size:
+            return resize_absolute_positions(tensor, source, vision[1].grid_size)
     return tensor
+
+
+def window_of(vision: VisionConfig, name: str) -> tuple[int, int]:
+    """(height, width) of the window whose relative positions a table of the tower holds."""
+    if vision.tower != "swin":
+        return vision.grid_size
+    side = vision.swin_stages[int(name.split(".layers.")[1].split(".")[0])][1]
+    return side, side
+
+
+def _window(rows: int, vision: VisionConfig | None, name: str) -> tuple[int, int]:
+    """The window of a table in a file: what the file's tower has, or else the square one."""
+    if vision is not None:
+        height, width = window_of(vision, name)
+        if rows - (2 * height - 1) * (2 * width - 1) in (0, 3):
+            return height, width
+    side = (math.isqrt(rows) + 1) // 2
+    return side, side
+
+
+def _grid(patches: int, vision: VisionConfig | None) -> tuple[int, int]:
+    """(rows, columns) of the patches that a file has positions for; a square where it is not
+    known."""
+    if vision is not None and math.prod(vision.grid_size) == patches:
+        return vision.grid_size
+    return math.isqrt(patches), math.isqrt(patches)
 
 
 def _sizes(shape: Sequence[int]) -> str:

@@ -32,42 +32,57 @@ def geometric_ratio(source: int, target: int) -> float:
     return middle
 
 
-def resize_relative_table(table: Tensor, rows: int) -> Tensor:
+def resize_relative_table(
+    table: Tensor, source: tuple[int, int], target: tuple[int, int]
+) -> Tensor:
     """A table of relative-position biases for another window.
 
+    The official rule knows squares only; other windows follow it along each side.
+
     Args:
-        table: float[S * S + extra, heads]; the extra rows (BEiT's three for the class token) are
-            kept as they are.
-        rows: S' * S' + extra of the new table.
+        table: float[(2h - 1) * (2w - 1) + extra, heads] of a window of h x w; the extra rows
+            (BEiT's three for the class token) are kept as they are.
+        source, target: (height, width) of the windows.
 
     Returns:
-        float32[rows, heads].
+        float32 for `target`; the table itself where the windows are the same.
     """
-    source, target = math.isqrt(table.shape[0]), math.isqrt(rows)
-    extra = table.shape[0] - source**2
     if source == target:
         return table
-    distances = np.cumsum(geometric_ratio(source, target) ** np.arange(source // 2))
-    grid = np.concatenate([-distances[::-1], [0.0], distances])
-    wanted = np.arange(-(target // 2), target // 2 + 1, dtype=float)
-    degree = min(3, source - 1)
-    offsets = table[: source**2].double().numpy().T.reshape(-1, source, source)
-    planes = [
-        RectBivariateSpline(grid, grid, plane, kx=degree, ky=degree, s=0)(wanted, wanted)
-        for plane in offsets
+    offsets = math.prod(2 * side - 1 for side in source)
+    axes = [_axis(2 * old - 1, 2 * new - 1) for old, new in zip(source, target, strict=True)]
+    (rows, wanted_rows), (columns, wanted_columns) = axes
+    planes = table[:offsets].double().numpy().T.reshape(-1, 2 * source[0] - 1, 2 * source[1] - 1)
+    for axis, side in ((1, source[0]), (2, source[1])):
+        planes = planes.repeat(2, axis) if side == 1 else planes  # a spline needs two points
+    resized = [
+        RectBivariateSpline(
+            rows, columns, plane, kx=min(3, len(rows) - 1), ky=min(3, len(columns) - 1), s=0
+        )(wanted_rows, wanted_columns)
+        for plane in planes
     ]
-    resized = torch.from_numpy(np.stack(planes).reshape(len(planes), -1).T.copy()).float()
-    return torch.cat([resized, table[source**2 :].float()]) if extra else resized
+    resized = torch.from_numpy(np.stack(resized).reshape(len(planes), -1).T.copy()).float()
+    return torch.cat([resized, table[offsets:].float()])
 
 
-def resize_absolute_positions(positions: Tensor, tokens: int) -> Tensor:
-    """CLIP's learned positions float[1, 1 + S * S, D] to float[1, tokens, D]: bicubic, the class
-    token kept."""
-    source, target = math.isqrt(positions.shape[1] - 1), math.isqrt(tokens - 1)
-    grid = positions[:, 1:].float().unflatten(1, (source, source)).permute(0, 3, 1, 2)
-    grid = F.interpolate(
-        grid, size=(target, target), mode="bicubic", antialias=True, align_corners=False
-    )
+def _axis(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the offsets of one side are, and where the new ones are read off."""
+    wanted = np.arange(-(target // 2), target // 2 + 1, dtype=float)
+    if source == target:
+        return wanted, wanted
+    if source == 1:
+        return np.array([-1.0, 1.0]), np.zeros(target)
+    distances = np.cumsum(geometric_ratio(source, target) ** np.arange(source // 2))
+    return np.concatenate([-distances[::-1], [0.0], distances]), wanted
+
+
+def resize_absolute_positions(
+    positions: Tensor, source: tuple[int, int], target: tuple[int, int]
+) -> Tensor:
+    """CLIP's learned positions float[1, 1 + h * w, D] of (rows, columns) of patches to those of
+    `target`: bicubic, the class token kept."""
+    grid = positions[:, 1:].float().unflatten(1, source).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=target, mode="bicubic", antialias=True, align_corners=False)
     return torch.cat([positions[:, :1].float(), grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
 
 

@@ -29,7 +29,7 @@ from x2vlm.checkpoint.loading import CONFIG, load_model
 from x2vlm.checkpoint.report import LoadReport
 from x2vlm.checkpoint.source import WEIGHTS
 from x2vlm.checkpoint.tokenizer import find_tokenizer, missing_note
-from x2vlm.config import X2VLMConfig
+from x2vlm.config import X2VLMConfig, size_text
 from x2vlm.errors import CheckpointError
 from x2vlm.modeling.x2vlm import X2VLM
 
@@ -114,7 +114,7 @@ def convert(
     directory: str | Path,
     *,
     tokenizer: str | Path | None = None,
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     num_frames: int | None = None,
     config: X2VLMConfig | Overrides | None = None,
     heads: Sequence[str] | None = None,
@@ -193,7 +193,7 @@ def _card(model: X2VLM, title: str) -> str:
         title=title,
         millions=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
         tower=config.vision.tower,
-        size=config.vision.image_size,
+        size=size_text(config.vision.image_size),
         text=config.text.num_layers,
         fusion=config.fusion.num_layers,
         heads=", ".join(config.heads) or "none",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Translated:
     Attributes:
         renamed: key of the file -> our name, where they differ.
         ours: the file follows our names, not the official ones.
+        image_size: (height, width) in pixels that the constants of the image tower tell.
         prefix: what stood before every name.
     """
 
@@ -36,7 +38,7 @@ class Translated:
     unexpected: tuple[str, ...]
     ours: bool
     layout: Layout
-    swin_windows: tuple[int, int] | None
+    image_size: tuple[int, int] | None
     notes: tuple[str, ...]
     prefix: str
 
@@ -89,7 +91,7 @@ def translate(weights: Weights, file: str) -> Translated:
         tuple(unexpected),
         ours=False,
         layout=layout,
-        swin_windows=_swin_windows(tensors),
+        image_size=_told_size(tensors),
         notes=notes,
         prefix=prefix,
     )
@@ -118,9 +120,42 @@ def _without_wrappers(keys: Iterable[str], prefix: str) -> dict[str, str]:
     return names
 
 
-def _swin_windows(tensors: Mapping[str, Tensor]) -> tuple[int, int] | None:
-    """A Swin stage that shifts its windows and their number, from the shape of a mask."""
+def _told_size(tensors: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """(height, width) that an image tower was built for, from its constants; None where they are
+    left out. The parameters alone cannot tell an image that is not square."""
+    patch = tensors.get("vision_encoder.patch_embed.proj.weight")
+    if patch is None or patch.ndim != 4:
+        return None
     for name, tensor in tensors.items():
-        if match := re.match(r"vision_encoder\.layers\.(\d)\.blocks\.\d+\.attn_mask$", name):
-            return int(match[1]), len(tensor)
-    return None
+        stage = re.match(r"vision_encoder\.layers\.(\d)\.blocks\.\d+\.attn_mask$", name)
+        if stage and tensor.ndim == 3:
+            rows, columns = _window_grid(tensor)
+            cell = math.isqrt(tensor.shape[1]) * patch.shape[2] * 2 ** int(stage[1])
+            return rows * cell, columns * cell
+    index = tensors.get("vision_encoder.blocks.0.attn.relative_position_index")
+    table = tensors.get("vision_encoder.blocks.0.attn.relative_position_bias_table")
+    if index is None or table is None or index.ndim != 2 or len(index) < 3:
+        return None
+    rows, columns = _patch_grid(index)
+    if (2 * rows - 1) * (2 * columns - 1) + 3 != len(table):
+        return None
+    return rows * patch.shape[2], columns * patch.shape[2]
+
+
+def _window_grid(mask: Tensor) -> tuple[int, int]:
+    """(rows, columns) of shifted windows, from the mask float[windows, N, N] of a Swin block. In a
+    row of windows only the last one is cut, until the last row."""
+    cut = mask.flatten(1).any(dim=1).nonzero()
+    columns = int(cut[0]) + 1 if len(cut) else 1
+    if len(mask) % columns:
+        columns = math.isqrt(len(mask))
+    return len(mask) // columns, columns
+
+
+def _patch_grid(index: Tensor) -> tuple[int, int]:
+    """(rows, columns) of patches, from BEiT's index int64[1 + P, 1 + P] of relative positions: seen
+    from the first patch it grows by one along a row, and by more to the next."""
+    seen = index[1:, 1] - index[1, 1]
+    jumps = (seen != torch.arange(len(seen))).nonzero()
+    columns = int(jumps[0]) if len(jumps) else len(seen)
+    return len(seen) // columns, columns

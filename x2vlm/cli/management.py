@@ -11,6 +11,7 @@ from typing import Any
 from x2vlm import doctor
 from x2vlm.cli.arguments import add_allow_extra
 from x2vlm.cli.output import print_json, say
+from x2vlm.config import size_from_text
 from x2vlm.errors import ParameterError
 
 
@@ -25,7 +26,10 @@ def add_management(verbs: Any) -> None:
         "--tokenizer", help="folder or vocabulary file, if none lies beside the checkpoint"
     )
     convert.add_argument(
-        "--image-size", type=int, help="pixels a side to run at (default: as trained)"
+        "--image-size",
+        type=size_from_text,
+        metavar="SIZE",
+        help="pixels to run at, a side (384) or height and width (384x128); default: as trained",
     )
     convert.add_argument(
         "--num-frames", type=int, help="frame positions of videos (default: as trained)"

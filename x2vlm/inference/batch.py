@@ -24,7 +24,7 @@ SHARE = 0.25
 def images_at_once(member: Member) -> int:
     """How many images a batch has, by the free memory of the model's device."""
     vision, fusion = member.model.config.vision, member.model.config.fusion
-    tokens = vision.grid_size**2 + 1
+    tokens = vision.num_tokens
     maps = fusion.num_layers * fusion.num_heads * member.processor.max_tokens
     an_image = 4 * tokens * (TENSORS_A_LAYER * vision.hidden_size + 2 * maps)
     if member.device.type == "cuda":

@@ -220,7 +220,7 @@ def image_gradcam(
     """
     from pytorch_grad_cam import GradCAM
 
-    side = round((image_embeds.shape[1] - 1) ** 0.5)
+    grid_size = model.config.vision.grid_size
 
     class FromPatches(nn.Module):
         def __init__(self):
@@ -237,10 +237,10 @@ def image_gradcam(
 
     class PatchGridCAM(GradCAM):
         def get_target_width_height(self, input_tensor: Tensor) -> tuple[int, int]:
-            return side, side
+            return grid_size[::-1]
 
     def as_channels(tokens: Tensor) -> Tensor:
-        return tokens.float().transpose(1, 2).unflatten(2, (side, side))
+        return tokens.float().transpose(1, 2).unflatten(2, grid_size)
 
     stand_in = FromPatches()
     with (
@@ -265,20 +265,14 @@ def random_maps(image_embeds: Tensor, count: int, seed: int) -> Tensor:
     return maps / maps.amax(1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
-def as_grid(flat_map: Tensor) -> np.ndarray:
-    """A map float[G*G] as float32 (G, G)."""
-    side = round(flat_map.shape[-1] ** 0.5)
-    return flat_map.float().view(side, side).cpu().numpy()
-
-
-def overall_map(token_maps: Tensor) -> np.ndarray:
-    """Map of a whole text float32 (G, G) from those of all its tokens float[T, G*G]: their mean,
-    `[CLS]` and `[SEP]` included.
+def overall_map(token_maps: Tensor, grid_size: tuple[int, int]) -> np.ndarray:
+    """Map of a whole text float32 (rows, columns) from those of all its tokens float[T, P-1]: their
+    mean, `[CLS]` and `[SEP]` included.
 
     The special tokens gather what the words found, so the mean over all points better than the
     words alone (the same choice as ALBEF's for grounding, arXiv 2107.07651).
     """
-    return as_grid(token_maps.float().mean(0))
+    return token_maps.float().mean(0).view(grid_size).cpu().numpy()
 
 
 def left_to_right_layout(
@@ -303,23 +297,27 @@ def left_to_right_layout(
 
 
 def agreement(map2d: np.ndarray, box_xyxy: Sequence[float]) -> Agreement:
-    """How far a heat map (G, G) and a box agree.
+    """How far a heat map (rows, columns) and a box agree.
 
     Args:
         box_xyxy: as fractions of the picture's sides. A patch that the box cuts counts with the
             share inside.
     """
-    side = len(map2d)
-    edges = np.arange(side) / side
     x1, y1, x2, y2 = box_xyxy
-    columns = (np.minimum(edges + 1 / side, x2) - np.maximum(edges, x1)).clip(min=0) * side
-    rows = (np.minimum(edges + 1 / side, y2) - np.maximum(edges, y1)).clip(min=0) * side
+    rows, columns = _shares(map2d.shape[0], y1, y2), _shares(map2d.shape[1], x1, x2)
     total = float(map2d.sum())
     inside = float((map2d * rows[:, None] * columns).sum()) / total if total > 0 else 0.0
     hit = None
     if not is_flat(map2d):
         row, column = np.unravel_index(int(map2d.argmax()), map2d.shape)
-        hit = bool(x1 <= (column + 0.5) / side <= x2 and y1 <= (row + 0.5) / side <= y2)
+        x, y = (column + 0.5) / map2d.shape[1], (row + 0.5) / map2d.shape[0]
+        hit = bool(x1 <= x <= x2 and y1 <= y <= y2)
     return Agreement(
         pointing_hit=hit, energy_inside=inside, box_area=max(x2 - x1, 0.0) * max(y2 - y1, 0.0)
     )
+
+
+def _shares(count: int, start: float, end: float) -> np.ndarray:
+    """How much of each of `count` equal parts of a side lies between two fractions of it."""
+    edges = np.arange(count) / count
+    return (np.minimum(edges + 1 / count, end) - np.maximum(edges, start)).clip(min=0) * count

@@ -84,7 +84,7 @@ def explain_sentence(
         heat = [read[torch.isin(index, torch.tensor(span.words))].sum(0) for span in spans]
     with torch.no_grad():
         score = target.score(fused)
-    return _explanation(target.tokens, spans, heat, explain.overall_map(read), choice, score)
+    return _explanation(member, target.tokens, spans, heat, read, choice, score)
 
 
 @dataclass(frozen=True)
@@ -184,10 +184,10 @@ def explain_phrases(
         places = [first + place for place in batch.places[row - first]]
         # What stands behind the tokens of a row is padding.
         heat = [by_part[place, : len(rows[place].ids)].float().mean(0) for place in places]
-        overall = explain.overall_map(by_whole[row, : len(rows[row].ids)])
+        read = by_whole[row, : len(rows[row].ids)]
         own = [matches[place] for place in places]
         spans = batch.spans[row - first]
-        return _explanation(rows[row], spans, heat, overall, whole, scores[row], own)
+        return _explanation(member, rows[row], spans, heat, read, whole, scores[row], own)
 
     found = []
     for first, batch in zip(range(0, len(rows), longest), batches, strict=True):
@@ -238,22 +238,25 @@ def needed_phrases(tokens: TokenizedText, unit: str = "phrase") -> tuple[Span, .
 
 
 def _explanation(
+    member: Member,
     tokens: TokenizedText,
     spans: Sequence[Span],
     heat: Sequence[Tensor],
-    overall: np.ndarray,
+    read: Tensor,
     choice: MapChoice,
     score: float,
     matches: Sequence[float | None] | None = None,
 ) -> Explanation:
-    """One map float[G*G] for each span, given to all its words."""
+    """`heat`: one map float[P-1] for each span, given to all its words; `read`: those of all tokens
+    float[T, P-1]."""
+    overall = explain.overall_map(read, member.model.config.vision.grid_size)
     maps = np.zeros((len(tokens.words), *overall.shape), np.float32)
     phrases = []
     for k, span in enumerate(spans):
         start, end = tokens.words[span.words[0]].start, tokens.words[span.words[-1]].end
         match = None if matches is None else matches[k]
         phrases.append(Phrase(tokens.text[start:end], start, end, span.words, match))
-        maps[list(span.words)] = explain.as_grid(heat[k])
+        maps[list(span.words)] = heat[k].float().view(overall.shape).cpu()
     return Explanation(
         text=tokens.text,
         words=tokens.words,

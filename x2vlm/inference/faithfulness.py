@@ -44,9 +44,9 @@ def check_deletion(
         ParameterError: the map is not on the model's patch grid (`param/range`).
     """
     map2d, grid = explanation.overall, member.model.config.vision.grid_size
-    if map2d.shape != (grid, grid):
+    if map2d.shape != grid:
         raise ParameterError(
-            f"The map is not on this model's {grid} x {grid} patches. Explain again.",
+            f"The map is not on this model's {grid[0]} x {grid[1]} patches. Explain again.",
             "param/range",
         )
     text = member.processor.tokenize(explanation.text)
@@ -66,7 +66,7 @@ def check_deletion(
         for start in range(0, len(orders), at_once):
             check_cancel(cancel)
             part = [
-                exchange_patches(full, empty, order[:count], len(map2d))
+                exchange_patches(full, empty, order[:count], grid)
                 for order in orders[start : start + at_once]
             ]
             embeds = _encode(member, torch.stack(part))
@@ -120,12 +120,14 @@ def blank_image(visual: Tensor, fill: str) -> Tensor:
     return nn.functional.interpolate(small, size, mode="bilinear").view_as(visual)
 
 
-def exchange_patches(visual: Tensor, other: Tensor, patches: np.ndarray, grid_size: int) -> Tensor:
-    """A normalised image or video float[..., H, W] with the given patches from another of its
-    size."""
-    keep = torch.ones(grid_size * grid_size, device=visual.device, dtype=visual.dtype)
+def exchange_patches(
+    visual: Tensor, other: Tensor, patches: np.ndarray, grid_size: tuple[int, int]
+) -> Tensor:
+    """A normalised image or video float[..., H, W] with the given patches of its (rows, columns)
+    from another of its size."""
+    keep = torch.ones(math.prod(grid_size), device=visual.device, dtype=visual.dtype)
     keep[torch.from_numpy(patches)] = 0
-    size = visual.shape[-1] // grid_size
-    keep = keep.view(grid_size, grid_size)
+    size = visual.shape[-1] // grid_size[1]
+    keep = keep.view(grid_size)
     keep = keep.repeat_interleave(size, 0).repeat_interleave(size, 1)
     return visual * keep + other * (1 - keep)

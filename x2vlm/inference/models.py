@@ -233,7 +233,7 @@ def describe_suite(members: Sequence[Member]) -> ModelInfo:
         device=str(words.device),
         dtype=str(words.dtype).removeprefix("torch."),
         parameters=sum(p.numel() for member in members for p in member.model.parameters()),
-        image_size=config.vision.image_size,
+        image_size=config.vision.size,
         grid_size=config.vision.grid_size,
         num_frames=config.num_frames or DEFAULT_FRAMES,
         num_layers=config.fusion.num_layers,

@@ -9,6 +9,8 @@ Shapes: B images, G patches a side, P patches, D width, C channels.
 
 from __future__ import annotations
 
+import math
+
 import timm
 import torch
 import torch.nn.functional as F
@@ -52,8 +54,9 @@ class FeatureTower(nn.Module):
 
     Args:
         backbone: name of a timm model with feature maps.
-        grid_size: patches a side; the backbone's map of that many cells for a side of
-            `image_size` pixels is joined with its last one, stretched to the same grid.
+        patch_size: pixels per side of a patch; the backbone's map of such cells is joined with its
+            last one, stretched to the same grid.
+        grid_size: (rows, columns) of patches.
         image_mean, image_std: statistics that the images are normalised with; the backbone gets
             its own.
     """
@@ -61,8 +64,8 @@ class FeatureTower(nn.Module):
     def __init__(
         self,
         backbone: str,
-        image_size: int,
-        grid_size: int,
+        patch_size: int,
+        grid_size: tuple[int, int],
         width: int,
         num_layers: int,
         num_heads: int,
@@ -74,10 +77,10 @@ class FeatureTower(nn.Module):
         super().__init__()
         model = timm.create_model(backbone, num_classes=0)
         levels = [info["reduction"] for info in model.feature_info]
-        self.level = max(i for i, stride in enumerate(levels) if stride == image_size // grid_size)
+        self.level = max(i for i, stride in enumerate(levels) if stride == patch_size)
         channels = model.feature_info[self.level]["num_chs"], model.num_features
-        last = grid_size * (image_size // grid_size) // max(levels)
-        self.shapes = ((channels[0], grid_size, grid_size), (channels[1], last, last))
+        last = (side * patch_size // max(levels) for side in grid_size)
+        self.shapes = ((channels[0], *grid_size), (channels[1], *last))
         self.backbone = freeze_batch_norms(model)
         own_mean, own_std = (torch.tensor(model.pretrained_cfg[key]) for key in ("mean", "std"))
         mean, std = torch.tensor(image_mean), torch.tensor(image_std)
@@ -88,7 +91,9 @@ class FeatureTower(nn.Module):
         self.join = nn.ModuleList(
             [nn.Linear(channels[0], width), nn.Linear(channels[1], width, bias=False)]
         )
-        self.pos_embed = nn.Parameter(torch.empty(1, grid_size**2, width), requires_grad=False)
+        self.pos_embed = nn.Parameter(
+            torch.empty(1, math.prod(grid_size), width), requires_grad=False
+        )
         self.blocks = nn.ModuleList(
             Block(width, num_heads, mlp_ratio, qkv_bias=True, drop_path=drop_path)
             for _ in range(num_layers)

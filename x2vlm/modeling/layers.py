@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from x2vlm.errors import ParameterError
+
 KeysValues = tuple[Tensor, Tensor]
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 
@@ -248,7 +250,19 @@ class LayerStack(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def project_context(self, context: Tensor) -> list[KeysValues]:
-        """Cross-attention keys and values of every layer, computed once for any number of texts."""
+        """Cross-attention keys and values of every layer, computed once for any number of texts.
+
+        Raises:
+            ParameterError: tokens of another width than these layers read (`param/range`).
+        """
+        width = self.layers[0].cross_attention.key.weight.shape[1] if len(self.layers) else None
+        if width not in (None, context.shape[-1]):
+            raise ParameterError(
+                f"Cross-attention reads tokens of width {width}, these have {context.shape[-1]}. "
+                f"Texts stand in for images only where the image tower is as wide as the text "
+                f"encoder.",
+                "param/range",
+            )
         return [layer.cross_attention.keys_values(context) for layer in self.layers]
 
     def run(

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import torch
 from timm.models.beit import Attention, Beit
-from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer import SwinTransformer, WindowAttention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from x2vlm.config import IMAGE_MEAN, IMAGE_STD, VisionConfig
+from x2vlm.config import IMAGE_MEAN, IMAGE_STD, SWIN_PATCH, VisionConfig
 from x2vlm.errors import ParameterError
 from x2vlm.modeling.feature_tower import FeatureTower
 from x2vlm.modeling.positions import SINCOS_AMPLITUDE, sincos_positions
@@ -44,7 +44,7 @@ class VisionEncoder(nn.Module):
         """Encodes normalised images.
 
         Args:
-            image: float[B, 3, image_size, image_size].
+            image: float[B, 3, H, W] of the tower's size.
 
         Returns:
             float[B, P, D]: the pooled token, then the patches row by row.
@@ -52,12 +52,13 @@ class VisionEncoder(nn.Module):
         Raises:
             ParameterError: an image of another size (`param/range`).
         """
-        size = self.config.image_size
-        if image.shape[-2:] != (size, size):
+        height, width = image.shape[-2:]
+        if (height, width) != self.config.size:
+            wanted = " x ".join(map(str, self.config.size))
+            given = height if height == width else (height, width)
             raise ParameterError(
-                f"The picture tensor is {image.shape[-1]} x {image.shape[-2]} pixels, this tower "
-                f"takes {size} x {size}. Resize it, or load the checkpoint with "
-                f"image_size={image.shape[-1]}.",
+                f"The picture tensor is {height} x {width} pixels (height x width), this tower "
+                f"takes {wanted}. Resize it, or load the checkpoint with image_size={given}.",
                 "param/range",
             )
         return self._with_pooled(self.tower.forward_features(image))
@@ -122,9 +123,9 @@ def share_position_index(tower: nn.Module) -> None:
 def build_tower(config: VisionConfig) -> nn.Module:
     """The timm model of a configuration, freshly initialised."""
     if config.tower == "swin":
-        return SwinTransformer(
-            img_size=config.image_size,
-            patch_size=4,
+        tower = SwinTransformer(
+            img_size=config.size,
+            patch_size=SWIN_PATCH,
             embed_dim=config.swin_embed_dim,
             depths=config.swin_depths,
             num_heads=config.swin_num_heads,
@@ -133,10 +134,12 @@ def build_tower(config: VisionConfig) -> nn.Module:
             drop_path_rate=config.drop_path,
             num_classes=0,
         )
+        _square_windows(tower, config)
+        return tower
     if config.tower == "timm":
         return _feature_tower(config)
     shared = {
-        "img_size": config.image_size,
+        "img_size": config.size,
         "patch_size": config.patch_size,
         "embed_dim": config.hidden_size,
         "depth": config.num_layers,
@@ -173,10 +176,26 @@ def build_tower(config: VisionConfig) -> nn.Module:
     return tower
 
 
+def _square_windows(tower: SwinTransformer, config: VisionConfig) -> None:
+    """Gives stages whose shorter side is no longer than a window the official windows: squares of
+    that side, not shifted. timm shortens and shifts each side by itself, which is another thing
+    where an image is not square."""
+    for (grid, side), stage in zip(config.swin_stages, tower.layers, strict=True):
+        if grid[0] == grid[1] or min(grid) > config.swin_window_size:
+            continue
+        for block in stage.blocks:
+            old = block.attn
+            block.window_size, block.window_area = (side, side), side**2
+            block.shift_size = block.target_shift_size = (0, 0)
+            block.attn_mask = None
+            block.attn = WindowAttention(old.dim, old.num_heads, window_size=side)
+            block.attn.qkv, block.attn.proj = old.qkv, old.proj
+
+
 def _feature_tower(config: VisionConfig) -> FeatureTower:
     return FeatureTower(
         config.backbone,
-        config.image_size,
+        config.patch_size,
         config.grid_size,
         config.hidden_size,
         config.num_layers,
