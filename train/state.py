@@ -199,8 +199,22 @@ class RunFolder:
         best = self.best()
         for path in kept[: -self.config.keep]:
             if path != best:
-                path.rename(path.with_name(f"{path.name}.tmp.old"))
-                shutil.rmtree(path.with_name(f"{path.name}.tmp.old"), ignore_errors=True)
+                _discard(path)
+
+    def best_beside(self, step: int) -> Path | None:
+        """The best checkpoint, verified, whose weights are to stand in `best` beside those of
+        `step` in `final`; None if they are the same.
+
+        Then a `best` that an earlier end of the run left is overtaken and removed: call it when
+        `final` is complete.
+        """
+        best = self.best()
+        if best is not None and step_of(best) == step:
+            _discard(self.path / "best")
+            return None
+        if best is not None:
+            verify(best)
+        return best
 
     def best(self) -> Path | None:
         """The checkpoint with the best finite value of `evaluate.metric`; the newer one of
@@ -317,6 +331,14 @@ def _write(path: Path, fill: Callable[[Any], Any]) -> dict[str, Any]:
         file.flush()
         os.fsync(file.fileno())
     return {"size": hashing.size, "sha256": hashing.digest.hexdigest()}
+
+
+def _discard(path: Path) -> None:
+    """Removes a folder, if it is there; under its name it is whole or gone at any time."""
+    old = path.with_name(f"{path.name}.tmp.old")
+    if path.is_dir():
+        path.rename(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

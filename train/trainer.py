@@ -382,9 +382,8 @@ class Trainer:
             self.log.say(f"{said}; the same command goes on from there.")
         elif self.export:
             self._export("final")
-            best = on_main(self.folder.best)
-            if best and state.step_of(best) != step:
-                on_main(lambda: state.verify(best))
+            best = on_main(lambda: self.folder.best_beside(step))
+            if best:
                 load_weights(self.model, state.load_state(best, "model"))
                 self._export("best")
         self.log.close()

@@ -325,6 +325,35 @@ def test_the_best_checkpoint_stays_and_is_exported(tmp_path):
     assert exported == ["final", "best"]
 
 
+def test_an_overtaken_best_folder_goes_when_final_is_complete(tmp_path):
+    """A run whose best step was an early one goes on, and its last step becomes the best."""
+    scores, there = {2: 9.0, 4: 1.0, 6: 20.0}, []
+
+    @dataclass(kw_only=True)
+    class Scored(ToyTask):
+        def evaluate(self, model):
+            self.evaluations = getattr(self, "evaluations", 0) + 1
+            return {"score": scores[2 * self.evaluations]}
+
+    def export(model, folder):
+        there.append(sorted(path.name for path in tmp_path.glob("[bf]*")))
+        folder.mkdir(exist_ok=True)
+
+    task = Scored(batch_size=8)
+    for steps, exported in ((4, ["best", "final"]), (6, ["final"])):
+        run, _ = toy_run(
+            tmp_path,
+            steps=steps,
+            checkpoint__every=2,
+            evaluate__every=2,
+            evaluate__metric="toy/score",
+            resume__allow_changed="max_steps,optimizer",
+        )
+        train(run, ToyModel(), {"toy": task}, export=export)
+        assert sorted(path.name for path in tmp_path.glob("[bf]*")) == exported
+    assert there == [[], ["final"], ["best", "final"]]
+
+
 def test_a_metric_that_nothing_measures(tmp_path):
     with pytest.raises(
         ConfigError,
