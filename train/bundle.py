@@ -3,6 +3,7 @@ settings for their use, and what the training images were like.
 
     python -m train.bundle --config train/configs/mini.yaml --out assets/mini
 
+The weights are those that validation chose, as for `train.evaluate`, unless `--model` names others.
 What a Predictor must know beside the weights is chosen on the `validation` data of the run's tasks,
 never on `test`: of its `matching` task the match probabilities from which a phrase counts as found
 or absent, of its `grounding` task the fusion layer whose maps point best, of its
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from train.config import load_run
 from train.data.records import DataConfig
+from train.evaluate import chosen_weights
 from train.tasks.grounding import Grounding
 from train.tasks.matching import Matching
 from train.tasks.question_answering import QuestionAnswering
@@ -144,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m train.bundle", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--config", required=True, help="YAML of the run")
-    parser.add_argument("--model", help="model folder; default: the run's own final weights")
+    parser.add_argument("--model", help="model folder; default: the run's best weights")
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument(
         "--domain-only", action="store_true", help="write what the training images are like alone"
@@ -155,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
         run, tasks = load_run(["--config", options.config, *overrides])
         for task in tasks.values():
             task.open_data(map(_as_images, (task.data, *task.validation.values())))
-        loaded = load_model(options.model or Path(run.output_dir) / "final")
+        loaded = load_model(options.model or chosen_weights(Path(run.output_dir)))
         processor = Processor.from_pretrained(loaded.tokenizer_dir, loaded.config)
         if not options.domain_only:
             measured = calibrate(loaded.model, processor, tasks)

@@ -16,7 +16,7 @@ from train.data.mosaics import HIDDEN, View, _covered, sample_tiles
 from train.data.photos import PhotoData, PhotoRecords, _texts, mosaic_texts, view_box
 from train.data.vocabulary import learn_vocabulary, save_tokenizer
 from train.launch import load_source
-from x2vlm.errors import ConfigError, DataError
+from x2vlm.errors import CheckpointError, ConfigError, DataError
 from x2vlm.inference.domain import outside_note
 from x2vlm.inference.predictor import Predictor
 from x2vlm.processing import normalize, to_pixels
@@ -194,6 +194,22 @@ def test_a_bundle_without_a_run_says_so(run_file, tmp_path, capsys):
     assert bundle.main(given) == 2
     assert "[ckpt/source]" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("folders", [("final",), ("best", "final")])
+def test_a_bundle_takes_the_weights_that_validation_chose(run_file, tmp_path, monkeypatch, folders):
+    for name in folders:
+        (tmp_path / name).mkdir()
+    loaded = []
+
+    def load(path):
+        loaded.append(Path(path).name)
+        raise CheckpointError("Seen.", "ckpt/source")
+
+    monkeypatch.setattr(bundle, "load_model", load)
+    given = ["--config", run_file, f"--output_dir={tmp_path}", "--out", str(tmp_path / "out")]
+    assert bundle.main(given) == 2
+    assert loaded == [folders[0]]
 
 
 def test_an_image_outside_the_domain_gets_a_note(finished, folder):

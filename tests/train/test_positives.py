@@ -114,6 +114,77 @@ def test_texts_of_one_region_and_of_the_whole_image(photos, processor):  # noqa:
     assert together == {frozenset({"a dog"}), frozenset({"a heart", "a star"})}
 
 
+def joint(image, number=None, box=(0.5, 0.5, 1.0, 1.0)):
+    """An entry for the joint tasks, in which no two texts are equal."""
+    return {
+        "images_as": "image",
+        "image_members": [f"{image}.png"],
+        "captions": [f"a dog {number}"],
+        "false_captions": ["a cat"],
+        "absent": ["a square"],
+        "phrases": [],
+        "questions": [{"question": "is there a dog?", "answer": "yes"}],
+        "regions": [{"text": f"a heart {number}", "box": list(box)}],
+    }
+
+
+JOINT = {"scene": {"phrases": 1, "absent": 1, "questions": 1}, "photos": {"phrases": 1}}
+LEFT, RIGHT = (0.25, 0.5, 0.5, 1.0), (0.75, 0.5, 0.5, 1.0)
+
+
+def joint_positives(kind, processor, data) -> tuple[list[list[bool]], list[list[bool]]]:  # noqa: F811
+    """Of the captions and of the phrases of a batch of all samples."""
+    losses = {"contrastive_loss": 1, "region_contrastive_loss": 1}
+    task = prepared(kind, processor, data=data, losses=losses, **JOINT[kind])
+    batch = task.collate([task.sample(i, np.random.default_rng(i)) for i in range(len(task))])
+    return tuple(
+        (batch[name][:, None] == batch[name][None]).any(dim=-1).tolist()
+        for name in ("caption_positives", "phrase_positives")
+    )
+
+
+@pytest.mark.parametrize("kind", JOINT)
+def test_entries_of_one_image_in_the_joint_tasks(photos, processor, kind):  # noqa: F811
+    entries = [joint(image, number) for number, image in enumerate(SHOWN)]
+    captions, phrases = joint_positives(kind, processor, photos(entries, "record"))
+    assert captions == SAME_TWO
+    assert phrases == SAME_TWO
+
+
+@pytest.mark.parametrize("kind", JOINT)
+def test_entries_of_one_image_id_in_the_joint_tasks(photos, processor, kind):  # noqa: F811
+    images = (("red", 1), ("blue", 1), ("blue", 2))
+    entries = [joint(image, n) | {"image_id": known} for n, (image, known) in enumerate(images)]
+    captions, _ = joint_positives(kind, processor, photos(entries, "record"))
+    assert captions == SAME_TWO
+
+
+@pytest.mark.parametrize("kind", JOINT)
+def test_other_regions_of_one_image_stay_negatives(photos, processor, kind):  # noqa: F811
+    entries = [joint("red", n, box) for n, box in enumerate((LEFT, LEFT, RIGHT))]
+    captions, phrases = joint_positives(kind, processor, photos(entries, "record"))
+    assert captions == [[True] * 3] * 3
+    assert phrases == SAME_TWO
+
+
+@pytest.mark.parametrize("kind", JOINT)
+def test_losses_of_a_batch_of_one_image(photos, processor, model, kind):  # noqa: F811
+    """Without a negative, the caption of another row is true of the image as well."""
+    data = photos([joint("red", number) for number in range(3)], "record")
+    losses = {"contrastive_loss": 1, "region_contrastive_loss": 1, "caption_matching_loss": 1}
+    task = prepared(kind, processor, data=data, losses=losses, **JOINT[kind])
+    batch = task.collate([task.sample(i, np.random.default_rng(i)) for i in range(3)])
+    found = task.training_step(model, batch)
+    assert all(bool(found[name].isfinite()) for name in losses)
+
+
+def test_echoes_of_a_scene_are_one_image(processor):  # noqa: F811
+    data = {"stickers": {"kind": "scene", "count": 2, "echo": 2, "echo_window": 1}}
+    task = prepared("scene", processor, data=data, losses={"contrastive_loss": 1})
+    shown = [task.sample(i, np.random.default_rng(i))["shown"] for i in range(4)]
+    assert shown[0] == shown[1] != shown[2] == shown[3]
+
+
 COLUMNS = torch.tensor([[1, 7], [1, 8], [2, 8], [3, 9]])
 
 

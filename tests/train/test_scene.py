@@ -91,7 +91,7 @@ def test_shared_encoding_gives_the_losses_of_the_single_tasks(task, model):
     torch.testing.assert_close(losses["box_l1_loss"], boxes.losses["box_l1_loss"])
     torch.testing.assert_close(losses["box_giou_loss"], boxes.losses["box_giou_loss"])
     ids, mask = (batch["caption"][key][:4] for key in ("input_ids", "attention_mask"))
-    retrieval = X2VLMForRetrieval(model)(visual, ids, mask, batch["caption_keys"])
+    retrieval = X2VLMForRetrieval(model)(visual, ids, mask, batch["caption_positives"])
     torch.testing.assert_close(losses["contrastive_loss"], retrieval.losses["contrastive_loss"])
 
 

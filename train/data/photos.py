@@ -59,7 +59,8 @@ class PhotoData:
 
 
 class PhotoRecords(Sequence):
-    """Records with `image` (or `maps`), `captions`, `regions`, `phrases`, `questions`, `absent`."""
+    """Records with `image` (or `maps`), `captions`, `regions`, `phrases`, `questions`, `absent`.
+    Views of one photo have one `image_id`."""
 
     def __init__(self, config: PhotoData, image_size: int):
         self.config, self.image_size = config, image_size
@@ -104,7 +105,8 @@ class PhotoRecords(Sequence):
         record = _texts(entry, seen)
         if self.config.kind == "nouns":
             record = {"captions": entry["present"], "absent": entry["absent"]}
-        return record | self._visual(index, lambda: self._cut(entry, file, seen))
+        shown = self._visual(index, lambda: self._cut(entry, file, seen))
+        return {"image_id": f"photo {number}"} | record | shown
 
     def _cut(self, entry: dict[str, Any], file: Entries, view: View) -> Image.Image:
         return view.cut(self._image(entry, file), self.image_size, self.image_size)

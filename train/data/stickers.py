@@ -77,7 +77,7 @@ class StickerRecords(Sequence):
         return self.config.count * self.config.echo
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The record; shared between callers, so do not change it."""
+        """The record; its values are shared between callers, so do not change them."""
         config = self.config
         block, place = divmod(index, config.echo_window)
         seed = config.first + (block // config.echo * config.echo_window + place) % config.count
@@ -86,7 +86,8 @@ class StickerRecords(Sequence):
             if index >= start:
                 max_items = limit
         draw = _draw_video if config.kind == "video" else _draw_image
-        return draw(config.kind, seed, config.split, self.image_size, config.min_items, max_items)
+        drawn = draw(config.kind, seed, config.split, self.image_size, config.min_items, max_items)
+        return {"image_id": f"{config.kind} {seed}"} | drawn
 
     def name(self, index: int) -> str:
         return f"sticker {self.config.kind} {index} of {self.config.split}"

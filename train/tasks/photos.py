@@ -22,7 +22,7 @@ from torch import Tensor
 from train.data.captioning import caption_layout, collate_captions
 from train.data.masking import MaskingConfig, TokenMasker
 from train.data.regions import WHOLE_IMAGE
-from train.tasks.records import RecordTask, choose, choose_exactly, text_keys
+from train.tasks.records import RecordTask, choose, choose_exactly, positive_pairs
 from train.tasks.scene import region_features
 from x2vlm.boxes import cxcywh_to_xyxy
 from x2vlm.losses import (
@@ -99,6 +99,8 @@ class Photos(RecordTask):
             ],
             "phrases": [self.encode(region["text"]) for region in regions],
             "boxes": [region["box"] for region in regions],
+            "shown": self.image_key(index, record),
+            "regions_shown": [self.region_key(index, record, region["box"]) for region in regions],
             "absent": [
                 self.encode(text) for text in choose_exactly(record["absent"], self.absent, rng)
             ],
@@ -131,7 +133,10 @@ class Photos(RecordTask):
             "boxes": boxes,
             "boxed": boxed.unflatten(0, (len(samples), -1)),
             "patch_mask": torch.stack(patches).bool().unflatten(0, (len(samples), -1)),
-            "phrase_keys": text_keys([text for sample in samples for text in sample["phrases"]]),
+            "phrase_positives": positive_pairs(
+                [key for sample in samples for key in sample["regions_shown"]],
+                [text for sample in samples for text in sample["phrases"]],
+            ),
             "phrases": self.texts.collate(
                 [text for sample in samples for text in (*sample["phrases"], *sample["absent"])]
             ),
@@ -140,7 +145,8 @@ class Photos(RecordTask):
         if "contrastive_loss" in wanted or "caption_matching_loss" in wanted:
             captions = [sample["caption"] for sample in samples]
             batch["caption"] = self.texts.collate(captions)
-            batch["caption_keys"] = text_keys(captions)
+            shown = [sample["shown"] for sample in samples]
+            batch["caption_positives"] = positive_pairs(shown, captions)
         if "caption_loss" in wanted:
             layouts = [layout for sample in samples for layout in sample["layouts"]]
             batch["writing"] = collate_captions(layouts, self.processor.pad_id)
@@ -187,7 +193,10 @@ class Photos(RecordTask):
             "box_l1_loss": l1,
             "box_giou_loss": giou,
             "region_contrastive_loss": contrastive_loss(
-                regions[boxed], features[boxed], model.temperature, batch["phrase_keys"][boxed]
+                regions[boxed],
+                features[boxed],
+                model.temperature,
+                batch["phrase_positives"][boxed],
             ),
             "alignment_loss": alignment_loss(
                 patches,
@@ -201,18 +210,20 @@ class Photos(RecordTask):
     def _caption(self, model, embeds: Tensor, contexts, batch) -> dict[str, Tensor]:
         """The caption against those of the other images: all of them by features, the most similar
         ones by matching."""
-        mask, keys = batch["caption"]["attention_mask"], batch["caption_keys"]
+        mask, positives = batch["caption"]["attention_mask"], batch["caption_positives"]
         text_embeds = model.encode_text(batch["caption"]["input_ids"], mask)
         features, text_features = model.image_features(embeds), model.text_features(text_embeds)
         similarity = features.detach() @ text_features.detach().T / model.temperature.detach()
-        own = torch.arange(len(keys), device=mask.device)
-        others = [sample_hard_negatives(similarity, keys) for _ in range(self.negatives)]
+        own = torch.arange(len(positives), device=mask.device)
+        others = [sample_hard_negatives(similarity, positives) for _ in range(self.negatives)]
         rows = torch.stack([own, *others], dim=1)
-        labels = (keys[rows] == keys[:, None]).long().flatten()
+        labels = (positives[rows] == positives[:, None]).any(dim=-1).long().flatten()
         rows = rows.flatten()
         fused = model.fusion_encoder(text_embeds[rows], mask[rows], contexts)
         return {
-            "contrastive_loss": contrastive_loss(features, text_features, model.temperature, keys),
+            "contrastive_loss": contrastive_loss(
+                features, text_features, model.temperature, positives
+            ),
             "caption_matching_loss": classification_loss(model.match_logits(fused), labels),
         }
 

@@ -133,6 +133,10 @@ class RecordTask(Task):
         shown = f"image {record['image_id']}" if "image_id" in record else f"record {index}"
         return text_key(shown)
 
+    def region_key(self, index: int, record: dict[str, Any], box: Sequence[float] | None) -> int:
+        """Equal for texts of one region of one image."""
+        return text_key(f"{self.image_key(index, record)} {box}")
+
     def order(self, rng: np.random.Generator) -> np.ndarray:
         # Sticker scenes are random already, and curricula and echoes need them as they come.
         return np.arange(len(self)) if self.data.stickers else super().order(rng)
@@ -244,11 +248,6 @@ def choose_exactly(items: Sequence, count: int, rng: np.random.Generator) -> lis
     empty."""
     chosen = choose(items, count, rng)
     return [chosen[i % len(chosen)] for i in range(count)]
-
-
-def text_keys(texts: Sequence[EncodedText]) -> Tensor:
-    """int64 (N,): equal numbers for equal texts."""
-    return torch.tensor([text.key for text in texts], dtype=torch.long)
 
 
 def positive_pairs(shown: Sequence[int], texts: Sequence[EncodedText], equal_texts=True) -> Tensor:

@@ -12,7 +12,6 @@ from PIL import Image, ImageOps
 
 from train.data.masking import MaskingConfig
 from train.data.regions import WHOLE_IMAGE, RegionText, box_in_crop, sample_crop
-from train.data.text import text_key
 from train.data.transforms import may_flip, rand_augment
 from train.tasks.records import RecordTask, choose, positive_pairs
 from x2vlm.boxes import cxcywh_to_xyxy
@@ -81,7 +80,7 @@ class RegionTextTask(RecordTask):
                 _scaled(region["box"], record["image"].size), crop, flip, self.min_share
             )
             if box is not None:
-                shown = text_key(f"{image_key} {region['box']}")
+                shown = self.region_key(index, record, region["box"])
                 items.append(RegionText(region["text"], box, shown))
         return {
             "image": to_pixels(image, self.image_size),

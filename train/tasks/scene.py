@@ -22,7 +22,7 @@ from torch import Tensor
 from train.data.captioning import CaptionLayout, caption_layout, collate_captions
 from train.data.masking import MaskingConfig, TokenMasker
 from train.data.regions import WHOLE_IMAGE
-from train.tasks.records import RecordTask, choose_exactly, text_keys
+from train.tasks.records import RecordTask, choose_exactly, positive_pairs
 from x2vlm.boxes import cxcywh_to_xyxy
 from x2vlm.errors import ConfigError
 from x2vlm.losses import (
@@ -125,6 +125,8 @@ class Scene(RecordTask):
             ],
             "phrases": [self.encode(region["text"]) for region in regions],
             "boxes": [region["box"] for region in regions],
+            "shown": self.image_key(index, record),
+            "regions_shown": [self.region_key(index, record, region["box"]) for region in regions],
             "absent": [
                 self.encode(text) for text in choose_exactly(record["absent"], self.absent, rng)
             ],
@@ -158,8 +160,12 @@ class Scene(RecordTask):
             "patch_mask": self._patch_masks(boxes.flatten(0, 1).tolist()).unflatten(
                 0, boxes.shape[:2]
             ),
-            "phrase_keys": text_keys(phrases),
-            "caption_keys": text_keys([sample["caption"] for sample in samples]),
+            "phrase_positives": positive_pairs(
+                [key for sample in samples for key in sample["regions_shown"]], phrases
+            ),
+            "caption_positives": positive_pairs(
+                [sample["shown"] for sample in samples], [sample["caption"] for sample in samples]
+            ),
             "caption": self.texts.collate(
                 [sample[name] for name in ("caption", "false_caption") for sample in samples]
             ),
@@ -238,7 +244,7 @@ class Scene(RecordTask):
                 model.text_features(text_embeds[first]),
             )
             losses["region_contrastive_loss"] = contrastive_loss(
-                *features, model.temperature, batch["phrase_keys"]
+                *features, model.temperature, batch["phrase_positives"]
             )
             if "region_matching_loss" in self.loss_weights:
                 losses["region_matching_loss"] = self._region_matching(
@@ -274,23 +280,24 @@ class Scene(RecordTask):
         """The caption against those of other images, all of them by features; by matching, the most
         similar one of them and a caption that is wrong in one thing: what is generated is ranked by
         its match."""
-        mask, keys = batch["caption"]["attention_mask"], batch["caption_keys"]
+        mask, positives = batch["caption"]["attention_mask"], batch["caption_positives"]
         text_embeds = model.encode_text(batch["caption"]["input_ids"], mask)
         features, text_features = (
             model.image_features(embeds),
-            model.text_features(text_embeds[: len(keys)]),
+            model.text_features(text_embeds[: len(positives)]),
         )
         other = sample_hard_negatives(
-            features.detach() @ text_features.detach().T / model.temperature.detach(), keys
+            features.detach() @ text_features.detach().T / model.temperature.detach(), positives
         )
-        own = torch.arange(len(keys), device=mask.device)
-        rows = torch.stack([own, other, own + len(keys)], dim=1).flatten()
-        labels = torch.stack(
-            [torch.ones_like(own), (keys[other] == keys).long(), torch.zeros_like(own)], dim=1
-        ).flatten()
+        own = torch.arange(len(positives), device=mask.device)
+        rows = torch.stack([own, other, own + len(positives)], dim=1).flatten()
+        true = (positives[other] == positives).any(dim=-1).long()  # where there is no negative
+        labels = torch.stack([torch.ones_like(own), true, torch.zeros_like(own)], dim=1).flatten()
         fused = model.fusion_encoder(text_embeds[rows], mask[rows], contexts)
         return {
-            "contrastive_loss": contrastive_loss(features, text_features, model.temperature, keys),
+            "contrastive_loss": contrastive_loss(
+                features, text_features, model.temperature, positives
+            ),
             "caption_matching_loss": classification_loss(model.match_logits(fused), labels),
         }
 
