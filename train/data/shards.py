@@ -21,6 +21,7 @@ from typing import Any
 from train.data.stickers import StickerData, StickerRecords
 
 TEXTS = (
+    "image_id",
     "captions",
     "false_captions",
     "objects",
