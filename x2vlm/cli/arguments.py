@@ -64,13 +64,17 @@ def load_predictor(arguments: argparse.Namespace) -> Any:
     """The Predictor that was asked for."""
     from x2vlm.inference.predictor import Predictor
 
-    return Predictor.from_pretrained(
-        models(arguments.model),
-        arguments.device,
-        arguments.dtype,
-        print_download,
-        arguments.allow_extra,
-    )
+    return Predictor.from_pretrained(**model_arguments(arguments), progress=print_download)
+
+
+def model_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `Predictor.from_pretrained`."""
+    return {
+        "name_or_path": models(arguments.model),
+        "device": arguments.device,
+        "dtype": arguments.dtype,
+        "allow_extra": arguments.allow_extra,
+    }
 
 
 def models(named: list[str] | None) -> str | dict[str, str]:

@@ -10,9 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from x2vlm.cli.arguments import add_model, load_predictor
+from x2vlm.checks import check_number
+from x2vlm.cli.arguments import add_model, load_predictor, model_arguments
 from x2vlm.cli.output import print_json, print_progress, printable, say
-from x2vlm.collections.sources import Columns, is_collection, open_collection
+from x2vlm.collections.sources import Columns, is_collection, list_inputs, open_collection
+from x2vlm.collections.writer import PrintedLines, check_output, open_writer
+from x2vlm.errors import ParameterError
 
 OUTPUTS = (".jsonl", ".parquet")
 SECONDS_BETWEEN_LINES = 30
@@ -45,6 +48,14 @@ def add_collection(parser: argparse.ArgumentParser, texts: bool) -> None:
         metavar="SHARE",
         help="exit with 1 if a greater share of the items failed (default 0.1)",
     )
+    group.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="this process, or Ray Data, which also reads Parquet and s3://",
+    )
+    group.add_argument("--address", help="of a Ray cluster (default: one is started here)")
+    group.add_argument("--workers", type=int, default=1, help="of Ray, one model each (default 1)")
 
 
 def is_many(arguments: argparse.Namespace, inputs: Sequence[str]) -> bool:
@@ -62,21 +73,55 @@ def run_collection(
 ) -> int:
     """One record an item, to `--out` or standard output; returns the exit code."""
     columns = Columns(arguments.image_column, getattr(arguments, "text_column", None))
-    source = open_collection(inputs, columns, arguments.recursive)
-
-    from x2vlm.collections.runner import Job, run
-    from x2vlm.collections.writer import PrintedLines, check_output, open_writer
-
+    local = arguments.engine == "local"
+    if not local:
+        check_number("--workers", arguments.workers, 1, 10_000)
+        list_inputs(inputs, arguments.recursive)
+    source = open_collection(inputs, columns, arguments.recursive) if local else None
     if arguments.out:
         check_output(arguments.out)
+
+    from x2vlm.collections.runner import Job, run
+
     job = Job(task, tuple(texts), dict(options or {}), arguments.frames)
     predictor = load_predictor(arguments)
     predictor.require(task)
     described = job.described(predictor)
     opened = open_writer(arguments.out, described) if arguments.out else PrintedLines()
-    with opened as writer, progress_bar(source.count, writer) as advance:
-        run(job, predictor, source, writer, advance)
+    count = source.count if local else None
+    with opened as writer, progress_bar(count, writer) as advance:
+        if local:
+            run(job, predictor, source, writer, advance)
+        else:
+            del predictor  # the workers have their own
+            ray_engine().run(
+                job,
+                model_arguments(arguments),
+                inputs,
+                columns,
+                arguments.recursive,
+                writer,
+                advance,
+                arguments.workers,
+                arguments.address,
+            )
     return told(writer, arguments)
+
+
+def ray_engine() -> Any:
+    """The module of the Ray engine.
+
+    Raises:
+        ParameterError: Ray is not installed (`param/range`).
+    """
+    try:
+        from x2vlm.collections import ray_engine
+    except ModuleNotFoundError as error:
+        raise ParameterError(
+            f"--engine ray needs the package {error.name}. Install it: pip install 'x2vlm[ray]'.",
+            "param/range",
+        ) from None
+    return ray_engine
 
 
 def told(writer: Any, arguments: argparse.Namespace) -> int:
@@ -129,7 +174,6 @@ def add_search(verbs: Any) -> None:
 
 def run_search(arguments: argparse.Namespace) -> None:
     """Build or refresh the index, then search."""
-    from x2vlm.checks import check_number
     from x2vlm.collections.index import ImageIndex, check_folder
 
     top = check_number("--top", arguments.top, 1, 10_000)

@@ -13,6 +13,7 @@ import sys
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,7 +27,9 @@ MEDIA_SUFFIXES = {
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 CLOUD = ("s3://", "gs://", "az://", "hdfs://", "http://", "https://")
-RAY_ALONE = (".parquet",)
+PARQUET_SUFFIXES = (".parquet",)
+BY_RAY = ("parquet", "cloud")
+"""Kinds of files that this process does not read itself."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def is_collection(inputs: Sequence[str]) -> bool:
     return (
         name == "-"
         or Path(name).is_dir()
-        or name.lower().endswith((*TABLE_SUFFIXES, *SHARD_SUFFIXES, *RAY_ALONE))
+        or name.lower().endswith((*TABLE_SUFFIXES, *SHARD_SUFFIXES, *PARQUET_SUFFIXES))
         or name.startswith(CLOUD)
         or (not Path(name).exists() and glob.has_magic(name))
     )
@@ -93,54 +96,73 @@ def open_collection(
     """The items of all inputs, one after the other.
 
     Raises:
-        DataError: an input is missing, empty or lacks a column (`data/missing`, `data/column`).
+        DataError: an input is missing, empty or lacks a column (`data/missing`, `data/column`), or
+            only Ray can read it (`data/format`).
     """
-    columns = columns or Columns()
-    return Collection([_open(name, columns, recursive, stdin or sys.stdin) for name in inputs])
+    columns, parts = columns or Columns(), []
+    for kind, names in list_inputs(inputs, recursive, stdin):
+        if kind in BY_RAY or names[0].startswith(CLOUD):
+            raise DataError(
+                f"{names[0]} is read by Ray. Install it (pip install 'x2vlm[ray]') and add "
+                "--engine ray.",
+                "data/format",
+            )
+        single = {"table": _Table, "shard": _Shard}.get(kind)
+        parts += [single(name, columns) for name in names] if single else [_Files(names, columns)]
+    return Collection(parts)
 
 
-def _open(name: str, columns: Columns, recursive: bool, stdin: TextIO) -> _Part:
-    path, lower = Path(name), name.lower()
+def list_inputs(
+    inputs: Sequence[str], recursive: bool, stdin: TextIO | None = None
+) -> list[tuple[str, list[str]]]:
+    """Folders, patterns and lists as the files that they name: pairs of a kind (`file`, `table`,
+    `shard`, `parquet`, `cloud`) and files of that kind, in the order of the inputs.
+
+    Raises:
+        DataError: an input names no file (`data/missing`).
+    """
+    named = [one for name in inputs for one in _expanded(name, recursive, stdin or sys.stdin)]
+    return [(kind, [name for _, name in some]) for kind, some in groupby(named, lambda one: one[0])]
+
+
+def _expanded(name: str, recursive: bool, stdin: TextIO) -> list[tuple[str, str]]:
+    """(kind, file) of all files that one input names."""
+    path = Path(name)
     if name == "-":
-        return _Files(_lines(stdin), columns)
-    if name.startswith(CLOUD) or lower.endswith(RAY_ALONE):
-        raise DataError(
-            f"{name} is read by Ray. Install it (pip install 'x2vlm[ray]') and add --engine ray.",
-            "data/format",
-        )
+        return [("file", line) for line in _lines(stdin)]
+    if name.startswith(CLOUD):
+        return [(_kind(name, "cloud"), name)]
     if path.is_dir():
-        return _Files(list_folder(path, recursive), columns)
+        return [(_kind(file), file) for file in list_folder(path, recursive)]
     if not path.exists() and glob.has_magic(name):
-        found = sorted(glob.glob(name, recursive=True))
-        files = [one for one in found if Path(one).is_file()]
-        if not files:
+        found = [one for one in sorted(glob.glob(name, recursive=True)) if Path(one).is_file()]
+        if not found:
             raise DataError(f"No file fits the pattern {name}.", "data/missing")
-        return _Files(files, columns)
+        return [(_kind(file), file) for file in found]
     if not path.is_file():
         raise DataError(f"There is no file or folder {name}. Check its name.", "data/missing")
-    if lower.endswith(TABLE_SUFFIXES):
-        return _Table(name, columns)
-    if lower.endswith(SHARD_SUFFIXES):
-        return _Shard(name, columns)
-    return _Files([name], columns)
+    return [(_kind(name), name)]
+
+
+def _kind(name: str, other: str = "file") -> str:
+    suffixes = {"table": TABLE_SUFFIXES, "shard": SHARD_SUFFIXES, "parquet": PARQUET_SUFFIXES}
+    return next((kind for kind, some in suffixes.items() if name.lower().endswith(some)), other)
 
 
 def list_folder(folder: Path, recursive: bool) -> list[str]:
-    """The images and videos of a folder, sorted.
+    """The images and videos of a folder, sorted; of a folder without any its shards or Parquet
+    files.
 
     Raises:
         DataError: there is none (`data/missing`).
     """
-    paths = folder.rglob("*") if recursive else folder.iterdir()
-    files = sorted(
-        path.as_posix()
-        for path in paths
-        if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file()
-    )
-    if not files:
-        deeper = "" if recursive else " --recursive also looks into its folders."
-        raise DataError(f"The folder {folder} holds no images or videos.{deeper}", "data/missing")
-    return files
+    paths = sorted(folder.rglob("*") if recursive else folder.iterdir())
+    for suffixes in (tuple(MEDIA_SUFFIXES), (*SHARD_SUFFIXES, *PARQUET_SUFFIXES)):
+        files = [p.as_posix() for p in paths if p.name.lower().endswith(suffixes) and p.is_file()]
+        if files:
+            return files
+    deeper = "" if recursive else " --recursive also looks into its folders."
+    raise DataError(f"The folder {folder} holds no images or videos.{deeper}", "data/missing")
 
 
 class _Part:
