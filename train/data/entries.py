@@ -27,7 +27,7 @@ from x2vlm.media import decode_image
 LONGEST_PATH = 1000
 """Characters; a longer text in the place of a path is an image in base64."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{60,}={0,2}")
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 _HIDDEN = re.compile(r"\..*|__MACOSX|PaxHeaders?(\.\d+)?|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 """Names of files and folders that operating systems and archivers leave behind."""
 

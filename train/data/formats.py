@@ -17,7 +17,7 @@ from PIL import Image
 
 from train.data.boxes import check_fractions, to_fractions
 from train.data.entries import Entries
-from train.data.video import read_video
+from train.data.video import FileFrames
 from x2vlm.errors import ConfigError, DataError
 from x2vlm.texts import clean_caption
 
@@ -68,7 +68,7 @@ def video_text(entry: dict[str, Any], file: Entries) -> Record:
     and `text` or `caption`."""
     texts = captions_of(entry)
     if "video" in entry:
-        return {"frames": _decode(entry["video"], file), "captions": texts}
+        return {"frames": _video(entry["video"], file), "captions": texts}
     frames = entry["video_frames"]
     if frames and isinstance(frames[0], list):
         frames, texts = _join_videos(frames, texts, bool(entry.get("is_continuous")))
@@ -202,16 +202,16 @@ def _image(entry: dict[str, Any], file: Entries) -> Image.Image:
 
 def _visual(entry: dict[str, Any], file: Entries) -> Record:
     if "video" in entry:
-        return {"frames": _decode(entry["video"], file)}
+        return {"frames": _video(entry["video"], file)}
     if "video_frames" in entry:
         return {"frames": [file.image(frame) for frame in entry["video_frames"]]}
     return {"image": _image(entry, file)}
 
 
 @lru_cache(maxsize=1)
-def _decode(source: str, file: Entries) -> list[Image.Image]:
-    """Frames of a trusted video, evenly spread; see `_decoded`."""
-    return read_video(file.file(source))
+def _video(source: str, file: Entries) -> FileFrames:
+    """The frames of a video; see `_decoded`."""
+    return FileFrames(file.file(source))
 
 
 def captions_of(entry: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 keys that it needs:
 
     image          PIL image, upright RGB as `x2vlm.media` makes it
-    frames         [PIL images], one video
+    frames         [PIL images], one video; those of a file are decoded when they are taken
     images         [PIL image, PIL image], a pair
     image_id       equal for records of one image or video, which are never negatives of each other
     captions       [text], all of them true of the whole image
@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from train.data.files import FileRecords
 from train.data.photos import PhotoData, PhotoRecords
 from train.data.stickers import StickerData, StickerRecords
+from train.data.video import sample_frame_indices, take
 from x2vlm.errors import ConfigError, DataError, X2VLMError
 
 
@@ -138,6 +139,7 @@ class TestRecords(Sequence):
 
     Attributes:
         needs: what every record must hold, see `read_record`.
+        num_frames: frames of a video that are kept, those that inference sees; None for all.
         unreadable: what is wrong with the entries that were left out.
         notes: what else a reader of the metrics should know, a sentence each.
         measured: records that the latest `batches` gave.
@@ -152,8 +154,10 @@ class TestRecords(Sequence):
         limit: int | None = None,
         workers: int = 0,
         needs: Sequence[str] = (),
+        num_frames: int | None = None,
     ):
         self.records, self.workers, self.needs = records, workers, needs
+        self.num_frames = num_frames
         self.groups = records.groups() if isinstance(records, FileRecords) else None
         found = len(records if self.groups is None else self.groups)
         self.size = min(limit or found, found)
@@ -184,10 +188,17 @@ class TestRecords(Sequence):
         entries, problems = [], []
         for entry in (index,) if self.groups is None else self.groups[index]:
             try:
-                entries.append(read_record(self.records, entry, self.needs))
+                record = read_record(self.records, entry, self.needs)
+                entries.append(record if entries else self._with_frames(record))
             except X2VLMError as error:
                 problems.append(error)
         return ({**merge(entries), "sample": self.name(index)} if entries else None), problems
+
+    def _with_frames(self, record: dict[str, Any]) -> dict[str, Any]:
+        if self.num_frames is None or "frames" not in record:
+            return record
+        frames = record["frames"]
+        return record | {"frames": take(frames, sample_frame_indices(len(frames), self.num_frames))}
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple]:
         """What a DataLoader asks for; errors are values here, because its processes lose the type

@@ -1,8 +1,10 @@
-"""Videos for training: reading trusted files, and which frames are seen: one of each of `count`
-equal segments."""
+"""Videos for training: which frames are seen, one of each of `count` equal segments, and the frames
+of trusted files, of which only those are decoded."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,6 @@ from PIL import Image
 
 from x2vlm import media
 from x2vlm.errors import DataError, MediaError
-
-MOST_FRAMES = 64
 
 
 def sample_frame_indices(
@@ -36,9 +36,39 @@ def sample_frame_indices(
     return (starts + rng.integers(lengths)).tolist()
 
 
-def read_video(path: Path) -> list[Image.Image]:
-    """At most `MOST_FRAMES` evenly spread frames of a trusted file. Raises `DataError`."""
-    try:
-        return media.decode_video(path.read_bytes(), MOST_FRAMES)
-    except MediaError as error:
-        raise DataError(f"{path.name}: {error.message}", error.code) from None
+def take(frames: Sequence[Image.Image], indices: Sequence[int]) -> list[Image.Image]:
+    """Some frames of a video, in the order asked. Raises `DataError` where they cannot be read."""
+    if isinstance(frames, FileFrames):
+        return frames.take(indices)
+    return [frames[index] for index in indices]
+
+
+class FileFrames(Sequence):
+    """The frames of a trusted video file, with the pixels that inference sees.
+
+    Raises:
+        DataError: the file is no video or has no frames.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        with self._naming():
+            self.count = media.count_frames(path.read_bytes())
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return self.take([range(self.count)[index]])[0]
+
+    def take(self, indices: Sequence[int]) -> list[Image.Image]:
+        """The frames of some numbers, decoded together. Raises `DataError`."""
+        with self._naming():
+            return media.decode_video(self.path.read_bytes(), indices)
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except MediaError as error:
+            raise DataError(f"{self.path.name}: {error.message}", error.code) from None

@@ -22,7 +22,7 @@ from train.data.records import (
 )
 from train.data.text import EncodedText, TextEncoder, text_key
 from train.data.transforms import Augmentation, augment
-from train.data.video import sample_frame_indices
+from train.data.video import sample_frame_indices, take
 from train.tasks.base import Task
 from x2vlm.config import sides
 from x2vlm.errors import ConfigError, DataError, X2VLMError
@@ -89,7 +89,7 @@ class RecordTask(Task):
     ) -> TestRecords:
         """Data to measure on. Raises `DataError` for any file that cannot be used."""
         records = self._records(data)
-        tested = TestRecords(records, limit, workers, self.needs)
+        tested = TestRecords(records, limit, workers, self.needs, self.num_frames)
         for problem, share in records.left_out.items():
             if share:
                 raise DataError(problem, "data/shard")
@@ -163,8 +163,8 @@ class RecordTask(Task):
             flip = self.augmentation in ("pretrain", "train") and bool(rng.random() < 0.5)
         chosen = sample_frame_indices(len(record["frames"]), self.num_frames, rng)
         frames = [
-            augment(record["frames"][i], self.image_size, self.augmentation, rng, flip)
-            for i in chosen
+            augment(frame, self.image_size, self.augmentation, rng, flip)
+            for frame in take(record["frames"], chosen)
         ]
         return torch.stack(frames)
 
@@ -223,7 +223,8 @@ class RecordTask(Task):
         if "frames" not in record:
             return to_pixels(record["image"], self.image_size)
         chosen = sample_frame_indices(len(record["frames"]), self.num_frames)
-        return torch.stack([to_pixels(record["frames"][i], self.image_size) for i in chosen])
+        frames = take(record["frames"], chosen)
+        return torch.stack([to_pixels(frame, self.image_size) for frame in frames])
 
     def read(self, model: X2VLM, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         """`input_ids`, `attention_mask` and text_embeds of some texts on the model's device."""

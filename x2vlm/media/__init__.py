@@ -10,7 +10,7 @@ are never fetched.
 from .images import upright_rgb
 from .limits import MediaLimits
 from .opening import OpenedImage, OpenedVideo, open_image, open_media, open_video, shown_name
-from .trusted import decode_image, decode_video
+from .trusted import count_frames, decode_image, decode_video
 from .videos import sample_frame_indices
 from .writing import write_video
 
@@ -18,6 +18,7 @@ __all__ = [
     "MediaLimits",
     "OpenedImage",
     "OpenedVideo",
+    "count_frames",
     "decode_image",
     "decode_video",
     "open_image",

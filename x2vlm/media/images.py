@@ -4,7 +4,7 @@ import contextlib
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from ..errors import MediaError
 from .colors import to_srgb
@@ -54,7 +54,8 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     on white, 16 bits scaled to 8."""
     # Unreadable metadata never loses an image, whatever way the parser finds to fail on it.
     with contextlib.suppress(Exception):
-        image = ImageOps.exif_transpose(image)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):
         image = _eight_bit(image)

@@ -1,6 +1,8 @@
 """Decode trusted files, such as training data, in this process: the pixels that `open_image` and
 `open_video` give, without the time that a child process takes."""
 
+from collections.abc import Sequence
+
 from PIL import Image
 
 from .decode import read
@@ -23,8 +25,19 @@ def decode_image(data: bytes) -> Image.Image:
     return read(data, "image", {}, LIMITS)[1]
 
 
-def decode_video(data: bytes, num_frames: int) -> list[Image.Image]:
-    """Up to `num_frames` evenly spread frames of a video in their order, each once. Raises
-    `MediaError` (`video/*`)."""
-    choice = {"num_frames": num_frames, "max_side": MAX_SIDE}
-    return [Image.fromarray(frame) for frame in read(data, "video", choice, LIMITS)[2]]
+def count_frames(data: bytes) -> int:
+    """How many frames of a video can be read. Raises `MediaError` (`video/*`)."""
+    return _read_video(data, [0])[0]["num_frames"]
+
+
+def decode_video(data: bytes, indices: Sequence[int]) -> list[Image.Image]:
+    """The frames of some numbers, in the order asked. Raises `MediaError` (`video/*`) or
+    `ParameterError`."""
+    reply, frames = _read_video(data, list(indices))
+    images = map(Image.fromarray, frames)
+    decoded = dict(zip(sorted(set(reply["indices"])), images, strict=True))
+    return [decoded[index] for index in reply["indices"]]
+
+
+def _read_video(data: bytes, indices: list[int]) -> tuple[dict, list]:
+    return read(data, "video", {"indices": indices, "max_side": MAX_SIDE}, LIMITS)[1:]
