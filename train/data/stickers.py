@@ -25,7 +25,7 @@ class StickerData:
     """Which scenes.
 
     Attributes:
-        kind: `scene` (an image with everything said about it), `clip`, `order` (two images, two
+        kind: `scene` (an image with everything said about it), `video`, `order` (two images, two
             captions with the same words) or `pair` (two images and a statement).
         split: of the world; `train` never holds the held-out combinations.
         first, count: seeds `first .. first + count - 1` of the split.

@@ -16,7 +16,10 @@ from typing import Any
 from train.data.boxes import check_units
 from train.prepare.common import arguments, fetch, read_json, read_plain_pickle, write_json_lines
 
-URL = "https://web.archive.org/web/20220413011656/https://bvisionweb1.cs.unc.edu/licheng/referit/data/refcoco+.zip"
+URL = (
+    "https://web.archive.org/web/20220413011656/"
+    "https://bvisionweb1.cs.unc.edu/licheng/referit/data/refcoco+.zip"
+)
 
 
 def entries(

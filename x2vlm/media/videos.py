@@ -20,15 +20,14 @@ from .display import Turn, fit, pixel_aspect
 from .limits import ANOTHER_COPY, RESAVE, MediaLimits, address_space, check_frame_size
 
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
-# Decoders outside this list are never started: every one is code that strangers' bytes would run
-# through.
 CODECS = (
-    "h264,hevc,vp8,vp9,libdav1d,av1,mpeg4,msmpeg4v1,msmpeg4v2,msmpeg4,mpeg1video,mpeg2video,h263,mjpeg,rawvideo,png,"
-    "prores,dnxhd,ffv1,huffyuv,ffvhuff,theora,wmv1,wmv2,wmv3,vc1,libvpx,libvpx-vp9"
+    "h264,hevc,vp8,vp9,libdav1d,av1,mpeg4,msmpeg4v1,msmpeg4v2,msmpeg4,mpeg1video,mpeg2video,h263,"
+    "mjpeg,rawvideo,png,prores,dnxhd,ffv1,huffyuv,ffvhuff,theora,wmv1,wmv2,wmv3,vc1,libvpx,"
+    "libvpx-vp9"
 )
-# A pause longer than this adds no decoding work, so it counts only this much towards the length
-# limit.
+"""No other decoder is started, since each is code that takes a stranger's bytes."""
 LONGEST_PAUSE = 10.0
+"""Seconds that a pause counts at most towards the length limit: it takes no decoding work."""
 
 
 def sample_frame_indices(num_frames: int, num_samples: int) -> list[int]:
@@ -174,13 +173,12 @@ class _Timeline:
 
 
 def _list_packets(container, stream, limits: MediaLimits, deadline: float) -> tuple[_Timeline, int]:
-    """The clip's timeline, and how many frames its header promises beyond those that are there."""
+    """The video's timeline, and how many frames its header promises beyond those that are there."""
     import av
 
     packets, listed, end = [], 0, 0.0
-    with contextlib.suppress(
-        av.error.FFmpegError
-    ):  # the data end here; what came before can be used
+    # Where the data are damaged or end, what came before can be used.
+    with contextlib.suppress(av.error.FFmpegError):
         for packet in container.demux():
             if packet.dts is not None and packet.time_base:
                 end = max(end, float((packet.dts + (packet.duration or 0)) * packet.time_base))
@@ -208,13 +206,10 @@ def _list_packets(container, stream, limits: MediaLimits, deadline: float) -> tu
             "the part you want."
         )
         raise MediaError(message, "video/duration")
-    # A count beyond our own limit is no promise that anybody could keep: some headers are simply
-    # wrong.
+    # Some headers state nonsense: a count beyond our own limit is not taken for a promise.
     lost = max(0, stream.frames - listed) if stream.frames <= limits.video_frames else 0
     promised = (container.duration or 0) / av.time_base
-    if (
-        not stream.frames and promised > 1.05 * end + 1
-    ):  # no count in the header: go by the length it states
+    if not stream.frames and promised > 1.05 * end + 1:  # without a count, by the stated length
         lost = round((promised - end) * timeline.fps)
     return timeline, lost
 
@@ -227,9 +222,8 @@ def _order(container, stream, packets: list) -> _Timeline:
         raise MediaError(f"the video holds no frames. {ANOTHER_COPY}", "video/corrupt")
     stamps = {p.pts for p in shown}
     by_pts = None not in stamps and len(stamps) == len(shown)
-    if (
-        container.format.name == "avi"
-    ):  # AVI stores no presentation times; those of reordered frames are guesses
+    if container.format.name == "avi":
+        # AVI stores no presentation times; FFmpeg guesses those of reordered frames.
         by_pts = by_pts and all(p.is_keyframe for p in packets)
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     if by_pts:
@@ -311,11 +305,8 @@ class _Decoder:
         )
         index_of = {p.pts: i for i, p in enumerate(shown)}
         wanted_pts = {shown[i].pts for i in wanted}
-        position, start, latest = (
-            0,
-            None,
-            None,
-        )  # start: time stamp of the key frame that decoding has just jumped to
+        position, start, latest = 0, None, None
+        # `start` is the time stamp of a key frame that decoding has just jumped to.
         for target in wanted:
             pts = shown[target].pts
             if target in self.found or (latest is not None and latest >= pts):

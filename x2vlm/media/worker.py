@@ -22,14 +22,16 @@ from ..errors import Cancelled, MediaError, ParameterError
 from .decode import read
 from .limits import MediaLimits, address_space, timed_out
 
-WORKERS = 2  # children at work at the same time
-JOBS_PER_WORKER = 500  # then a fresh child, so that small leaks cannot add up
+WORKERS = 2
+"""Children that decode at the same time."""
+JOBS_PER_WORKER = 500
+"""Jobs after which a child is replaced, so that small leaks cannot add up."""
 START_SECONDS = 60.0
-GRACE_SECONDS = (
-    1.0  # the child stops a video by itself at the deadline; this much later it is killed
-)
+GRACE_SECONDS = 1.0
+"""The child stops decoding a video at the deadline; this much later the parent kills it."""
 POLL_SECONDS = 0.05
 STRIP_ROWS = 256
+"""Rows of an image that are sent at once: sending the whole would hold its pixels twice."""
 BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -107,9 +109,8 @@ def _confine(memory_bytes: int) -> None:
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-        libc.unshare(
-            0x10000000 | 0x40000000
-        )  # CLONE_NEWUSER | CLONE_NEWNET; hosts may forbid it, which is no error
+        # CLONE_NEWUSER | CLONE_NEWNET; that a host forbids it is no error.
+        libc.unshare(0x10000000 | 0x40000000)
 
 
 def _answer(target, job: dict, data: bytes) -> None:
@@ -120,7 +121,7 @@ def _answer(target, job: dict, data: bytes) -> None:
     if kind == "image":
         width, height = result.size
         send(target, {"kind": kind, "size": result.size, "notes": extra}, size=width * height * 3)
-        for top in range(0, height, STRIP_ROWS):  # in strips: the whole would need its bytes twice
+        for top in range(0, height, STRIP_ROWS):
             write_all(target, result.crop((0, top, width, min(top + STRIP_ROWS, height))).tobytes())
     else:
         height, width = extra[0].shape[:2]
@@ -144,10 +145,8 @@ class Worker:
             str(Path(__file__).resolve().parents[2]),
             *(os.path.abspath(p) for p in sys.path if p),
         ]
-        kept = (
-            "SYSTEMROOT",
-            "LD_LIBRARY_PATH",
-        )  # the loader may need these; nothing else is passed on
+        # The dynamic loader may need these; no other variable is passed on.
+        kept = ("SYSTEMROOT", "LD_LIBRARY_PATH")
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         self.memory_bytes = memory_bytes
         self.jobs = 0
@@ -157,7 +156,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            start_new_session=True,  # Ctrl-C is for the parent: a job under way may still be wanted
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which may want the result
             env=environment | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
 
@@ -188,8 +187,8 @@ class Worker:
 
     @contextlib.contextmanager
     def _watched(self, seconds: float, cancel):
-        """Kill the child when time is up or the caller has cancelled: its end frees the thread that
-        waits for it."""
+        """Kill the child when the time is up or the caller has cancelled; that ends the blocking
+        read in this thread."""
         deadline, done, fate = time.monotonic() + seconds, threading.Event(), []
 
         def watch():
@@ -207,7 +206,7 @@ class Worker:
         watcher.start()
         try:
             yield
-        except BaseException as error:  # whatever it was, half a message may be under way
+        except BaseException as error:  # half a message may be in the pipe, whatever was raised
             done.set()
             watcher.join()
             self.close()
@@ -220,7 +219,7 @@ class Worker:
 
     @property
     def usable(self) -> bool:
-        """Whether the child lives and has not served its time."""
+        """True while the child runs and is under its job limit."""
         return self.process.poll() is None and self.jobs < JOBS_PER_WORKER
 
     def close(self) -> None:
@@ -287,7 +286,7 @@ class Pool:
                 if worker.usable and worker.memory_bytes == memory_bytes:
                     self._idle.remove(worker)
                     return worker
-            while self._idle:  # of other limits, or dead: at most `size` children in all
+            while self._idle:  # they have other limits or have ended; keep at most `size` children
                 self._idle.pop().close()
         try:
             return Worker(memory_bytes)
@@ -301,11 +300,9 @@ class Pool:
     def _give_back(self, worker: Worker) -> None:
         if not worker.usable:
             worker.close()
-            try:
-                worker = Worker(
-                    worker.memory_bytes
-                )  # already starts, so that the next caller waits less
-            except OSError:  # no process is left: the next caller will try again
+            try:  # start the replacement now, so that the next caller waits less
+                worker = Worker(worker.memory_bytes)
+            except OSError:  # the system has no process left: the next caller tries again
                 return
         with self._lock:
             self._idle.append(worker)
