@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from x2vlm.errors import ParameterError
+from x2vlm.media import upright_rgb
 from x2vlm.results import Grounding
 
 PALETTE = (
@@ -45,14 +46,14 @@ def draw_boxes(
     """A copy of the image with boxes, each with a badge `number label` at its top left corner.
 
     Args:
-        boxes: `(x1, y1, x2, y2)` in pixels of `image`, opposite corners in any order.
+        boxes: `(x1, y1, x2, y2)` in pixels of `image` as it stands upright, opposite corners in any
+            order.
         labels: text after the number; none by default.
         colors: by default `PALETTE` in turn, by number.
         dashed: broken lines, for what is probably not there.
         numbers: 1, 2, 3... by default.
     """
-    canvas = image.convert("RGB")
-    canvas = canvas.copy() if canvas is image else canvas
+    canvas = upright_rgb(image)
     boxes = [(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)) for x1, y1, x2, y2 in boxes]
     draw = ImageDraw.Draw(canvas)
     line = max(2, round(min(canvas.size) / 160))
@@ -138,9 +139,9 @@ def overlay_heatmap(
     low, high = value_range or heat_range(map2d)
     scaled = np.zeros_like(map2d) if high - low < FLAT else (map2d - low) / (high - low)
     resampling = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
-    heat = np.asarray(Image.fromarray(scaled).resize(image.size, resampling))
+    picture = upright_rgb(image)
+    heat = np.asarray(Image.fromarray(scaled).resize(picture.size, resampling))
     levels = Image.fromarray((heat.clip(0, 1) * 255 + 0.5).astype(np.uint8))
-    picture = image.convert("RGB")
     colored = levels.convert("P")
     colored.putpalette(_lookup_table(colormap).tobytes())
     strength = opacity * _rise(np.linspace(0, 1, 256), threshold)
@@ -210,11 +211,11 @@ def contact_sheet(
         "RGB", (columns * (tile + gap) + gap, rows * (tile + strip + gap) + gap), "white"
     )
     draw = ImageDraw.Draw(sheet)
-    for i, image in enumerate(images):
+    for i, image in enumerate(map(upright_rgb, images)):
         x, y = gap + i % columns * (tile + gap), gap + i // columns * (tile + strip + gap)
         scale = tile / max(image.size)
         width, height = (max(1, round(side * scale)) for side in image.size)
-        small = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        small = image.resize((width, height), Image.Resampling.LANCZOS)
         sheet.paste(small, (x + (tile - width) // 2, y + (tile - height) // 2))
         if captions:
             draw.text(

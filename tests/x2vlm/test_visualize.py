@@ -162,3 +162,17 @@ def test_contact_sheet_places_every_image(grey):
         contact_sheet([], [])
     with pytest.raises(ParameterError):
         contact_sheet(reds, ["a"])
+
+
+def test_images_are_drawn_as_they_are_seen():
+    """A photo that its EXIF turns, and one with a clear background."""
+    turned = Image.new("RGB", (40, 20), "white")
+    turned.getexif()[0x0112] = 6
+    clear = Image.new("RGBA", (20, 40), (0, 0, 0, 0))
+    for image in (turned, clear):
+        drawn = draw_boxes(image, [(4, 4, 12, 30)])
+        assert drawn.size == (20, 40)
+        assert drawn.getpixel((18, 38)) == (255, 255, 255)
+        heat = overlay_heatmap(image, np.eye(4, dtype=np.float32), opacity=0.0)
+        assert heat.size == (20, 40)
+        assert heat.getpixel((18, 38)) == (255, 255, 255)
