@@ -116,7 +116,7 @@ class Processor:
         self.tokenizer.save_pretrained(str(directory))
 
     def image(self, image: Image.Image) -> Tensor:
-        """RGB image of any size -> float32 (3, H, W) of image_size, CLIP statistics (spec
+        """An image of any size and kind -> float32 (3, H, W) of image_size, CLIP statistics (spec
         3.1)."""
         return normalize(to_pixels(image, self.config.vision.image_size))
 
