@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from x2vlm.visualize import PALETTE, colorbar
 
+from .html import map_name
 from .stage import draw
 from .state import ViewOptions, ViewState
 
@@ -152,8 +153,8 @@ def legend_lines(state: ViewState) -> list[tuple[str, str]]:
         for k, g in state.found
     ]
     if explanation := result.explanation:
-        word = "" if result.word is None else f", word “{explanation.words[result.word].text}”"
-        lines.append((f"map: “{explanation.text}”{word}, {explanation.method}", ""))
+        part = "" if result.word is None else f", part “{map_name(state)}”"
+        lines.append((f"map: “{explanation.text}”{part}, {explanation.method}", ""))
     settings = result.settings
     lines.append((f"{settings.get('model', '')} {settings.get('hash', '')}".strip(), ""))
     return [(text[:90], color) for text, color in lines]

@@ -102,20 +102,20 @@ def pick(what: str, inner: str, pressed: bool = False, kind: str = "word", style
 
 
 def words(
-    texts: Sequence[str],
-    weights: Sequence[float | None],
-    layer: int,
-    chosen: int | None,
-    whole: bool = True,
+    parts: Sequence[tuple[str, int | None, float | None]], layer: int, chosen: int | None
 ) -> str:
-    """The words of a text as buttons, tinted by weight (0 to 1), the chosen one marked; first one
-    for the whole text."""
-    first = [pick(f"{layer}:", say("whole_text"), chosen is None, "word whole")] if whole else []
+    """The parts of a text as buttons, the chosen one marked; plain text where a part has no map.
+
+    Args:
+        parts: text, number of the word that is chosen by it, weight from 0 to 1 that tints it.
+    """
     each = [
-        pick(f"{layer}:{k}", escape(text), k == chosen, style=f"--w:{weight or 0:.2f}")
-        for k, (text, weight) in enumerate(zip(texts, weights))
+        pick(f"{layer}:{word}", escape(text), word == chosen, style=f"--w:{weight or 0:.2f}")
+        if word is not None
+        else f'<span class="between">{escape(text)}</span>'
+        for text, word, weight in parts[:MOST_WORDS]
     ]
-    return f'<div class="words">{"".join(first + each[:MOST_WORDS])}</div>'
+    return "".join(each)
 
 
 def image_source(image: Image.Image, kind: str = "PNG") -> str:
@@ -195,9 +195,12 @@ def in_words(state: ViewState) -> str:
 
 
 def map_name(state: ViewState) -> str:
-    """The text or word whose map is in view."""
+    """The text or part of it whose map is in view."""
     explanation, word = state.result.explanation, state.result.word
-    return explanation.text if word is None else explanation.words[word].text
+    if word is None:
+        return explanation.text
+    named = {k: text for text, k in measures.parts(explanation)}
+    return named.get(word, explanation.words[word].text)
 
 
 def head(model: str, seconds: float | None = None) -> str:

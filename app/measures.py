@@ -37,6 +37,28 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
     return inner / (area - inner) if area > inner else 0.0
 
 
+def parts(explanation: Explanation) -> list[tuple[str, int | None]]:
+    """What of a text has a map of its own: its phrases, each with the number of its first word, and
+    the words between them with None. Without phrases every word has one."""
+    if not explanation.phrases:
+        return [(word.text, k) for k, word in enumerate(explanation.words)]
+    first = {phrase.words[0]: phrase.text for phrase in explanation.phrases}
+    inside = {k for phrase in explanation.phrases for k in phrase.words}
+    return [
+        (first[k], k) if k in first else (word.text, None)
+        for k, word in enumerate(explanation.words)
+        if k in first or k not in inside
+    ]
+
+
+def part_of(explanation: Explanation, word: int) -> int | None:
+    """The word that stands for the phrase of a word; None where it is in none."""
+    for phrase in explanation.phrases:
+        if word in phrase.words:
+            return phrase.words[0]
+    return None if explanation.phrases else word
+
+
 def heat_shares(explanation: Explanation) -> list[float]:
     """Each word's share of the heat, the hottest word 1."""
     heat = explanation.maps.clip(min=0).sum(axis=(1, 2))

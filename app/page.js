@@ -15,3 +15,8 @@ window.addEventListener('keydown', (event) => {
   const button = panel?.querySelector('button.primary');
   if (button) { event.preventDefault(); event.target.blur(); button.click(); }
 }, true);
+// The way back to the image is shown once that has been scrolled away.
+window.addEventListener('scroll', () => {
+  const image = document.querySelector('#canvas');
+  document.querySelector('.back')?.classList.toggle('shown', image?.getBoundingClientRect().bottom < 0);
+}, {passive: true});

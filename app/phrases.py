@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import re
 
+from x2vlm.inference.phrases import split_phrases
+from x2vlm.results import Word
+
 from .state import Texts
 
-RELATIONS = (
-    "and|with|on|in|at|next to|near|above|below|inside|left of|right of|to the left of|to "
-    "the right of|of|by|over|under|behind|through|while|wearing|holding"
-)
-SPLIT = re.compile(rf"[,;]|\b(?:{RELATIONS})\b")
-OPENING = re.compile(r"^(?:there (?:is|are)|an? (?:picture|photo|video|image) of|is|are)\s+", re.I)
-ARTICLE = re.compile(r"^(?:a|an|the|some|his|her|its|their|two|three|four|five)\s+", re.I)
+WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
+NOUN = re.compile(r"(?:an?|the|some|his|her|its|their|two|three|four|five)\s+(?=\w)", re.I)
 MOST = 4
 
 
 def phrases_of(caption: str) -> str:
-    """The noun-like parts of a caption, one a line."""
-    parts = (OPENING.sub("", part.strip(" .")).strip() for part in SPLIT.split(caption))
-    return "\n".join([part for part in dict.fromkeys(parts) if part][:MOST])
+    """The things that a caption names, one a line."""
+    words = [Word(m[0], m.start(), m.end(), None) for m in WORD.finditer(caption)]
+    spans = [span.words for span in split_phrases(caption, words)]
+    texts = [caption[words[span[0]].start : words[span[-1]].end] for span in spans]
+    things = [text for text in dict.fromkeys(texts) if NOUN.match(text)]
+    return "\n".join(things[:MOST])
 
 
 def texts_of(caption: str) -> Texts:
     """What to ask about an image that a model described so."""
     phrases = phrases_of(caption)
-    nouns = [ARTICLE.sub("", phrase) for phrase in phrases.split("\n") if phrase]
+    nouns = [NOUN.sub("", phrase, count=1) for phrase in phrases.split("\n") if phrase]
     questions = tuple(f"is there a {noun}?" for noun in nouns[:3])
     others = "\n".join(f"a picture of {noun}" for noun in nouns[:3])
     return Texts(

@@ -80,9 +80,17 @@ def choices(state: ViewState) -> str:
         ]
         parts.append(f'<div class="words layers">{"".join(each)}</div>')
     if explanation := result.explanation:
-        texts = [word.text for word in explanation.words]
         shares = measures.heat_shares(explanation)
-        parts.append(html.words(texts, shares, result.layer, result.word))
+        whole = html.pick(f"{result.layer}:", say("whole_text"), result.word is None, "word whole")
+        each = html.words(
+            [
+                (text, k, None if k is None else shares[k])
+                for text, k in measures.parts(explanation)
+            ],
+            result.layer,
+            result.word,
+        )
+        parts.append(f'<div class="words">{whole}{each}</div>')
     return "".join(parts)
 
 

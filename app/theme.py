@@ -24,6 +24,7 @@ THEME = gr.themes.Base(
     font_mono=MONO,
 ).set(
     body_background_fill="*neutral_50",
+    body_text_color_subdued="*neutral_600",
     block_shadow="none",
     block_border_width="1px",
     block_label_background_fill="transparent",

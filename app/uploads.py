@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from x2vlm.errors import CheckpointError, MediaError, X2VLMError
 
-from . import examples, html, inputs, limits
+from . import examples, html, inputs, limits, scenes
 from .examples import Example
 from .i18n import say
 from .phrases import texts_of
@@ -90,7 +90,7 @@ class Uploads:
             return Arrival(None, model)
         origin = f"media={Path(path).parent.name}"
         state = self.state(session, MediaRef(path), model, origin)
-        if model == examples.WORLD_MODEL and any(OUTSIDE in note for note in state.preview.notes):
+        if model == scenes.WORLD_MODEL and any(OUTSIDE in note for note in state.preview.notes):
             model = self.runner.models.default  # a photo is for the model of photos
             state = self.state(session, MediaRef(path), model, origin)
         return Arrival(self.described(session, state, model), model)
@@ -116,7 +116,7 @@ class Uploads:
     @newest
     def new_scene(self, session: str, kind: str, model: str) -> Arrival:
         """A scene that nobody has seen, asked about in every tab, with its truth."""
-        return self.scene(session, kind, random.randrange(examples.SCENES), model)
+        return self.scene(session, kind, random.randrange(scenes.SCENES), model)
 
     @newest
     def example(self, session: str, name: str, model: str) -> Arrival:
@@ -146,7 +146,7 @@ class Uploads:
             return self.shown_example(session, self.stored[wish["example"]], model)
         number, kind = wish.get("scene", ""), wish.get("kind")
         if re.fullmatch(r"\d{1,9}", number) and kind in ("image", "video"):
-            return self.scene(session, kind, int(number) % examples.SCENES, model)
+            return self.scene(session, kind, int(number) % scenes.SCENES, model)
         if kept := wish.get("media"):
             state = self.state(session, MediaRef(kept_upload(kept)), model, f"media={kept}")
             return Arrival(self.described(session, state, model), model)
@@ -171,11 +171,11 @@ class Uploads:
 
     def scene(self, session: str, kind: str, number: int, model: str) -> Arrival:
         """A sticker scene, under the model of that world where it is on offer."""
-        if examples.WORLD_MODEL in self.runner.models.names:
-            model = examples.WORLD_MODEL
-        frames, truth = examples.fresh_scene(kind, number)
-        path = examples.save_scene(kind, frames, results_folder() / f"scene-{number}")
-        texts = examples.texts_for(truth, number)
+        if scenes.WORLD_MODEL in self.runner.models.names:
+            model = scenes.WORLD_MODEL
+        frames, truth = scenes.fresh_scene(kind, number)
+        path = scenes.save_scene(kind, frames, results_folder() / f"scene-{number}")
+        texts = scenes.texts_for(truth, number)
         origin = f"kind={kind}&scene={number}"
         state = self.state(session, MediaRef(str(path)), model, origin)
         state = dataclasses.replace(state, texts=texts)

@@ -64,6 +64,10 @@ class Events:
                 return {}
             return self.seen(call, dataclasses.replace(state, tab=tab.name))
 
+        for action in tab.actions():
+            self.wire_action(tab, action)
+        if not tab.asks:  # the stage keeps the result that it shows
+            return
         on.on_view(
             [page.items[tab.name].select],
             select_tab,
@@ -71,10 +75,6 @@ class Events:
             self.drawn,
             trigger_mode="always_last",
         )
-        for action in tab.actions():
-            self.wire_action(tab, action)
-        if not tab.asks:
-            return
 
         def ask(call: Call) -> Shown:
             state = loaded(call[page.state])

@@ -26,7 +26,8 @@ import gradio as gr
 import torch
 
 from app import limits, view_events
-from app.examples import FOLDER, fresh_scene, save_scene
+from app.examples import FOLDER
+from app.scenes import fresh_scene, save_scene
 from app.service.models import Models
 from app.service.runner import Runner
 from app.stage import Stage

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from app.examples import fresh_scene, save_scene
+from app.scenes import fresh_scene, save_scene
 from benchmarks.app import load_average, make_pictures
 from benchmarks.serving import CALLS, HttpClient, Row, crowd, server, wait_until
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gradio as gr
 
+from x2vlm.hub import BUNDLED
+
+from .. import html
 from ..export import versions
+from ..gallery import gallery
 from ..i18n import LANGUAGES, LOCALES
 from ..tab import Tab, Values
 
@@ -12,9 +16,9 @@ PYTHON = """
 ```python
 from x2vlm import Predictor
 
-predictor = Predictor.from_pretrained("mini")
-scene = predictor.encode("picture.png")
-for found in predictor.ground(scene, ["the red car", "a dog"]):
+predictor = Predictor.from_pretrained("photo")
+scene = predictor.encode("photo.jpg")
+for found in predictor.ground(scene, ["a man", "a dog"]):
     print(found.phrase, found.box_xyxy, found.match, found.verdict)
 ```
 """
@@ -23,10 +27,10 @@ CLIENT = """
 from gradio_client import Client, handle_file
 
 client = Client("http://127.0.0.1:7860")
-client.predict(media=handle_file("picture.png"), phrases=["a dog"], api_name="/ground")
+client.predict(media=handle_file("photo.jpg"), phrases=["a dog"], api_name="/ground")
 ```
 ```bash
-curl -F files=@picture.png http://127.0.0.1:7860/gradio_api/upload   # answers ["PATH"]
+curl -F files=@photo.jpg http://127.0.0.1:7860/gradio_api/upload   # answers ["PATH"]
 curl -d '{"data": [{"path": "PATH"}, ["a dog"]]}' -H 'Content-Type: application/json' \\
   http://127.0.0.1:7860/gradio_api/call/ground                       # answers {"event_id": "ID"}
 curl http://127.0.0.1:7860/gradio_api/call/ground/ID
@@ -34,8 +38,8 @@ curl http://127.0.0.1:7860/gradio_api/call/ground/ID
 """
 COMMANDS = """
 ```bash
-x2vlm ground picture.png "the red car" --json
-x2vlm ask video.mp4 "what enters the scene?"
+x2vlm ground photo.jpg "a man" "a dog" --json
+x2vlm ask video.mp4 "what is the man doing?"
 ```
 """
 CITATION = """
@@ -51,7 +55,7 @@ CITATION = """
 
 
 class About(Tab):
-    """Text only."""
+    """Text, and a gallery of failures."""
 
     name = "about"
     asks = False
@@ -61,6 +65,7 @@ class About(Tab):
         with gr.Column(elem_id="about"):
             for language in LANGUAGES:
                 gr.Markdown(text_of(language), container=False, elem_classes=f"only-{language}")
+            gr.HTML("".join([html.note("failures"), *map(gallery, BUNDLED)]), elem_id="failures")
 
 
 def text_of(language: str) -> str:

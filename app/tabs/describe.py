@@ -84,9 +84,13 @@ class Describe(Tab):
 
     def render(self, result: Result, state: ViewState) -> str:
         best = result.found[0]
-        texts, weights = [w.text for w in best.words], [w.probability for w in best.words]
         if result.layers:
-            tinted = html.words(texts, weights, 0, result.word, whole=False)
+            explanation = result.layers[0].explanation
+            parts = [
+                (word.text, measures.part_of(explanation, k), word.probability)
+                for k, word in enumerate(best.words)
+            ]
+            tinted = f'<div class="words">{html.words(parts, 0, result.word)}</div>'
         else:
             tinted = f'<p class="caption">{escape(best.text)}</p>'
         unsure = best.match is not None and best.match < result.settings.get("sure_from", 0)

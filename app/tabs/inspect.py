@@ -124,12 +124,14 @@ HONESTY = html.note("honesty")
 
 
 def word_tiles(found: Explanation, preview: Preview, frame: int) -> str:
-    """One small image a word, each map on its own scale."""
+    """One small image for each phrase of a text, or each word where it has none, each map on its
+    own scale."""
     base = preview.frames[frame].copy()
     base.thumbnail((TILE, TILE))
+    parts = [(text, k, found.maps[k]) for text, k in measures.parts(found) if k is not None]
     each = [
-        (f"0:{k}", base if is_flat(heat) else overlay_heatmap(base, heat, threshold=0.2), word.text)
-        for k, (word, heat) in enumerate(zip(found.words[:MOST_TILES], found.maps))
+        (f"0:{k}", base if is_flat(heat) else overlay_heatmap(base, heat, threshold=0.2), text)
+        for text, k, heat in parts[:MOST_TILES]
     ]
     return html.tiles(each) + f'<p class="note">{say("small_multiples")}</p>'
 

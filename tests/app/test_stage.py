@@ -19,6 +19,7 @@ from app.state import ViewOptions
 from app.tabs.find import Find
 from app.tabs.inspect import Inspect
 from app.view_events import picked
+from x2vlm.results import Phrase
 
 
 @pytest.fixture
@@ -73,6 +74,28 @@ def test_every_word_leaves_a_visible_map(explained):
     base = np.asarray(explained.preview.frames[0])
     for k in range(3):
         assert (pixels(picked(explained, f"0:{k}")) != base).any()
+
+
+@pytest.fixture
+def in_phrases(explained):
+    """The same sentence whose first two words are one phrase, and whose last is in none."""
+    found = explained.result.explanation
+    phrase = Phrase("a small", 0, 7, (0, 1))
+    found = dataclasses.replace(found, phrases=(phrase,))
+    layer = dataclasses.replace(explained.result.layers[0], explanation=found)
+    result = dataclasses.replace(explained.result, layers=(layer,), found=(found,))
+    return explained.with_result("inspect", result)
+
+
+def test_a_phrase_is_one_part_and_words_between_phrases_are_none(in_phrases):
+    shown = choices(in_phrases)
+    assert 'data-pick="0:0"' in shown and "a small</button>" in shown
+    assert 'data-pick="0:1"' not in shown and 'data-pick="0:2"' not in shown
+    assert '<span class="between">dog</span>' in shown
+
+
+def test_the_legend_names_the_phrase_in_view(in_phrases):
+    assert "“a small”" in legend(picked(in_phrases, "0:0"), ViewOptions())
 
 
 def test_what_is_probably_absent_has_no_box_by_default(found):
@@ -131,6 +154,7 @@ def test_csv_holds_no_formula():
     [
         ("a red car and a small dog on the grass", ["a red car", "a small dog", "the grass"]),
         ("there are two cats", ["two cats"]),
+        ("a boy is performing a trick on a ramp.", ["a boy", "a trick", "a ramp"]),
     ],
 )
 def test_a_caption_becomes_phrases(caption, phrases):

@@ -7,8 +7,9 @@ import zipfile
 
 import pytest
 
+from tests.browser.conftest import SIZES
+
 pytestmark = pytest.mark.browser
-SIZES = ("desktop", "phone")
 TOP = "element => element.getBoundingClientRect().top + window.scrollY"
 
 
@@ -44,7 +45,7 @@ def upload(page, kind: str, path) -> None:
     )
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", list(SIZES))
 def test_first_paint_is_a_finished_example(open_page, size):
     page = open_page(size)
     assert page.locator("#card-find .verdict").count() >= 2
@@ -60,9 +61,31 @@ def test_on_a_phone_image_field_and_button_are_within_two_folds(open_page):
     tops = [page.locator(part).first.evaluate(TOP) for part in order]
     assert tops == sorted(tops)
     assert tops[3] < 2 * 844
-    assert page.locator(".back").is_visible()
+    assert not page.locator(".back").is_visible()
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    page.locator(".back").wait_for()
+    page.locator(".back").click()
+    page.locator(".back").wait_for(state="hidden")
     for part in ("#run-find", "#new-scene", ".pick.word", "#tab-find-button"):
         assert page.locator(part).first.bounding_box()["height"] >= 44, part
+
+
+def test_on_a_phone_no_tab_is_wider_than_the_window(open_page):
+    page = open_page("phone")
+    for tab in ("find", "describe", "ask", "inspect", "match", "compare", "collection", "about"):
+        open_tab(page, tab)
+        page.locator("#choices").wait_for(state="attached")
+        page.wait_for_timeout(300)  # until the stage has followed
+        assert page.evaluate("window.innerWidth") == SIZES["phone"]["viewport"]["width"], tab
+
+
+def test_the_stage_keeps_its_result_in_tabs_that_ask_nothing(open_page):
+    page = open_page()
+    page.locator("#choices", has_text="a unicorn").wait_for()
+    before = source(page)
+    for tab in ("collection", "about"):
+        open_tab(page, tab)
+    assert source(page) == before
 
 
 def test_an_upload_through_every_tab(open_page, picture_file):
@@ -198,7 +221,7 @@ CAMERA = """() => {
 }"""
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", list(SIZES))
 @pytest.mark.parametrize(
     "kind, presses",
     [("image", ["capture photo"]), ("video", ["start recording", "stop recording"])],
