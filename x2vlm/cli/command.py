@@ -13,7 +13,7 @@ import sys
 
 from x2vlm.cli.collections import add_search
 from x2vlm.cli.inference import add_inference
-from x2vlm.cli.management import add_management, run_demo
+from x2vlm.cli.management import PASSED_ON, add_management
 from x2vlm.cli.output import print_json, say
 from x2vlm.errors import Cancelled, CheckpointError, ConfigError, X2VLMError
 
@@ -46,7 +46,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     arguments, rest = parser.parse_known_args(argv)
     arguments.rest = rest
     unknown = [one for one in rest if one.startswith("-") and one != "-"]
-    if arguments.run is run_demo:
+    if arguments.run in PASSED_ON:
         return arguments
     if hasattr(arguments, "inputs"):
         arguments.inputs += [one for one in rest if one not in unknown]  # those behind an option

@@ -1,4 +1,4 @@
-"""Commands that ask no model: convert, doctor, demo."""
+"""Commands that ask no model: convert, doctor, and those of the repository: demo, tune."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ def add_management(verbs: Any) -> None:
     demo = verbs.add_parser("demo", help="open the app; further arguments go to it", add_help=False)
     demo.set_defaults(run=run_demo)
 
+    tune = verbs.add_parser(
+        "tune", help="fine-tune a model on images and texts of one's own", add_help=False
+    )
+    tune.set_defaults(run=run_tune)
+
 
 def run_convert(arguments: argparse.Namespace) -> None:
     """Write a model folder and say what happened to the weights."""
@@ -84,13 +89,27 @@ def run_doctor(arguments: argparse.Namespace) -> None:
 
 def run_demo(arguments: argparse.Namespace) -> None:
     """Start the app of the repository."""
-    app = Path(__file__).resolve().parents[2] / "app.py"
-    if not app.is_file():
+    _run_from_clone("app.py", "app", arguments.rest)
+
+
+def run_tune(arguments: argparse.Namespace) -> None:
+    """Start the fine-tuning of the repository."""
+    _run_from_clone("train/tune.py", "training", arguments.rest)
+
+
+PASSED_ON = (run_demo, run_tune)
+"""Commands whose arguments go to a program of the repository as they are."""
+
+
+def _run_from_clone(file: str, what: str, arguments: list[str]) -> None:
+    """Run a program that the installed package lacks. Raises `ParameterError`."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / file).is_file():
         raise ParameterError(
-            "The installed package holds the model alone, without the app. Clone the repository "
-            "and run `make demo` there.",
+            f"The installed package holds the model alone, without the {what}. Clone the "
+            f"repository and run `python {file}` there.",
             "param/range",
         )
-    sys.argv = [str(app), *arguments.rest]
-    sys.path.insert(0, str(app.parent))
-    runpy.run_path(str(app), run_name="__main__")
+    sys.argv = [str(root / file), *arguments]
+    sys.path.insert(0, str(root))
+    runpy.run_path(str(root / file), run_name="__main__")
