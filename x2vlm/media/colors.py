@@ -19,12 +19,10 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     A grey image may have an RGB profile, as some programs save it. A profile that is damaged, or of
     another colour space than the image, is passed over, as browsers do.
     """
-    if profile:
-        if image.mode == "L" and _space(profile) == "RGB":
-            image = image.convert("RGB")
-        if transform := _transform(profile, image.mode):
-            image = _apply(transform, image)
-    image = image.convert("RGB")
+    if profile and image.mode == "L" and _space(profile) == "RGB":
+        image = image.convert("RGB")
+    transform = _transform(profile, image.mode) if profile else None
+    image = _apply(transform, image) if transform else image.convert("RGB")
     image.info.pop("icc_profile", None)  # it is no longer true
     return image
 

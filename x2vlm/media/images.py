@@ -69,8 +69,9 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("LA" if grey else "RGBA")
         alpha = image.getchannel("A")
-    if image.mode != "CMYK":
-        image = image.convert("L" if grey else "RGB")
+    kept = "L" if grey else "RGB"
+    if image.mode not in (kept, "CMYK"):
+        image = image.convert(kept)
     image = to_srgb(image, profile)
     if alpha is None:
         return image
