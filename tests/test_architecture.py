@@ -65,6 +65,7 @@ LAYERS = (
     (
         "x2vlm/batch_norm.py",
         "x2vlm/losses.py",
+        "x2vlm/metrics.py",
         "x2vlm/media",
         "x2vlm/stickers",
         "x2vlm/processing.py",
@@ -77,6 +78,7 @@ LAYERS = (
     ("x2vlm/modeling",),
     ("x2vlm/inference",),
     ("x2vlm/collections",),
+    ("x2vlm/inspection",),
     ("x2vlm/doctor.py", "x2vlm/cli", "x2vlm/__main__.py"),
 )
 

@@ -8,7 +8,7 @@ import pytest
 
 from train.metrics.answers import normalize_answer, soft_accuracy
 from train.metrics.captions import bleu, cider_d, rouge_l, tokenize
-from train.metrics.scores import (
+from x2vlm.metrics import (
     auc,
     grounding_accuracy,
     pixel_iou,

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from train.data.records import TestRecords
-from train.metrics.scores import accuracy
 from train.tasks.records import RecordTask
 from x2vlm.errors import DataError
+from x2vlm.metrics import accuracy
 from x2vlm.modeling.classification import X2VLMForClassification
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import normalize

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from train.data.records import TestRecords
 from train.data.transforms import may_flip, rand_augment
-from train.metrics.scores import grounding_accuracy, pointing_hits
 from train.tasks.records import RecordTask, choose_exactly, owned
 from x2vlm.boxes import cxcywh_to_xyxy
 from x2vlm.config import sides
 from x2vlm.inference.explain import relevance, trace_attention
+from x2vlm.metrics import grounding_accuracy, pointing_hits
 from x2vlm.modeling.grounding import X2VLMForGrounding
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import normalize, to_pixels

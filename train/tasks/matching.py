@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from train.data.records import TestRecords
-from train.metrics.scores import auc, winoground
 from train.tasks.records import RecordTask, choose, choose_exactly, owned
 from x2vlm.losses import classification_loss
+from x2vlm.metrics import auc, winoground
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import normalize
 

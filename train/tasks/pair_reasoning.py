@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from train.data.records import TestRecords
-from train.metrics.scores import accuracy
 from train.tasks.records import RecordTask
+from x2vlm.metrics import accuracy
 from x2vlm.modeling.classification import X2VLMForPairReasoning
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import normalize

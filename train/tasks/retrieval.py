@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from train.data.records import TestRecords, identified
-from train.metrics.scores import retrieval_recall
 from train.tasks.records import RecordTask, choose, positive_pairs
 from x2vlm.losses import contrastive_loss
+from x2vlm.metrics import retrieval_recall
 from x2vlm.modeling.retrieval import X2VLMForRetrieval
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import normalize

@@ -13,6 +13,7 @@ import sys
 
 from x2vlm.cli.collections import add_search
 from x2vlm.cli.inference import add_inference
+from x2vlm.cli.inspection import add_inspection
 from x2vlm.cli.management import PASSED_ON, add_management
 from x2vlm.cli.output import print_json, say
 from x2vlm.errors import Cancelled, CheckpointError, ConfigError, X2VLMError
@@ -66,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     add_inference(verbs)
     add_search(verbs)
+    add_inspection(verbs)
     add_management(verbs)
     return parser
 

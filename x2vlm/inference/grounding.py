@@ -26,7 +26,7 @@ class FoundPhrase:
     """What the model says of one phrase.
 
     Attributes:
-        box: float[4], (x1, y1, x2, y2) as fractions, inside the image.
+        box: float[4], (x1, y1, x2, y2) as fractions, as predicted: it may reach over the edge.
         match: match probability, None without a matching head.
     """
 
@@ -93,7 +93,7 @@ def _find_at_once(
     for texts, (explanations, fused) in zip(phrases, explained, strict=True):
         fused = fused[: len(texts)]
         with torch.no_grad():
-            boxes = cxcywh_to_xyxy(model.predict_boxes(fused.float()).cpu()).clamp(0, 1)
+            boxes = cxcywh_to_xyxy(model.predict_boxes(fused.float()).cpu())
             matches = match_probability(member, fused).tolist() if matching else [None] * len(texts)
         each = zip(texts, boxes, matches, explanations, strict=True)
         found.append([FoundPhrase(*one) for one in each])
@@ -103,19 +103,20 @@ def _find_at_once(
 def make_grounding(
     found: FoundPhrase, scene: Scene, thresholds: tuple[float, float], frame: int
 ) -> Grounding:
-    """The box put into the user's pixels, with the verdict.
+    """The box cut to the image and put into the user's pixels, with the verdict.
 
     Args:
         thresholds: match probabilities (absent, present).
         frame: position of the frame, named for videos only.
     """
     width, height = scene.size
-    x1, y1, x2, y2 = found.box.tolist()
+    box = found.box.clamp(0, 1)
+    x1, y1, x2, y2 = box.tolist()
     heat = found.explanation
     return Grounding(
         phrase=found.phrase.text,
         box_xyxy=(x1 * width, y1 * height, x2 * width, y2 * height),
-        box_cxcywh=tuple(xyxy_to_cxcywh(found.box).tolist()),
+        box_cxcywh=tuple(xyxy_to_cxcywh(box).tolist()),
         match=found.match,
         verdict=verdict(found.match, thresholds),
         explanation=heat,

@@ -102,5 +102,6 @@ def encode_texts(member: Member, texts: list[TokenizedText]) -> tuple[Tensor, Te
 
 
 def match_probability(member: Member, fused: Tensor) -> Tensor:
-    """Probability of a match from the fused tokens float[N, T, C]: float[N]."""
-    return member.model.match_logits(fused.float()).softmax(-1)[:, 1]
+    """Probability of a match from the fused tokens float[N, T, C]: float64[N], so that texts of
+    which the model is sure are still told apart."""
+    return member.model.match_logits(fused.float()).double().softmax(-1)[:, 1]

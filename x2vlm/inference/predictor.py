@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,8 +33,8 @@ from x2vlm.inference.explanations import (
     explain_sentence,
 )
 from x2vlm.inference.faithfulness import check_deletion
-from x2vlm.inference.grounding import find_phrases, make_grounding
-from x2vlm.inference.matching import MAX_TEXTS, encode_texts, match_frames, match_texts
+from x2vlm.inference.grounding import FoundPhrase, find_phrases, make_grounding
+from x2vlm.inference.matching import MAX_TEXTS, match_frames, match_texts
 from x2vlm.inference.models import (
     Member,
     gpu_memory,
@@ -207,18 +206,34 @@ class Predictor(Suite):
         limits = check_thresholds(stored if thresholds is None else thresholds)
 
         def run(scenes, phrases):
-            texts = [check_texts("phrases", one, MAX_TEXTS) for one in phrases]
             numbers = [chosen_frame(one, frame) for one in scenes]
-
-            def look(judge: Member) -> tuple[Tensor]:
-                return (frame_embeds(scenes, numbers, judge, cancel),)
-
-            match = self._judge(look, cancel)
-            found = find_phrases(member, *look(member), texts, explain, match, cancel)
+            found = self._find(scenes, numbers, phrases, explain, cancel)
             return [
                 tuple(make_grounding(phrase, one, limits, number) for phrase in some)
                 for one, some, number in zip(scenes, found, numbers, strict=True)
             ]
+
+        return self._each(run, scene, phrases, several=True, cancel=cancel)
+
+    def _find(self, scenes, numbers, phrases, explain: bool, cancel) -> list[list[FoundPhrase]]:
+        """Phrases of each image in one of its frames; see `find_phrases`."""
+        member = self._member("ground")
+        texts = [check_texts("phrases", one, MAX_TEXTS) for one in phrases]
+
+        def look(judge: Member) -> tuple[Tensor]:
+            return (frame_embeds(scenes, numbers, judge, cancel),)
+
+        match = self._judge(look, cancel)
+        return find_phrases(member, *look(member), texts, explain, match, cancel)
+
+    @gpu_memory()
+    def find_phrases(
+        self, scene: Any, phrases: Any, *, cancel: Cancel | None = None
+    ) -> list[FoundPhrase]:
+        """As `ground`, with the boxes as they were predicted: for measuring."""
+
+        def run(scenes, phrases):
+            return self._find(scenes, [one.middle for one in scenes], phrases, True, cancel)
 
         return self._each(run, scene, phrases, several=True, cancel=cancel)
 
@@ -276,32 +291,6 @@ class Predictor(Suite):
             return match_texts(member, texts, whole_embeds(scenes, member, cancel), cancel=cancel)
 
         return self._each(run, scene, texts, several=True, cancel=cancel)
-
-    @property
-    def feature_size(self) -> int:
-        """Width E of `image_features` and `text_features`."""
-        return self._member("match", "contrastive").model.config.projection_size
-
-    @gpu_memory()
-    def image_features(self, scene: Any, *, cancel: Cancel | None = None) -> np.ndarray:
-        """Contrastive features of an image or video, float32 (E,), L2-normalised; their product
-        with `text_features` is the cosine of `match`."""
-        member = self._member("match", "contrastive")
-
-        @torch.no_grad()
-        def run(scenes, _):
-            embeds = whole_embeds(scenes, member, cancel).float()
-            return list(member.model.image_features(embeds).cpu().numpy())
-
-        return self._each(run, scene, cancel=cancel)
-
-    @gpu_memory()
-    @torch.no_grad()
-    def text_features(self, text: str) -> np.ndarray:
-        """Contrastive features of a text, see `image_features`."""
-        member = self._member("match", "contrastive")
-        embeds, _ = encode_texts(member, [member.processor.tokenize(text)])
-        return member.model.text_features(embeds.float())[0].cpu().numpy()
 
     @one_by_one
     @gpu_memory()

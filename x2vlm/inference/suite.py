@@ -7,15 +7,17 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from x2vlm.checks import Cancel, check_number
 from x2vlm.errors import CheckpointError, X2VLMError
 from x2vlm.inference.batch import attempt, images_at_once, spread, together
 from x2vlm.inference.domain import outside_note
-from x2vlm.inference.matching import match_texts
+from x2vlm.inference.matching import encode_texts, match_texts
 from x2vlm.inference.models import Member, assign_tasks, describe_suite, gpu_memory
-from x2vlm.inference.scene import Scene, encode_together, open_scene
+from x2vlm.inference.scene import Scene, encode_together, open_scene, whole_embeds
 from x2vlm.results import Match
 
 
@@ -103,6 +105,32 @@ class Suite:
                 notes.append(outside_note(member.name))
         return dataclasses.replace(scene, notes=(*scene.notes, *notes), prepared=True)
 
+    @property
+    def feature_size(self) -> int:
+        """Width E of `image_features` and `text_features`."""
+        return self._member("match", "contrastive").model.config.projection_size
+
+    @gpu_memory()
+    def image_features(self, scene: Any, *, cancel: Cancel | None = None) -> np.ndarray:
+        """Contrastive features of an image or video, float32 (E,), L2-normalised; their product
+        with `text_features` is the cosine of `match`."""
+        member = self._member("match", "contrastive")
+
+        @torch.no_grad()
+        def run(scenes, _):
+            embeds = whole_embeds(scenes, member, cancel).float()
+            return list(member.model.image_features(embeds).cpu().numpy())
+
+        return self._each(run, scene, cancel=cancel)
+
+    @gpu_memory()
+    @torch.no_grad()
+    def text_features(self, text: str) -> np.ndarray:
+        """Contrastive features of a text, see `image_features`."""
+        member = self._member("match", "contrastive")
+        embeds, _ = encode_texts(member, [member.processor.tokenize(text)])
+        return member.model.text_features(embeds.float())[0].cpu().numpy()
+
     def _judge(
         self, look: Callable[[Member], tuple[Tensor, ...]], cancel: Cancel | None
     ) -> Callable[[list[list[str]]], list[tuple[Match, ...]]] | None:
@@ -113,6 +141,11 @@ class Suite:
         if judge is None or "matching" not in judge.model.config.heads:
             return None
         return lambda texts: match_texts(judge, texts, *look(judge), cancel=cancel)
+
+    def check_text(self, text: str, task: str = "match") -> X2VLMError | None:
+        """Why the model for a task cannot read a text, None if it can."""
+        found = attempt(self._member(task).processor.tokenize, text)
+        return found if isinstance(found, X2VLMError) else None
 
     def require(self, task: str) -> None:
         """Raises:
