@@ -70,6 +70,7 @@ LAYERS = (
         "x2vlm/stickers",
         "x2vlm/processing.py",
         "x2vlm/settings.py",
+        "x2vlm/known.py",
         "x2vlm/hub.py",
         "x2vlm/serving.py",
         "x2vlm/visualize.py",

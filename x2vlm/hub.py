@@ -2,12 +2,12 @@
 
 A name is `photo` or `mini` (bundled), an official file (downloaded into the Hugging Face cache on
 request) or `owner/name` on the Hugging Face Hub. Addresses are never taken from a caller: what can
-be fetched stands in the table below.
+be fetched stands in `x2vlm.known`.
 """
 
 from __future__ import annotations
 
-import difflib
+import functools
 import hashlib
 import http.client
 import importlib.metadata
@@ -15,89 +15,31 @@ import os
 import re
 import shutil
 import ssl
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import huggingface_hub
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import WeakFileLock
 
 from x2vlm.errors import CheckpointError
+from x2vlm.known import BUNDLED, KNOWN, KnownCheckpoint, nearest
 
 BASE_URL = "https://lf-robot-opensource.bytetos.com/obj/lab-robot-public/x2vlm_ckpts_2release/"
 TIMEOUT_SECONDS = 30
 ATTEMPTS = 3
 CHUNK_BYTES = 1 << 20
+PATIENCE_SECONDS = 4
+"""How long to wait for the Hub to answer at all."""
 WEIGHT_SUFFIXES = (".th", ".pt", ".pth", ".bin", ".tar", ".safetensors")
+Loaded = TypeVar("Loaded")
 Progress = Callable[[int, int], None]
 """Called with (bytes here, bytes in all)."""
-
-
-@dataclass(frozen=True)
-class KnownCheckpoint:
-    """One official file.
-
-    Attributes:
-        file: its official file name.
-        summary: what it is for.
-        gigabytes: how much is downloaded, about.
-        vocabulary: name of its tokenizer on the Hugging Face Hub.
-        downloadable: False where its authors publish no direct link.
-        sha256, size: checked after a download where they are known.
-    """
-
-    file: str
-    summary: str
-    gigabytes: float = 1.0
-    vocabulary: str = "bert-base-uncased"
-    downloadable: bool = True
-    sha256: str | None = None
-    size: int | None = None
-
-
-BUNDLED = ("photo", "mini")
-"""Checkpoints that come with the package."""
-KNOWN = {
-    "x2vlm_base_4m": KnownCheckpoint("x2vlm_base_4m.th", "X2-VLM base, on 4M images"),
-    "x2vlm_large_4m": KnownCheckpoint("x2vlm_large_4m.th", "X2-VLM large, on 4M images", 2.4),
-    "x2vlm_base_1b": KnownCheckpoint("x2vlm_base_1b.th", "X2-VLM base, on 1B pairs"),
-    "x2vlm_large_1b": KnownCheckpoint("x2vlm_large_1b.th", "X2-VLM large, on 1B pairs", 2.4),
-    "cclm_x2vlm_base": KnownCheckpoint(
-        "cclm_x2vlm_base.th", "CCLM base, multilingual", 2.5, "xlm-roberta-base"
-    ),
-    "cclm_x2vlm_large": KnownCheckpoint(
-        "cclm_x2vlm_large.th", "CCLM large, multilingual", 4.9, "xlm-roberta-large"
-    ),
-    "x2vlm_base_1b_vqa": KnownCheckpoint("x2vlm_base_1b_vqa.th", "X2-VLM base for VQA v2, 768 px"),
-    "x2vlm_large_1b_vqa": KnownCheckpoint(
-        "x2vlm_large_1b_vqa.th", "X2-VLM large for VQA v2, 768 px", 2.4
-    ),
-    "x2vlm_large_1b_captioning": KnownCheckpoint(
-        "x2vlm_large_1b_captioning.tar", "X2-VLM large for COCO captions", 2.4
-    ),
-    "x2vlm_large_1b_grounding": KnownCheckpoint(
-        "x2vlm_large_1b_grounding.tar", "X2-VLM large for RefCOCO+", 2.4
-    ),
-    "xvlm_beit_1b_stage2_coco_rerun": KnownCheckpoint(
-        "xvlm_beit_1b_stage2_coco_rerun.th", "X2-VLM base for COCO retrieval, 384 px"
-    ),
-    "xvlm_beit_1b_large_stage2_coco_rerun": KnownCheckpoint(
-        "xvlm_beit_1b_large_stage2_coco_rerun.th", "X2-VLM large for COCO retrieval, 384 px", 2.4
-    ),
-    "xvlm_base_4m": KnownCheckpoint(
-        "4m_base_model_state_step_199999.th",
-        "X-VLM base (Swin), pre-trained on 4M images",
-        downloadable=False,
-    ),
-    "xvlm_base_16m": KnownCheckpoint(
-        "16m_base_model_state_step_199999.th",
-        "X-VLM base (Swin), pre-trained on 16M images",
-        downloadable=False,
-    ),
-}
 
 
 def cache_dir() -> Path:
@@ -172,12 +114,9 @@ def resolve(path_or_name: str | Path, progress: Progress | None = None) -> Path:
 def unknown(name: str) -> CheckpointError:
     """The error for a name that leads nowhere, with the nearest known name."""
     stem = re.split(r"[\\/]", name)[-1]
-    close = difflib.get_close_matches(
-        stem.lower().removesuffix(".th").replace("-", "_"), [*BUNDLED, *KNOWN], n=1, cutoff=0.6
-    )
-    hint = (
-        f" Did you mean {close[0]}?" if close else f" Known names: {', '.join([*BUNDLED, *KNOWN])}."
-    )
+    close = nearest(stem)
+    listed = ", ".join([*BUNDLED, *KNOWN])
+    hint = f" Did you mean {close}?" if close else f" Known names: {listed}."
     shown = re.sub(r"[^\w.\-]", "?", stem)[:60]
     return CheckpointError(
         f"There is no checkpoint {shown!r}: neither a path nor a known name.{hint}", "ckpt/source"
@@ -209,7 +148,7 @@ def download(name: str, progress: Progress | None = None) -> Path:
             f"{shown_place(known.file)}.",
             "ckpt/download",
         )
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+    if _works_offline():
         raise _offline(name, known)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -352,13 +291,60 @@ _WEIGHTS = (("model*.safetensors", "model.safetensors.index.json"), ("pytorch_mo
 """Weights in a repository: torch files are fetched where it has no safetensors."""
 
 
+def from_hub(load: Callable[..., Loaded], name: str) -> Loaded:
+    """What a function of a Hugging Face library loads by a name: from its cache alone where the Hub
+    does not answer, so that the library does not try again and again and write about it.
+
+    Args:
+        load: takes the name and `local_files_only`.
+
+    Raises:
+        OSError, ValueError or a like error of the library where it cannot be had.
+    """
+    return load(name, local_files_only=not reachable())
+
+
+def reachable() -> bool:
+    """Whether the Hub answers within `PATIENCE_SECONDS`; an answer holds for a minute."""
+    if _works_offline():
+        return False
+    return _answers(huggingface_hub.constants.ENDPOINT, int(time.monotonic() // 60))
+
+
+def _works_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+
+
+@functools.lru_cache(maxsize=1)
+def _answers(address: str, minute: int) -> bool:
+    """In a thread, because looking up a host knows no time limit."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        request = urllib.request.Request(address, method="HEAD")
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS):
+                answered.set()
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                answered.set()
+        except (*_NETWORK_ERRORS, OSError, ValueError):
+            pass
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    return answered.is_set()
+
+
 def _from_hugging_face(name: str) -> Path:
     """A repository that `push_to_hub` or another library wrote, from the cache or the Hub."""
     try:
         for patterns in _WEIGHTS:
-            folder = Path(
-                huggingface_hub.snapshot_download(name, allow_patterns=[*_BESIDE, *patterns])
+            snapshot = functools.partial(
+                huggingface_hub.snapshot_download, allow_patterns=[*_BESIDE, *patterns]
             )
+            folder = Path(from_hub(snapshot, name))
             if any(path for pattern in patterns for path in folder.glob(pattern)):
                 break
         return folder

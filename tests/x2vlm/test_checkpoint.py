@@ -160,6 +160,17 @@ def test_loaded_models_compute_the_same(name, models, tmp_path):
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o002])
+def test_weights_have_the_permissions_of_the_other_files(umask, models, tmp_path):
+    before = os.umask(umask)
+    try:
+        save_model(models["grounding"], tmp_path / "saved")
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "saved").iterdir()}
+    assert modes == {0o666 & ~umask}
+
+
 def test_tied_weights_stay_tied_and_are_stored_once(models, tmp_path):
     loaded = load_model(save_model(models["pretrain"], tmp_path / "saved")).model
     assert loaded.masked_lm_head.decoder.weight is loaded.text_encoder.embeddings.words.weight

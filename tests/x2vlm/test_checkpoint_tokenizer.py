@@ -178,5 +178,6 @@ def test_a_proxy_that_fails_is_no_tokenizer(monkeypatch, xlm_r_base):
     def failing(*_, **__):
         raise client.ProxyError("407")
 
+    monkeypatch.setattr("x2vlm.hub.reachable", lambda: True)
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", failing)
     assert find_tokenizer(xlm_r_base, None) is None

@@ -3,9 +3,12 @@ asks for a login."""
 
 import dataclasses
 import hashlib
+import os
+import socketserver
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -266,14 +269,91 @@ def test_names_that_lead_nowhere(name, monkeypatch):
     ("typo", "meant"),
     [("mimi", "mini"), ("x2vlm_base_1bb", "x2vlm_base_1b"),
     ("x2vlm-large-1b-vqa", "x2vlm_large_1b_vqa"),
-     ("ckpts/x2vlm_larg_4m.th", "x2vlm_large_4m")],
+     ("ckpts/x2vlm_larg_4m.th", "x2vlm_large_4m"),
+     ("xvlm_base_16m_nlvr", "xvlm_base_16m_nlvr2"), ("xvlm_large_4m", "xvlm_base_4m"),
+     ("cclm_3m_epoch_9.th", "cclm_3m"), ("cclm_base", "cclm_x2vlm_base"),
+     ("16m_base_model_state_step_19999.th", "xvlm_base_16m"),
+     ("4m-all-ft-ckpt.tar", "xvlm_base_4m_finetuned"), ("x2vlm_base_16m", "x2vlm_base_4m")],
 )  # fmt: skip
 def test_did_you_mean(typo, meant):
     with pytest.raises(CheckpointError, match=f"Did you mean {meant}"):
         hub.resolve(typo)
 
 
+@pytest.mark.parametrize(
+    ("typo", "family"),
+    [("x2vlm_base_16m_vqa", "x2vlm"), ("xvlm_base_1b", "xvlm"), ("cclm_large_4m", "cclm"),
+     ("xvlm_base_4m_captioning", "xvlm"), ("x2vlm_cclm", "x2vlm"), ("x-vlm-large-1b", "xvlm")],
+)  # fmt: skip
+def test_no_name_of_another_family_is_suggested(typo, family):
+    with pytest.raises(CheckpointError) as caught:
+        hub.resolve(typo)
+    if "Did you mean" in caught.value.message:
+        meant = caught.value.message.split("Did you mean ")[1]
+        assert meant.startswith(family)
+
+
+class Silent(socketserver.BaseRequestHandler):
+    """Accepts a connection and never answers."""
+
+    def handle(self):
+        self.request.recv(1)
+        time.sleep(20)
+
+
+PROGRAM = """
+import dataclasses, time
+from transformers import AutoTokenizer, AutoModelForMaskedLM
+from x2vlm import hub
+from x2vlm.checkpoint import initialize
+from x2vlm.checkpoint.tokenizer import find_tokenizer
+from x2vlm.errors import X2VLMError
+from x2vlm.modeling.build import build_model
+from x2vlm.presets import BASE, CCLM_BASE
+vision = dataclasses.replace(BASE.vision, image_size=32, hidden_size=8, num_layers=1, num_heads=1)
+text = dataclasses.replace(BASE.text, hidden_size=12, num_layers=1, vocab_size=9)
+model = build_model(BASE.replace(vision=vision, text=text, heads=()))
+start = time.monotonic()
+for call in (
+    lambda: hub.resolve("someone/model"),
+    lambda: find_tokenizer(CCLM_BASE, None),
+    lambda: initialize(model, text="bert-base-uncased"),
+    lambda: initialize(model, vision="beitv2_base_patch16_224.in1k_ft_in22k"),
+):
+    try:
+        print(call())
+    except X2VLMError as error:
+        print(error.code)
+print(time.monotonic() - start)
+"""
+
+
+@pytest.mark.parametrize("kind", ["refuses", "silent"])
+def test_a_hub_that_cannot_be_reached_costs_seconds_and_no_word_of_a_library(kind, tmp_path):
+    class Hub(socketserver.ThreadingTCPServer):
+        daemon_threads, allow_reuse_address = True, True
+
+    with Hub(("127.0.0.1", 0), Silent) as service:
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        port = service.server_address[1] if kind == "silent" else 9
+        environment = os.environ | {
+            "HF_ENDPOINT": f"http://127.0.0.1:{port}",
+            "HF_HOME": str(tmp_path),
+            "HF_HUB_OFFLINE": "0",
+        }
+        result = subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            env=environment, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        service.shutdown()
+    *said, seconds = result.stdout.split()
+    assert said == ["ckpt/source", "None", "ckpt/source", "ckpt/source"]
+    assert result.stderr == ""
+    assert float(seconds) < 15  # four for the answer; the rest is a busy machine, not ten retries
+
+
 def test_hub_repositories(monkeypatch, tmp_path):
+    monkeypatch.setattr(hub, "reachable", lambda: True)
     monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", lambda name, **_: str(tmp_path))
     assert hub.resolve("someone/model") == hub.resolve("someone/x2vlm-v1.5") == tmp_path
     client = sys.modules[hub.HTTPError.__module__.partition(".")[0]]
@@ -353,10 +433,29 @@ def test_the_bundled_model_is_found_in_a_clone_and_in_a_wheel(tmp_path, monkeypa
 
 def test_every_official_file_has_a_name():
     assert (
-        len(hub.KNOWN) == 14
+        len(hub.KNOWN) == 24
         and sum(checkpoint.downloadable for checkpoint in hub.KNOWN.values()) == 12
     )
     assert all(checkpoint.file.endswith((".th", ".tar")) for checkpoint in hub.KNOWN.values())
+    assert len({checkpoint.file for checkpoint in hub.KNOWN.values()}) == 24
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("cclm_3m", "cclm_3m_epoch_29.th"),
+        ("cclm_4m", "cclm_4m_epoch_29.th"),
+        ("xvlm_base_4m_finetuned", "4m-all-ft-ckpts.tar"),
+    ],
+)
+def test_a_file_without_a_link_is_asked_for_by_its_name(name, file, server):
+    with pytest.raises(CheckpointError, match=file) as caught:
+        hub.download(name)
+    assert caught.value.code == "ckpt/download"
+
+
+def test_the_seven_fine_tuned_files_of_xvlm_are_known():
+    assert sum(name.startswith("xvlm_base_16m_") for name in hub.KNOWN) == 7
 
 
 @pytest.mark.parametrize(
@@ -368,12 +467,13 @@ def test_torch_files_of_a_repository_are_fetched_where_it_has_no_safetensors(
 ):
     wanted = []
 
-    def download(name, allow_patterns):
+    def download(name, allow_patterns, local_files_only):
         wanted.append(allow_patterns)
         if any(Path(held).match(pattern) for pattern in allow_patterns):
             (tmp_path / held).write_bytes(b"x")
         return str(tmp_path)
 
+    monkeypatch.setattr(hub, "reachable", lambda: True)
     monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", download)
     assert (hub.resolve("someone/model") / held).is_file()
     assert len(wanted) == asked

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
-from torch import Tensor
+from huggingface_hub import hf_hub_download
+from torch import Tensor, nn
 
+from x2vlm import hub
 from x2vlm.batch_norm import folded_state
 from x2vlm.checkpoint.content import shown
 from x2vlm.checkpoint.keys import our_name
@@ -161,7 +165,7 @@ def _backbone_tensors(source: str | Path, backbone: str) -> dict[str, Tensor]:
     itself."""
     local = Path(source).is_file()
     try:
-        model = timm.create_model(backbone if local else str(source), pretrained=not local)
+        model = timm.create_model(backbone) if local else _timm_model(str(source))
     except Exception:
         raise _unreachable(source, "timm") from None
     if local:
@@ -181,6 +185,18 @@ def _backbone_tensors(source: str | Path, backbone: str) -> dict[str, Tensor]:
     return {f"vision.tower.backbone.{name}": t for name, t in folded_state(model).items()}
 
 
+def _timm_model(name: str, **options: Any) -> nn.Module:
+    """A pretrained timm model: from the cache alone where the Hub does not answer."""
+    source = timm.get_pretrained_cfg(name)
+    if not hub.reachable() and source is not None and source.hf_hub_id:
+        cached = hub.from_hub(
+            partial(hf_hub_download, filename=source.hf_hub_filename or "model.safetensors"),
+            source.hf_hub_id,
+        )
+        options["pretrained_cfg_overlay"] = {"file": cached}
+    return timm.create_model(name, pretrained=True, **options)
+
+
 def _vision_tensors(source: str | Path, model: X2VLM) -> dict[str, Tensor]:
     """A local file follows the official names (Swin's `downsample` differs from timm's), a timm
     model those of our tower."""
@@ -195,7 +211,7 @@ def _vision_tensors(source: str | Path, model: X2VLM) -> dict[str, Tensor]:
         named = {our_name(f"vision_encoder.{key}"): tensor for key, tensor in tensors.items()}
         return {name: tensor for name, tensor in named.items() if tensor.is_floating_point()}
     try:
-        tower = timm.create_model(str(source), pretrained=True, num_classes=0)
+        tower = _timm_model(str(source), num_classes=0)
     except Exception:
         raise _unreachable(source, "timm") from None
     return {f"vision.tower.{name}": tensor for name, tensor in tower.state_dict().items()}
@@ -210,7 +226,7 @@ def _transformer_tensors(source: str | Path) -> dict[str, Tensor]:
         from transformers import AutoModelForMaskedLM
 
         try:
-            tensors = AutoModelForMaskedLM.from_pretrained(str(source)).state_dict()
+            tensors = hub.from_hub(AutoModelForMaskedLM.from_pretrained, str(source)).state_dict()
         except Exception:
             raise _unreachable(source, "transformers") from None
     return {re.sub(r"^(bert|roberta)\.", "", key): tensor for key, tensor in tensors.items()}

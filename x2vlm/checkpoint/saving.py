@@ -87,6 +87,7 @@ def save_model(
         (draft / CONFIG).write_text(
             json.dumps(model.config.to_dict(), indent=2) + "\n", encoding="utf-8"
         )
+        shutil.copymode(draft / CONFIG, draft / WEIGHTS)  # safetensors writes for its owner alone
         (draft / "README.md").write_text(card or _card(model, directory.name), encoding="utf-8")
         if tokenizer is not None:
             tokenizer.save_pretrained(str(draft))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from huggingface_hub.errors import HTTPError
 
+from x2vlm import hub
 from x2vlm.config import X2VLMConfig
 from x2vlm.errors import CheckpointError
 from x2vlm.processing import load_tokenizer, unreadable_tokenizer
@@ -69,8 +70,8 @@ def missing_note(config: X2VLMConfig) -> str:
         else "vocab.txt or tokenizer.json"
     )
     return (
-        f"no tokenizer was found, so the model cannot read text yet: put {files} of {name} into "
-        "the folder"
+        f"no tokenizer was found here or on the Hugging Face Hub, so the model cannot read text "
+        f"yet: put {files} of {name} into the folder"
     )
 
 
@@ -104,6 +105,6 @@ def _public(config: X2VLMConfig):
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return hub.from_hub(AutoTokenizer.from_pretrained, name)
     except (HTTPError, OSError, ValueError):
         return None

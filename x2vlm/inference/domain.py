@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from x2vlm.errors import CheckpointError
@@ -92,8 +92,7 @@ class Domain:
         """Into the folder of a checkpoint."""
         tensors = {"mean": self.mean, "variances": self.variances}
         tensors |= {"directions": self.directions.half(), "limit": torch.tensor(self.limit)}
-        save_file(tensors, folder / DOMAIN_FILE)
-        (folder / DOMAIN_FILE).chmod(0o644)  # safetensors lets its writer alone read it
+        (folder / DOMAIN_FILE).write_bytes(save(tensors))
 
 
 def outside_note(name: str) -> str:
