@@ -3,13 +3,17 @@ for import."""
 
 import argparse
 import os
+import sys
 
 
 def load(name: str):
     """The Predictor of a name or path."""
     from x2vlm.inference.predictor import Predictor
 
-    return Predictor.from_pretrained(name)
+    predictor = Predictor.from_pretrained(name, allow_extra=flags.allow_extra)
+    if left_out := predictor.info.left_out:
+        print(f"Left out of {name}: {', '.join(left_out)}", file=sys.stderr)
+    return predictor
 
 
 parser = argparse.ArgumentParser(
@@ -22,6 +26,11 @@ parser.add_argument(
 )
 parser.add_argument("--port", type=int, default=None, help="7860 by default")
 parser.add_argument("--share", action="store_true", help="a public link through Gradio's servers")
+parser.add_argument(
+    "--allow-extra",
+    action="store_true",
+    help="leave out weights of a checkpoint that the model has no place for, and list them",
+)
 parser.add_argument("--offline", action="store_true", help="never download a checkpoint")
 parser.add_argument(
     "--mcp", action="store_true", help="offer the endpoints as MCP tools (needs gradio[mcp])"

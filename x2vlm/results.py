@@ -222,6 +222,7 @@ class ModelInfo(_Result):
         thresholds: match probabilities (absent, present): below the first a phrase is absent, from
             the second on found.
         note: what the model knows and does not, for the user.
+        left_out: weights of the files that the models have no place for, left out on request.
     """
 
     name: str
@@ -236,3 +237,4 @@ class ModelInfo(_Result):
     num_heads: int
     thresholds: tuple[float, float]
     note: str
+    left_out: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Checkpoints as other people's training scripts save them."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.x2vlm.test_checkpoint import CONFIGS, same_weights
 from x2vlm.checkpoint import load_model, official_state_dict, save_model
+from x2vlm.cli import main
 from x2vlm.errors import CheckpointError
+from x2vlm.inference.predictor import Predictor
 from x2vlm.modeling.build import build_model
 
 
@@ -77,6 +80,29 @@ def test_queues_and_momentum_copies_may_be_left_out(model, tmp_path):
     loaded = load_model(tmp_path / "m.pt", allow_extra=True)
     assert same_weights(loaded.model, model)
     assert set(loaded.report.unexpected) == extra.keys()
+
+
+def test_a_predictor_lists_what_it_left_out(tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder, tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors.sha256").unlink()
+    tensors = load_file(tmp_path / "m" / "model.safetensors")
+    save_file(tensors | {"prd_head.weight": torch.ones(2)}, tmp_path / "m" / "model.safetensors")
+    with pytest.raises(CheckpointError, match="prd_head"):
+        Predictor.from_pretrained(tmp_path / "m")
+    predictor = Predictor.from_pretrained(tmp_path / "m", allow_extra=True)
+    assert predictor.info.left_out == ("prd_head.weight",)
+
+
+def test_the_command_line_lists_what_it_left_out(tiny_folder, tmp_path, photo, capsys):
+    shutil.copytree(tiny_folder, tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors.sha256").unlink()
+    tensors = load_file(tmp_path / "m" / "model.safetensors")
+    save_file(tensors | {"prd_head.weight": torch.ones(2)}, tmp_path / "m" / "model.safetensors")
+    photo.save(tmp_path / "photo.png")
+    arguments = ["match", str(tmp_path / "photo.png"), "a dog", "--model", str(tmp_path / "m")]
+    assert main(arguments) == 3
+    assert main([*arguments, "--allow-extra"]) == 0
+    assert "left out of the checkpoint: prd_head.weight" in capsys.readouterr().err
 
 
 @pytest.fixture

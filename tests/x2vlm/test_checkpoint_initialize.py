@@ -147,6 +147,40 @@ def test_x2vlm_into_cclm(tmp_path):
     assert fresh == ["masked_lm_head.decoder.bias", "masked_lm_head.decoder.weight"]
 
 
+@pytest.fixture
+def other_language(tmp_path):
+    """An X2-VLM model, and one made of it with the BERT of another language."""
+    torch.manual_seed(0)
+    source = build_model(make_config(heads=BASIC))
+    torch.save(bert(4), tmp_path / "german.bin")
+    model = build_model(make_config(heads=BASIC))
+    path = write_official(source, tmp_path / "x2vlm.th")
+    fresh = initialize(model, x2vlm=path, text=tmp_path / "german.bin")
+    return source, model, fresh
+
+
+def test_another_language_keeps_the_fusion_layers(other_language):
+    source, model, _ = other_language
+    theirs = source.fusion_encoder.state_dict()
+    ours = model.fusion_encoder.state_dict()
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_another_language_keeps_what_reads_the_fusion_layers(other_language):
+    source, model, _ = other_language
+    assert torch.equal(model.masked_lm_head.dense.weight, source.masked_lm_head.dense.weight)
+    assert torch.equal(model.matching_head[0].weight, source.matching_head[0].weight)
+
+
+def test_another_language_brings_its_words_and_text_layers(other_language):
+    source, model, fresh = other_language
+    assert marks(model.text_encoder.layers) == [0, 1] and fresh == []
+    assert model.masked_lm_head.decoder.bias[0] == 1
+    words = model.text_encoder.embeddings.words.weight
+    assert model.masked_lm_head.decoder.weight is words
+    assert not torch.equal(words, source.text_encoder.embeddings.words.weight)
+
+
 def test_beit_file_with_a_shared_table_at_another_size(tmp_path):
     source = build_model(make_config(heads=("box",))).vision.tower.state_dict()
     table = source.pop("blocks.0.attn.relative_position_bias_table")

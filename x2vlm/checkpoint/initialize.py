@@ -44,15 +44,14 @@ def initialize(
     """Fills a freshly built model from published parts, in the order of the arguments.
 
     Args:
-        x2vlm: an X2-VLM checkpoint to make a CCLM model of: everything but the text encoder and the
-            vocabulary layer.
+        x2vlm: an X2-VLM checkpoint to make a model of another language or of many (CCLM) of:
+            everything but the text encoder and the vocabulary layer.
         vision: tower weights, a timm name (`beitv2_base_patch16_224.in1k_ft_in22k`) or a local
             file.
         text: BERT or XLM-R, a transformers name or a local file or folder. Layers go to the text
             encoder: one to one, or evenly chosen with the last of each group (BERT large: 1, 3, ..,
-                23). With BERT, the fusion layers become copies
-            of the last of them, or get the file's remaining layers where it has just as many
-            (X-VLM).
+            23). With BERT, the fusion layers become copies of the last of them, or get the file's
+            remaining layers where it has just as many (X-VLM); those of `x2vlm` stay.
         fusion: BERT for the fusion layers alone, as CCLM wants: its last layers.
         vocabulary: token -> row of the model's word table, where it is cut from that of `text`,
             whose folder must then hold its tokenizer: rows are copied by token.
@@ -68,7 +67,7 @@ def initialize(
     if x2vlm is not None:
         state = translated_tensors(x2vlm)
         kept = {
-            name: tensor for name, tensor in state.items() if not name.startswith(_REPLACED_BY_CCLM)
+            name: tensor for name, tensor in state.items() if not name.startswith(_REPLACED_BY_TEXT)
         }
         fresh -= _copy(model, kept, str(x2vlm))
     if vision is not None:
@@ -77,8 +76,11 @@ def initialize(
         source = _transformer_tensors(text)
         if vocabulary is not None and len(vocabulary) != len(source[_WORDS]):
             source[_WORDS] = _rows_by_token(source[_WORDS], Path(text), vocabulary)
-        fresh -= _copy(model, _text_part(source, model), str(text))
-        if not model.config.multilingual:
+        part = _text_part(source, model)
+        if x2vlm is not None:  # which keeps the fusion layers and what reads them
+            part = {name: t for name, t in part.items() if name.startswith(_REPLACED_BY_TEXT)}
+        fresh -= _copy(model, part, str(text))
+        if x2vlm is None and not model.config.multilingual:
             fresh -= _copy(model, _fusion_part(source, model, shared=True), str(text))
     if fusion is not None:
         fresh -= _copy(
@@ -87,7 +89,8 @@ def initialize(
     return sorted(fresh)
 
 
-_REPLACED_BY_CCLM = ("text_encoder.", "masked_lm_head.decoder.", "answer_decoder.")
+_REPLACED_BY_TEXT = ("text_encoder.", "masked_lm_head.decoder.", "answer_decoder.")
+"""What belongs to a language: all else of an X2-VLM checkpoint serves any, as in CCLM."""
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from x2vlm.cli.output import print_download
+from x2vlm.cli.output import print_download, printable, say
 from x2vlm.errors import ParameterError
 from x2vlm.options import TASKS, Options
 
@@ -64,7 +64,10 @@ def load_predictor(arguments: argparse.Namespace) -> Any:
     """The Predictor that was asked for."""
     from x2vlm.inference.predictor import Predictor
 
-    return Predictor.from_pretrained(**model_arguments(arguments), progress=print_download)
+    predictor = Predictor.from_pretrained(**model_arguments(arguments), progress=print_download)
+    if left_out := predictor.info.left_out:
+        say(printable(f"note: left out of the checkpoint: {', '.join(left_out)}"))
+    return predictor
 
 
 def model_arguments(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -34,7 +34,11 @@ FLOAT32_PARTS = ("matching_head", "box_head", "image_projection", "text_projecti
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One loaded model of a suite, frozen and in evaluation mode."""
+    """One loaded model of a suite, frozen and in evaluation mode.
+
+    Attributes:
+        left_out: weights of its file that it has no place for, left out on request.
+    """
 
     name: str
     hash: str
@@ -42,6 +46,7 @@ class Member:
     processor: Processor
     settings: Settings
     domain: Domain | None = None
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self):
         fusion = self.model.config.fusion
@@ -158,6 +163,7 @@ def load_member(
         processor,
         settings,
         Domain.read(loaded.path.parent),
+        loaded.report.unexpected,
     )
 
 
@@ -240,6 +246,7 @@ def describe_suite(members: Sequence[Member]) -> ModelInfo:
         num_heads=config.fusion.num_heads,
         thresholds=(first.settings.absent, first.settings.present),
         note=first.settings.note,
+        left_out=tuple(key for member in members for key in member.left_out),
     )
 
 
