@@ -225,9 +225,8 @@ def caption_floor(model: X2VLM, image: Tensor) -> float:
     and once a token every weight that decoding reads at the measured bandwidth."""
     dtype = next(model.parameters()).dtype
     with FlopCounterMode(display=False) as counter:
-        model.encode_image(
-            image.to(dtype).requires_grad_()
-        )  # with gradients, as it counts plain products only
+        # With gradients, since the counter sees plain products only.
+        model.encode_image(image.to(dtype).requires_grad_())
     layers = [*model.text_encoder.layers.parameters(), *model.fusion_encoder.layers.parameters()]
     cross = [p for layer in model.fusion_encoder.layers for m in ("key", "value")
              for p in getattr(layer.cross_attention, m).parameters()]  # fmt: skip

@@ -25,9 +25,8 @@ def answer_milliseconds(predictor: Predictor, rounds: int) -> list[float]:
     """Sorted milliseconds of `rounds` images with a question each; one more before them warms
     up."""
     first = split_seeds("test").start
-    records = (
-        make_record(seed, "test") for seed in range(first, first + rounds + 1)
-    )  # drawn outside the clock
+    # Scenes are drawn outside the time that is measured.
+    records = (make_record(seed, "test") for seed in range(first, first + rounds + 1))
     asked = [(record["image"], record["questions"][0]["question"]) for record in records]
     following = iter(asked)
     seconds = take_turns({"answer": lambda: predictor.answer(*next(following))}, rounds)["answer"]

@@ -10,9 +10,8 @@ from train.stop import StopSignal
 
 
 def main(arguments: list[str] | None = None) -> int:
-    stop = (
-        StopSignal().install()
-    )  # before torch is imported: a signal in those seconds must not kill the run
+    # It comes before the import of torch: a signal in those seconds must not kill the run.
+    stop = StopSignal().install()
     from train.launch import launch
 
     return launch(sys.argv[1:] if arguments is None else arguments, stop, needs_checkpoint=True)

@@ -125,9 +125,8 @@ def build_optimizer(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decay = 0.0 if name in no_decay else config.weight_decay
-            hidden = (
-                any(part in name for part in HIDDEN) and "bias" not in name
-            )  # BEiT's table of position biases is no layer
+            # BEiT's table of position biases is no layer.
+            hidden = any(part in name for part in HIDDEN) and "bias" not in name
             muon = config.muon and parameter.ndim == 2 and hidden
             groups.setdefault((_peak_lr(name, config, new_parameters), decay, muon), []).append(
                 parameter

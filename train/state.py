@@ -74,9 +74,8 @@ class RunFolder:
         self._lock.seek(0)
         holder = self._lock.read().strip()
         try:
-            fcntl.lockf(
-                self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # ends with the process, so it is never stale
+            # The lock ends with the process, so it is never stale.
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
             raise CheckpointError(
@@ -172,10 +171,11 @@ class RunFolder:
                 path.rename(path.with_name(f"{path.name}.tmp.old.{os.getpid()}"))
             temporary.rename(path)
             _sync(path.parent)
+        # torch's writer turns a full disk into a RuntimeError.
         except (
             OSError,
             RuntimeError,
-        ) as error:  # torch's writer turns a full disk into a RuntimeError
+        ) as error:
             if DEAD_WORKER in str(error):
                 raise
             size = sum(file.stat().st_size for file in temporary.glob("*"))

@@ -171,9 +171,8 @@ def _fetch(name: str, known: KnownCheckpoint, target: Path, progress: Progress) 
             total = _receive(known, partial, progress)
             break
         except urllib.error.HTTPError as error:
-            if (
-                error.code == 416
-            ):  # nothing comes after what we have: it is the whole file, or not of this download
+            # Nothing comes after what we have: it is the whole file, or of another one.
+            if error.code == 416:
                 total = _size(partial)
                 if error.headers.get("Content-Range") == f"bytes */{total}":
                     break
@@ -248,9 +247,8 @@ def _receive(known: KnownCheckpoint, partial: Path, progress: Progress) -> int:
             )
         if response.status != 206:
             have = 0
-        missing = int(
-            response.headers.get("Content-Length") or 0
-        )  # a server may leave it out and just end
+        # A server may leave the length out and just end.
+        missing = int(response.headers.get("Content-Length") or 0)
         total = have + missing if missing else None
         if missing > shutil.disk_usage(partial.parent).free:
             raise CheckpointError(
@@ -260,9 +258,8 @@ def _receive(known: KnownCheckpoint, partial: Path, progress: Progress) -> int:
             )
         if not have:
             _drop(partial)
-            strong = not response.headers.get("ETag", "W/").startswith(
-                "W/"
-            )  # a weak one does not vouch for every byte
+            # A weak ETag does not vouch for every byte.
+            strong = not response.headers.get("ETag", "W/").startswith("W/")
             validator = response.headers.get("ETag" if strong else "Last-Modified") or ""
             version.write_text(validator, encoding="utf-8")
         with partial.open("ab") as file:
@@ -348,12 +345,13 @@ def _from_hugging_face(name: str) -> Path:
             if any(path for pattern in patterns for path in folder.glob(pattern)):
                 break
         return folder
+    # hf_xet, which fetches the large files, raises RuntimeError.
     except (
         HTTPError,
         OSError,
         ValueError,
         RuntimeError,
-    ):  # RuntimeError: hf_xet's, which fetches the large files
+    ):
         raise CheckpointError(
             f"{name} is neither here nor reachable on the Hugging Face Hub. Check the name and the "
             f"connection, or give a path.",

@@ -121,9 +121,8 @@ def sample_hard_negatives(similarity: Tensor, positives: Tensor | None = None) -
         int64[B]. A row without any negative gets its own index; leave such rows out with
         `has_negative`.
     """
-    weights = (
-        similarity.float().softmax(dim=1).nan_to_num(0) + 1e-5
-    )  # NaN shows in the loss, where it is dealt with
+    # NaN shows in the loss, where it is dealt with.
+    weights = similarity.float().softmax(dim=1).nan_to_num(0) + 1e-5
     weights = weights.masked_fill(_positive_pairs(len(weights), positives, weights.device), 0)
     alone = weights.sum(dim=1) == 0
     weights[alone] = torch.eye(len(weights), device=weights.device)[alone]

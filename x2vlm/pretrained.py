@@ -29,9 +29,10 @@ class Pretrained(ModelHubMixin, library_name="x2vlm", paper_url="https://arxiv.o
         Raises:
             CheckpointError: see `load_model`; also a task without its head (`ckpt/keys`).
         """
+        # The checkpoint package builds models, so it cannot be imported before them.
         from x2vlm.checkpoint import (
             load_model,
-        )  # it builds models, so it cannot be imported before them
+        )
 
         model = load_model(path_or_name, **options).model
         return model if isinstance(model, cls) else cls(model).eval()

@@ -110,9 +110,8 @@ def main() -> None:
         )
         for name in ("question_answers", "image_data")
     )
-    mini = {
-        int(image[-16:-4]) for image, chosen in is_mini.items() if chosen
-    }  # the number in COCO_val2014_000000000042.jpg
+    # The number in COCO_val2014_000000000042.jpg.
+    mini = {int(image[-16:-4]) for image, chosen in is_mini.items() if chosen}
     left_out = {picture["image_id"] for picture in of_coco if picture["coco_id"] in mini}
     write_json_lines(options.out / "vg.jsonl", genome(images, set(answers), left_out))
 

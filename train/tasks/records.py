@@ -188,18 +188,16 @@ class RecordTask(Task):
         size = min(self.batch_size, VALIDATION_BATCH, len(records))
         found: dict[str, list[float]] = {}
         with torch.random.fork_rng(devices=()):
-            torch.manual_seed(
-                0
-            )  # hard negatives are drawn; a training step seeds all generators anew
+            # Hard negatives are drawn here; a training step seeds all generators anew.
+            torch.manual_seed(0)
             samples = []
             for index in range(len(records)) if self.loss_weights else ():
                 try:
                     samples.append(reader.sample(index, np.random.default_rng(index)))
                 except X2VLMError as error:
                     records.leave_out(error)
-                last = (
-                    index == len(records) - 1 and samples and not found
-                )  # too few could be read for one whole batch
+                # Too few records could be read for one whole batch.
+                last = index == len(records) - 1 and samples and not found
                 if len(samples) == size or last:
                     losses = self.training_step(
                         model, send_to_device(self.collate(samples), device_of(model))

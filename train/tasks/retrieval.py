@@ -81,9 +81,8 @@ class Retrieval(RecordTask):
         image_features = torch.cat(
             [model.image_features(e[None].to(text_features)).float() for e in embeds]
         )
-        with torch.autocast(
-            image_features.device.type, enabled=False
-        ):  # bf16 would call near neighbours equal
+        # In bfloat16 near neighbours would be equal.
+        with torch.autocast(image_features.device.type, enabled=False):
             similarity = image_features @ text_features.T
         if self.reranked:
             to_text = self._rerank(model, similarity, embeds, texts, by_image=True)

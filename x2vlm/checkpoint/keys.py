@@ -36,11 +36,12 @@ SAME = (("*", "*"),)
 # Official prefix, our prefix, table for the rest. `#` is a layer number; `#+1` is the number after
 # it.
 TABLE = (
+    # Swin: end of a stage; timm: start.
     (
         "vision_encoder.layers.#.downsample.",
         "vision.tower.layers.#+1.downsample.",
         SAME,
-    ),  # Swin: end of a stage; timm: start
+    ),
     ("vision_encoder.", "vision.tower.", SAME),
     ("text_encoder.embeddings.", "text_encoder.embeddings.", EMBEDDINGS),
     ("text_encoder.encoder.layer.#.", "text_encoder.layers.#.", LAYER),
@@ -54,11 +55,12 @@ TABLE = (
     ("text_proj.", "text_projection.", SAME),
     ("itm_head.", "matching_head.", SAME),
     ("bbox_head.", "box_head.", SAME),
+    # NLVR2 (`canonical` tells them apart).
     (
         "cls_head.pair.",
         "pair_head.",
         SAME,
-    ),  # NLVR2 (`canonical` tells them apart)
+    ),
     ("cls_head.", "classification_head.", SAME),
     ("absolute_frame_pos_embed", "frame_positions", (("", ""),)),
     ("temp", "temperature", (("", ""),)),

@@ -226,9 +226,8 @@ def image_gradcam(
         def __init__(self):
             super().__init__()
             self.patches = nn.Identity()
-            self.place = nn.Parameter(
-                torch.zeros((), device=image_embeds.device)
-            )  # tells the package the device
+            # The package takes the device from it.
+            self.place = nn.Parameter(torch.zeros((), device=image_embeds.device))
 
         def forward(self, patches: Tensor) -> Tensor:
             patches = self.patches(patches)

@@ -100,9 +100,8 @@ class Member:
 
     def _answer_tensors(self, answers: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         room = self.model.config.decoder.max_positions
-        ids, mask = self.processor.text(
-            answers, max_tokens=room + 1
-        )  # one more than it reads shows what is too long
+        # One token more than the decoder reads shows which answers are too long.
+        ids, mask = self.processor.text(answers, max_tokens=room + 1)
         if ids.shape[1] > room:
             raise TextError(
                 f"An answer exceeds the {room} tokens that the model reads. Shorten it.",

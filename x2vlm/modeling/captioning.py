@@ -82,9 +82,8 @@ class CaptionDecoder:
         model.require("masked_lm")
         self._model, self._mask_token_id, self._context_mask = model, mask_token_id, context_mask
         contexts = model.fusion_encoder.project_context(image_embeds)
-        self._contexts = [
-            (keys.contiguous(), values.contiguous()) for keys, values in contexts
-        ]  # read at every token
+        # They are read at every token.
+        self._contexts = [(keys.contiguous(), values.contiguous()) for keys, values in contexts]
         self._text_cache = KeyValueCache(len(model.text_encoder.layers))
         self._fusion_cache = KeyValueCache(len(model.fusion_encoder.layers))
         self._ancestors = torch.ones(
@@ -124,9 +123,8 @@ class CaptionDecoder:
             cache=self._fusion_cache,
             keep=keep,
         )
-        self._ancestors = sees[
-            :, keep:, :-beams
-        ]  # what a [MASK] sees, itself left out, is what its beam has written
+        # What a [MASK] sees, itself left out, is what its beam has written.
+        self._ancestors = sees[:, keep:, :-beams]
         self._position += new
         return model.masked_lm_head(fused[:, keep:].flatten(0, 1))
 

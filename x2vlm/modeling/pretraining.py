@@ -166,9 +166,8 @@ class X2VLMForPretraining(TaskModel):
         model, losses = self.model, {}
         if "contrastive_loss" not in wanted and "matching_loss" not in wanted:
             return losses
-        features = (of_context or model.image_features)(
-            context
-        )  # matching draws its negatives by them
+        # Matching draws its negatives by these features.
+        features = (of_context or model.image_features)(context)
         text_features = model.text_features(text_embeds)
         if "contrastive_loss" in wanted:
             losses["contrastive_loss"] = contrastive_loss(

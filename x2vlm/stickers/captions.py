@@ -124,9 +124,8 @@ def position_caption(scene: Scene, rng: random.Random) -> str:
 
 def short_caption(scene: Scene, rng: random.Random) -> str:
     """What is in the image by name alone, with an introduction."""
-    background = (
-        rng.random() < 0.3 and len(scene.items) < 6
-    )  # six names and an introduction leave no words for it
+    # Six names and an introduction leave no words for it.
+    background = rng.random() < 0.3 and len(scene.items) < 6
     text = list_caption(scene, rng, detail=0, background=background, shuffle=True)
     if rng.random() < 0.5:
         return f"a picture of {text}"

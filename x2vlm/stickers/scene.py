@@ -19,11 +19,12 @@ WORLD_VERSION = 3
 MAX_ITEMS = 6
 ITEM_COUNT_WEIGHTS = (18, 26, 24, 16, 10, 6)
 GROUP_WEIGHTS = (72, 14, 7, 4, 3)
+# Longer side of the box, in image sides.
 SMALL, LARGE, CONTAINER = (
     (0.24, 0.28),
     (0.36, 0.42),
     (0.44, 0.50),
-)  # longer side of the box, in image sides
+)
 ANGLES = range(-20, 21, 5)
 EDGE, GAP = 0.012, 0.015
 
