@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 
 import pytest
 
+from app.state import MediaRef
+from app.tab import Asker
+from app.tabs.find import Find
 from app.uploads import kept_upload, linked_values
-from x2vlm.errors import MediaError
+from x2vlm.errors import MediaError, X2VLMError
 
 
 def test_an_upload_offers_texts_that_suit_it(uploads, picture_file):
@@ -84,3 +88,69 @@ def test_a_broken_link_brings_no_values(text):
 def test_a_link_opens_nothing_but_kept_uploads(folder):
     with pytest.raises(MediaError):
         kept_upload(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"<svg xmlns='x'/>", b"MZ\x90"])
+def test_a_hostile_upload_gets_a_sentence(content, uploads, upload_folder):
+    path = upload_folder / "hostile.png"
+    path.write_bytes(content)
+    with pytest.raises(MediaError) as refusal:
+        uploads.upload("v", str(path), "stub")
+    assert refusal.value.code.startswith("image/") and str(path) not in refusal.value.message
+
+
+def test_phone_photos_get_the_boxes_of_their_upright_twin(uploads, runner, phone_photos):
+    found = []
+    for path in phone_photos.values():
+        state = uploads.upload("v", str(path), "stub").state
+        assert state.preview.size == (200, 300)
+        result = Find().run(Asker(runner, "v", state, "stub"), Find.defaults | {"phrases": "a car"})
+        found.append(result.found[0].box_xyxy)
+    assert found == found[:1] * 4
+
+
+def test_frames_of_a_video_are_changed_by_count_or_by_number(uploads, clip_file):
+    state = uploads.upload("v", str(clip_file), "stub").state
+    assert len(state.preview.indices) == 4
+    assert len(uploads.use_frames("v", state, "stub", 2, "").state.preview.indices) == 2
+    assert uploads.use_frames("v", state, "stub", 2, "1, 5, 6").state.preview.indices == (1, 5, 6)
+
+
+@pytest.mark.parametrize("numbers", ["0, 99", "a"])
+def test_bad_frame_numbers_are_refused(numbers, uploads, clip_file):
+    state = uploads.upload("v", str(clip_file), "stub").state
+    with pytest.raises(X2VLMError) as refusal:
+        uploads.use_frames("v", state, "stub", 2, numbers)
+    assert refusal.value.code == "param/range"
+
+
+@pytest.mark.parametrize("older", ["image", "not an image", "link"])
+def test_an_upload_counts_more_than_what_was_under_way(
+    older, uploads, picture_file, clip_file, upload_folder, monkeypatch
+):
+    """What is older changes nothing any more when it ends, and says nothing either."""
+    (upload_folder / "bad.png").write_bytes(b"x")
+    begin = {
+        "image": lambda: uploads.upload("v", str(picture_file), "stub"),
+        "not an image": lambda: uploads.upload("v", str(upload_folder / "bad.png"), "stub"),
+        "link": lambda: uploads.arrive("v", {"scene": "12", "kind": "image"}, "stub"),
+    }[older]
+    newer = []
+
+    def meanwhile(path: str) -> MediaRef:
+        monkeypatch.setattr("app.uploads.MediaRef", MediaRef)
+        newer.append(uploads.upload("v", str(clip_file), "stub"))
+        return MediaRef(path)
+
+    monkeypatch.setattr("app.uploads.MediaRef", meanwhile)
+    assert begin() is None
+    assert newer[0].state.preview.kind == "video"
+
+
+def test_an_arrival_stops_the_one_before_and_what_was_asked_meanwhile(
+    uploads, runner, picture_file
+):
+    with runner.jobs.job("v") as asked, runner.jobs.job("another") as elsewhere:
+        older = uploads.newest["v"] = threading.Event()
+        assert uploads.upload("v", str(picture_file), "stub").state
+        assert older.is_set() and asked.is_set() and not elsewhere.is_set()

@@ -8,41 +8,17 @@ import zipfile
 import pytest
 
 from tests.browser.conftest import SIZES
+from tests.browser.pages import (
+    TOP,
+    link,
+    open_tab,
+    source,
+    upload,
+    wait_for_change,
+    wait_for_size,
+)
 
 pytestmark = pytest.mark.browser
-TOP = "element => element.getBoundingClientRect().top + window.scrollY"
-
-
-def source(page) -> str:
-    return page.locator("#canvas img").get_attribute("src")
-
-
-def wait_for_change(page, before: str) -> str:
-    page.wait_for_function(
-        "before => document.querySelector('#canvas img').src !== before", arg=before
-    )
-    return source(page)
-
-
-def open_tab(page, name: str) -> None:
-    page.locator(f"#tab-{name}-button").click()
-    page.locator(f"#tab-{name}").wait_for()
-
-
-def upload(page, kind: str, path) -> None:
-    before = source(page)
-    page.locator(f"#kind input[value={kind}]").check()
-    uploader = page.locator(f"#upload-{kind}")
-    uploader.wait_for()
-    if kind == "image" and uploader.locator(".icon-button-wrapper button").count():
-        uploader.locator(".icon-button-wrapper button").first.click()
-        uploader.locator("input[type=file]").wait_for(state="attached")
-    uploader.locator("input[type=file]").set_input_files(str(path))
-    page.wait_for_function(
-        "before => { const src = document.querySelector('#canvas img').src; return "
-        "src.startsWith('data') && src !== before }",
-        arg=before,
-    )
 
 
 @pytest.mark.parametrize("size", list(SIZES))
@@ -176,12 +152,7 @@ def test_results_are_downloaded_and_linked(open_page):
         assert "methods.txt" in archive.namelist()
         assert json.loads(archive.read("scene.json"))["task"] == "ground"
     page.locator("#phrases textarea").fill("a zebra")
-    page.locator("#copy-link").click()
-    page.wait_for_function(
-        "document.querySelector('#link textarea, #link input')?.value.startsWith('http')"
-    )
-    link = page.locator("#link textarea, #link input").first.input_value()
-    page.goto(link)
+    page.goto(link(page))
     page.locator("#card-find", has_text="a zebra").wait_for()
 
 
@@ -235,7 +206,7 @@ def test_a_camera_gives_a_picture_or_a_clip(open_page, size, kind, presses):
     for title in ("grant webcam access", *presses):
         uploader.get_by_title(title).locator("visible=true").last.click()
         page.wait_for_timeout(1000)  # of live image
-    page.wait_for_function("document.querySelector('#canvas img').alt.includes('320 × 240')")
+    wait_for_size(page, 320, 240)
     assert page.evaluate("window.asked") == [
         {"video": {"facingMode": "environment"}, "audio": False}
     ]
