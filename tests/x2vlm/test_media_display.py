@@ -161,6 +161,16 @@ def test_training_sees_the_same_frames(options):
     assert [frame.tobytes() for frame in trained] == [frame.tobytes() for frame in opened]
 
 
+def test_boxes_are_in_pixels_as_shown(tiny_predictor):
+    scene = tiny_predictor.encode(video(size=(72, 56), aspect=PAL, matrix=(0, ONE, -ONE, 0)))
+    assert scene.size == (56, 102)
+    (found,) = tiny_predictor.ground(scene, "a dog")
+    cx, cy, w, h = found.box_cxcywh
+    assert found.box_xyxy[2] - found.box_xyxy[0] == pytest.approx(56 * w, abs=0.01)
+    assert found.box_xyxy[3] - found.box_xyxy[1] == pytest.approx(102 * h, abs=0.01)
+    assert 0 <= cx <= 1 and 0 <= cy <= 1
+
+
 def sound(format="mp4", codec="aac", covers=1, film=False, film_first=False) -> bytes:
     """A second of silence with cover art, and a video if wanted."""
     file = io.BytesIO()

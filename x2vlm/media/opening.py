@@ -23,7 +23,7 @@ LONGEST_NAME = 60
 
 @dataclass(frozen=True, eq=False)
 class OpenedImage:
-    """An image: `pixels` is RGB, upright; `notes` are sentences for the user, for example that it
+    """An image: `pixels` is upright sRGB; `notes` are sentences for the user, for example that it
     is animated."""
 
     pixels: Image.Image

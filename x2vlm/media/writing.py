@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ParameterError
+from .images import upright_rgb
 
 
 def write_video(
@@ -50,7 +51,7 @@ def _encode(frames: Iterable[Image.Image | np.ndarray], rate: Fraction, path: st
     shape = None
     with av.open(path, "w", format="mp4", options={"movflags": "+faststart"}) as container:
         for frame in frames:
-            pixels = np.asarray(frame.convert("RGB") if isinstance(frame, Image.Image) else frame)
+            pixels = np.asarray(upright_rgb(frame) if isinstance(frame, Image.Image) else frame)
             if shape is None:
                 shape = pixels.shape
                 stream = container.add_stream(
