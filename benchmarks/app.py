@@ -34,6 +34,7 @@ from app.stage import Stage
 from app.state import MediaRef, ViewOptions, ViewState
 from app.tab import Asker
 from app.tabs.find import Find
+from benchmarks import processes
 from benchmarks.chromium import chromium
 from benchmarks.serving import (
     BARE,
@@ -42,7 +43,6 @@ from benchmarks.serving import (
     HttpClient,
     Row,
     crowds,
-    memory,
     one_client,
     percentile,
     server,
@@ -184,14 +184,14 @@ def measure(clients: int) -> Iterator[Row]:
     yield load_average("begin")
     with tempfile.TemporaryDirectory() as folder, server() as running:
         yield from starting(running, FOLDER / "scene.png")
-        yield Row("memory after the first answer", memory(running), "MiB")
+        yield Row("memory after the first answer", processes.memory(running.process.pid), "MiB")
         yield from browser(running)
         pictures = make_pictures(Path(folder))
         with server(BARE) as bare:
             wait_until(bare)
             yield from one_client(running, bare, pictures)
         yield from crowds(pictures, running, clients)
-        yield Row("memory after the load", memory(running), "MiB")
+        yield Row("memory after the load", processes.memory(running.process.pid), "MiB")
     from x2vlm.inference.predictor import Predictor
 
     yield from view_changes(Runner(Models(Predictor.from_pretrained)), FOLDER / "scene.png")

@@ -296,18 +296,6 @@ def crowd(running: SimpleNamespace, pictures: list[Path], clients: int) -> list[
     ]
 
 
-def memory(running: SimpleNamespace) -> float:
-    """MiB of RAM that the server's process holds (Linux)."""
-    status = Path(f"/proc/{running.process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
-
-
-def interleaved(
-    running: SimpleNamespace, pictures: list[Path], rounds: int, measure: Callable[[], float]
-) -> list[Row]:
-    pass
-
-
 def percentile(values: list[float], percent: int = 95) -> float:
     """Nearest rank."""
     return sorted(values)[math.ceil(len(values) * percent / 100) - 1]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import random
 import statistics
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from app.scenes import fresh_scene, save_scene
+from benchmarks import processes
 from benchmarks.app import load_average, make_pictures
 from benchmarks.serving import CALLS, HttpClient, Row, crowd, server, wait_until
 
@@ -92,14 +92,11 @@ class Visits:
 
 def sample(process: int, folder: Path) -> tuple[float, int, float]:
     """MiB of RAM of the server and its children, its open files, MiB of temporary files (Linux)."""
-    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in (process, *children)]
     used = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
             used += path.stat().st_size
-    open_files = len(list(Path(f"/proc/{process}/fd").iterdir()))
-    return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20, open_files, used / 2**20
+    return processes.memory(process), processes.open_files(process), used / 2**20
 
 
 def soak(running: SimpleNamespace, visits: Visits, rate: float, minutes: float) -> list[tuple]:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import processes
 from tests.app.stub import StubPredictor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,19 +66,12 @@ class Running:
     @property
     def memory(self) -> float:
         """MiB of RAM of the server and its children (Linux)."""
-        children = (
-            Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        )
-        pages = [
-            int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            for pid in (str(self.process.pid), *children)
-        ]
-        return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return processes.memory(self.process.pid)
 
     @property
     def files(self) -> int:
         """Open file descriptors of the server (Linux)."""
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+        return processes.open_files(self.process.pid)
 
 
 def free_port() -> int:

@@ -9,7 +9,7 @@ import torch
 from app.service.models import Models
 from app.service.runner import Runner
 from benchmarks import app as bench
-from benchmarks import serving
+from benchmarks import processes, serving
 from tests.app.stub import StubPredictor
 
 SERVER = """
@@ -33,7 +33,7 @@ def test_a_server_is_started_called_and_stopped(picture):
     with bench.server((sys.executable, "-c", SERVER)) as running:
         ready, loaded, answered = bench.starting(running, picture)
         assert 0 < ready.value <= loaded.value < answered.value
-        assert bench.memory(running) > 1
+        assert processes.memory(running.process.pid) > 1
         rows = {row.name: row.value for row in serving.crowd(running, [picture], 3)}
         assert rows["3 clients: refused as busy"] == rows["3 clients: failed otherwise"] == 0
         with bench.server(bench.BARE) as bare:
