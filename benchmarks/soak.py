@@ -1,5 +1,5 @@
 """Hours of mixed visits to the app with the bundled model, at half of what it can answer:
-`python -m benchmarks.soak [--minutes 120]`.
+`python -m benchmarks.soak [--minutes 120] [--rate 1.5]`.
 
 Visitors come at random times, whatever the server does (an open loop), and ask about images and
 videos, send files that cannot be read, leave before the answer, or open the page. Every minute
@@ -137,7 +137,9 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m benchmarks.soak", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--minutes", type=float, default=120)
-    minutes = parser.parse_args(arguments).minutes
+    parser.add_argument("--rate", type=float, help="visits a second, instead of that half")
+    options = parser.parse_args(arguments)
+    minutes = options.minutes
     with tempfile.TemporaryDirectory() as place, server() as running:
         folder = Path(place)
         clips = [
@@ -150,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
         broken[2].write_bytes(b"")
         wait_until(running, "readyz")
         begin = load_average("begin")
-        rate = SHARE * crowd(running, images, 4)[2].value
+        rate = options.rate or SHARE * crowd(running, images, 4)[2].value
         visits = Visits(HttpClient(running.address), running.address, images, clips, broken)
         samples = soak(running, visits, rate, minutes)
         rows = [begin, *report(visits, samples, rate, minutes), load_average("end")]

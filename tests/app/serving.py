@@ -152,11 +152,13 @@ def call(
 
 class Telling(StubPredictor):
     """Says what it begins and how much is at work then; ends no call about a text while there is a
-    file of that name."""
+    file of that name; breaks at the text "broken"."""
 
     def work(self, text: str) -> None:
         print(f"at work {self._now}: {text}", flush=True)
         super().work(text)
+        if text == "broken":
+            raise RuntimeError("the model broke")
         while "held" in text and (Path(os.environ["GRADIO_TEMP_DIR"]) / text).exists():
             time.sleep(0.01)
 

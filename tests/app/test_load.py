@@ -19,7 +19,6 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -28,8 +27,8 @@ from PIL import Image
 from app import limits
 from app.service.server import delete_old_files
 from tests import bad_inputs
+from tests.app.crowds import Tally, crowd, make_pictures, matched, percentile
 from tests.app.serving import Running, call, join, post, result, stub_server, uploaded
-from tests.app.stub import StubPredictor
 
 SIZES = [pytest.param(False, id="small"), pytest.param(True, id="full", marks=pytest.mark.load)]
 at_both_sizes = pytest.mark.parametrize("full", SIZES)
@@ -46,63 +45,7 @@ def running(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(running) -> list[Path]:
-    """More than the server keeps encoded, all of one name."""
-    made = [running.folder / str(k) / "picture.png" for k in range(limits.SCENES + 4)]
-    for k, path in enumerate(made):
-        path.parent.mkdir()
-        Image.effect_noise((60, 40), 30 + 5 * k).convert("RGB").save(path)
-    return made
-
-
-def matched(path: Path, text: str) -> list[dict]:
-    """What the stub says of a file when it is asked directly."""
-    stub = StubPredictor()
-    return json.loads(
-        json.dumps([found.to_dict() for found in stub.match(stub.encode(str(path)), [text])])
-    )
-
-
-@dataclass
-class Tally:
-    """Seconds of every right answer and of every refusal; anything else has failed the test."""
-
-    answered: list[float] = field(default_factory=list)
-    refused: list[float] = field(default_factory=list)
-
-    def visit(self, running: Running, picture: Path, text: str) -> None:
-        start = time.perf_counter()
-        try:
-            event = join(running.address, "match", [uploaded(picture), [text]])
-        except urllib.error.HTTPError as refusal:
-            told = refusal.read().decode()
-            assert (
-                refusal.code == 503
-                and "[busy/queue]" in told
-                and f"about {refusal.headers['Retry-After']} s" in told
-            )
-            self.refused.append(time.perf_counter() - start)
-            return
-        name, data = result(running.address, "match", event)
-        assert name == "complete" and data[0]["matches"] == matched(picture, text)
-        self.answered.append(time.perf_counter() - start)
-
-
-def crowd(running: Running, pictures: list[Path], users: int, calls: int) -> Tally:
-    """`calls` calls by `users` at a time, each about another image with another text."""
-    tally = Tally()
-    with ThreadPoolExecutor(users) as pool:
-        list(
-            pool.map(
-                lambda k: tally.visit(running, pictures[k % len(pictures)], f"text {k}"),
-                range(calls),
-            )
-        )
-    assert len(tally.answered) + len(tally.refused) == calls
-    return tally
-
-
-def percentile95(seconds: list[float]) -> float:
-    return sorted(seconds)[int(0.95 * (len(seconds) - 1))]
+    return make_pictures(running.folder)
 
 
 @linux
@@ -114,7 +57,7 @@ def test_l1_one_visitor_after_the_other_finds_a_server_that_does_not_grow(runnin
     assert not tally.refused
     assert running.memory - before < 20
     if full:
-        assert percentile95(tally.answered) <= 1.15 * statistics.median(tally.answered)
+        assert percentile(tally.answered, 95) <= 1.15 * statistics.median(tally.answered)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +73,7 @@ def test_l2_as_many_as_the_queue_holds_are_all_answered(running, pictures, users
     tally = crowd(running, pictures, users, calls)
     assert not tally.refused and max(running.at_work()) == 1
     if calls == 400:
-        assert percentile95(tally.answered) <= (users / 1 + 1) * alone + 0.5
+        assert percentile(tally.answered, 95) <= (users / 1 + 1) * alone + 0.5
 
 
 @linux
@@ -261,9 +204,8 @@ def test_l7_bombs_hurt_nobody(running, pictures, full):
     assert not any(tally.refused for tally in tallies)
     assert running.memory - before < 600
     if full:
-        assert percentile95([s for tally in tallies for s in tally.answered]) < 2 * percentile95(
-            quiet.answered
-        )
+        beside = [seconds for tally in tallies for seconds in tally.answered]
+        assert percentile(beside, 95) < 2 * percentile(quiet.answered, 95)
 
 
 @linux
