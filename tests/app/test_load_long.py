@@ -73,7 +73,7 @@ def test_l4_beyond_its_capacity_the_server_refuses_and_stays_as_fast(running, pi
     seconds = 200 if full else 1
     alone = statistics.median(crowd(running, pictures, 1, 5).answered)
     started = time.monotonic()
-    asked = 200 if full else 24
+    asked = 200 if full else 8
     crowd(running, pictures, limits.AT_ONCE, asked)
     capacity = asked / (time.monotonic() - started)
     for share in (0.5, 0.9, 1.5):
