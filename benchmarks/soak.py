@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
         broken[0].write_bytes(images[0].read_bytes()[:400])
         broken[1].write_bytes(b"<html>not found</html>")
         broken[2].write_bytes(b"")
-        wait_until(running, "readyz")
+        wait_until(running, "readyz", seconds=600)
         begin = load_average("begin")
         rate = options.rate or SHARE * crowd(running, images, 4)[2].value
         visits = Visits(HttpClient(running.address), running.address, images, clips, broken)
