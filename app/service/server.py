@@ -49,6 +49,9 @@ SETTINGS = {
     "state_session_capacity": limits.SESSIONS,
     "ssr_mode": False,
     "show_error": False,
+    # No check of the own address by loading the page: on a busy machine it takes over the 3 s that
+    # Gradio allows, and the launch fails although the page is there.
+    "_frontend": False,
 }
 
 
@@ -59,8 +62,7 @@ def serve(demo: gr.Blocks, port: int | None = None, share: bool = False, mcp: bo
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda number, _: stop.append(number))
     start(demo, server_port=port, share=share, mcp_server=mcp or None)
-    # Only now, so that the page is there before the model and Gradio's check of its own address is
-    # not slowed.
+    # Only now, so that the page is there before the model.
     demo.runner.models.warm()
     threading.Thread(target=_clean_up_forever, args=(demo,), daemon=True).start()
     while not stop:
