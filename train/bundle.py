@@ -6,8 +6,8 @@ settings for their use, and what the training images were like.
 The weights are those that validation chose, as for `train.evaluate`, unless `--model` names others.
 What a Predictor must know beside the weights is chosen on the `validation` data of the run's tasks,
 never on `test`: of its `matching` task the match probabilities from which a phrase counts as found
-or absent, of its `grounding` task the fusion layer whose maps point best, of its
-`question_answering` task the answers. What is chosen by hand (prompt, lengths, note) stands in
+or absent, of its `grounding` task the heat maps that point best (`x2vlm.inspection.calibrate`), of
+its `question_answering` task the answers. What is chosen by hand (prompt, lengths, note) stands in
 `predictor.json` of the folder and stays.
 """
 
@@ -33,8 +33,11 @@ from train.tasks.records import RecordTask
 from x2vlm.checkpoint import load_model, save_model
 from x2vlm.errors import ConfigError, X2VLMError
 from x2vlm.inference.domain import Domain
+from x2vlm.inference.predictor import Predictor
+from x2vlm.inspection.calibrate import calibrate as calibrate_maps
+from x2vlm.inspection.truth import truth_of
 from x2vlm.modeling.x2vlm import X2VLM
-from x2vlm.options import MapChoice, MapChoices
+from x2vlm.options import MapChoices
 from x2vlm.processing import Processor
 from x2vlm.settings import Settings
 
@@ -46,6 +49,8 @@ DOMAIN_IMAGES = 3000
 limit."""
 OUTSIDE = 0.01
 """Share of the validation images that may lie outside the domain."""
+CALIBRATION_IMAGES = 200
+"""Of each of the `grounding` task's validation sets."""
 
 
 def first_of(tasks: Mapping[str, RecordTask], kind: type) -> RecordTask:
@@ -66,22 +71,12 @@ def first_of(tasks: Mapping[str, RecordTask], kind: type) -> RecordTask:
 
 @torch.no_grad()
 def calibrate(model: X2VLM, processor: Processor, tasks: Mapping[str, RecordTask]) -> dict:
-    """Measured settings: `maps`, `absent`, `present`, `answers`.
+    """Measured settings: `absent`, `present`, `answers`.
 
     `absent` lies below all but 5 % of the true phrases and `present` above all but 5 % of the
     absent ones; where the two kinds do not overlap, the gap between them is the range of doubt.
     """
-    grounding, matching = first_of(tasks, Grounding), first_of(tasks, Matching)
-    pointing = []
-    for layer in (None, *range(model.config.fusion.num_layers)):
-        task = dataclasses.replace(grounding, explain_layer=layer)
-        task.prepare_texts(processor)
-        found = [
-            task.measure(model, task.open_test(data))["pointing"]
-            for data in grounding.validation.values()
-        ]
-        pointing.append((sum(found) / len(found), layer))
-    layer = max(pointing, key=lambda found: found[0])[1]
+    matching = first_of(tasks, Matching)
     matching.prepare_texts(processor)
     scored = [
         matching.scores(model, matching.open_test(data)) for data in matching.validation.values()
@@ -96,12 +91,17 @@ def calibrate(model: X2VLM, processor: Processor, tasks: Mapping[str, RecordTask
         "absent": round(float(min(edges)), 3),
         "present": round(float(max(edges)), 3),
         "answers": tuple(first_of(tasks, QuestionAnswering).candidates()),
-        "maps": MapChoices(
-            caption=MapChoice("phrase", layer=layer),
-            query=MapChoice("phrase", layer=layer),
-            phrase=MapChoice("match", layer=layer),
-        ),
     }
+
+
+def best_maps(out: Path, grounding: Grounding, processor: Processor) -> MapChoices:
+    """The heat maps of the model in a folder that point best on a task's validation images."""
+    grounding.prepare_texts(processor)
+    truths = []
+    for name, data in grounding.validation.items():
+        records = grounding.open_test(_as_images(data), CALIBRATION_IMAGES)
+        truths += [truth_of(f"{name} {i}", records[i]) for i in range(len(records))]
+    return calibrate_maps(Predictor.from_pretrained(out), truths, Settings.read(out).maps).choices
 
 
 @torch.no_grad()
@@ -165,10 +165,10 @@ def main(arguments: list[str] | None = None) -> int:
             card = out / "README.md"
             kept = card.read_text(encoding="utf-8") if card.is_file() else None
             save_model(loaded.model, out, processor.tokenizer, kept, torch.float16, settings)
-            print(
-                f"absent below {settings.absent}, found from {settings.present}, maps of layer "
-                f"{settings.maps.phrase.layer}"
-            )
+            maps = best_maps(out, first_of(tasks, Grounding), processor)
+            settings = dataclasses.replace(settings, maps=maps)
+            settings.write(out)
+            print(f"absent below {settings.absent}, found from {settings.present}, {maps}")
         describe_domain(loaded.model, processor, tasks).write(out)
     except X2VLMError as error:
         print(error, file=sys.stderr)

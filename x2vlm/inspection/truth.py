@@ -118,16 +118,23 @@ def _stickers(split: str, count: int) -> Iterator[Truth]:
     except (KeyError, ValueError):
         raise DataError(f"The sticker world has no split {split!r}.", "data/missing") from None
     for seed in range(start, start + count):
-        record = make_record(seed, split=split, size=32)
-        regions = tuple(
-            Region(one["text"], _corner(one["box"]), fractions=True) for one in record["regions"]
-        )
 
         def draw(size: int, seed: int = seed) -> Image.Image:
             return make_record(seed, split=split, size=size)["image"]
 
-        absent = tuple(record["absent"])
-        yield Truth(f"{split} {seed}", draw, tuple(record["captions"]), regions, absent)
+        yield replace(
+            truth_of(f"{split} {seed}", make_record(seed, split=split, size=32)), media=draw
+        )
+
+
+def truth_of(id: str, record: Mapping[str, Any]) -> Truth:
+    """What a training record says (`train.data.records`): boxes (cx, cy, w, h) as fractions."""
+    regions = tuple(
+        Region(one["text"], _corner(one["box"]), fractions=True) for one in record["regions"]
+    )
+    image = record["image"]
+    captions, absent = tuple(record.get("captions", ())), tuple(record.get("absent", ()))
+    return Truth(id, lambda size: image, captions, regions, absent)
 
 
 def _corner(box: Sequence[float]) -> Box:
