@@ -20,13 +20,17 @@ LANGUAGES = ("en", "ko", "zh")
 FOLDER = Path(__file__).resolve().parent / "locales"
 
 
-def load_locale(language: str) -> dict[str, str]:
-    """Key -> text; a list in the file is a text of several lines."""
+def load_locale(language: str) -> dict[str, Any]:
+    """Key -> text; a list in the file is a text of several lines. `errors` maps codes of errors to
+    their sentence; English, and a code without one, has the error's own message."""
     texts = json.loads((FOLDER / f"{language}.json").read_text(encoding="utf-8"))
-    return {key: text if isinstance(text, str) else "\n".join(text) for key, text in texts.items()}
+    return {key: "\n".join(text) if isinstance(text, list) else text for key, text in texts.items()}
 
 
 LOCALES = {language: load_locale(language) for language in LANGUAGES}
+ERRORS: dict[str, dict[str, str]] = {
+    language: texts.pop("errors", {}) for language, texts in LOCALES.items()
+}
 # Key -> texts in the order of `LANGUAGES`; a missing one is English until its test has failed.
 TEXT: dict[str, tuple[str, ...]] = {
     key: tuple(LOCALES[language].get(key, text) for language in LANGUAGES)

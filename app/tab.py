@@ -17,7 +17,7 @@ from . import html
 from .components import Pick
 from .i18n import t
 from .service.runner import Runner
-from .state import Layer, MediaRef, Preview, Result, Texts, ViewState
+from .state import Layer, Result, Texts, ViewState
 
 Values = dict[str, Any]
 Shown = dict[Any, Any]
@@ -48,13 +48,10 @@ class Asker:
         media = dataclasses.replace(self.state.media, frame=frame)
         return self.runner.run(task, media, model, self.session, *args, **options)
 
-    def of_file(self, path: str, task: str, /, *args: Any, **options: Any) -> Any:
-        """Call a task on another uploaded file."""
-        return self.runner.run(task, MediaRef(path), self.model, self.session, *args, **options)
-
-    def preview(self, path: str) -> Preview:
-        """What the page shows of another uploaded file."""
-        return self.runner.preview(MediaRef(path), self.model, self.session)
+    def of_files(self, paths: Sequence[str], task: str, /, *args: Any) -> list[tuple[Any, Any]]:
+        """Call a task on each of other uploaded images: small copy and result, or None and the
+        error."""
+        return self.runner.run_each(task, paths, self.model, self.session, *args)
 
     def explain(self, text: str, **options: Any) -> Explanation | None:
         """The maps of a text; None where the model cannot explain this."""

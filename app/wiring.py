@@ -5,7 +5,6 @@ A handler takes a `Call` and returns {component: value}; what it leaves out stay
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +16,9 @@ from x2vlm.errors import Cancelled, X2VLMError
 from . import limits
 from .i18n import now
 from .service.events import as_job, report_errors
-from .service.messages import complaint, message
+from .service.messages import CODE, complaint, message
 from .service.queue import JobQueue
 
-CODE = re.compile(r" \[[a-z]+/[\w-]+\]$")
 EACH = {"select", "upload", "stop_recording", "clear"}
 Rules = dict[Any, Callable[[Any], Any]]
 Handler = Callable[["Call"], dict[Any, Any]]

@@ -6,10 +6,12 @@ Nothing of a visitor is kept here but encoded scenes, which are immutable and fe
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -50,7 +52,9 @@ class Runner:
         self._scenes: OrderedDict[tuple[int, MediaRef], Scene] = OrderedDict()
         self._lock = threading.Lock()
         self._elsewhere = zero_gpu()
-        self._work = lent_gpu(self._call_returning_errors) if self._elsewhere else self._call
+        lent = self._elsewhere
+        self._work = lent_gpu(returning_errors(self._call)) if lent else self._call
+        self._work_each = lent_gpu(returning_errors(self._call_each)) if lent else self._call_each
         self._check = lent_gpu(self._health_check) if self._elsewhere else self._health_check
         self._checked, self._failure = -math.inf, ""
 
@@ -82,6 +86,62 @@ class Runner:
         if isinstance(found, X2VLMError):
             raise found
         return found
+
+    def run_each(
+        self, task: str, paths: Sequence[str], model: str | None, session: str, *args: Any
+    ) -> list[tuple[Image.Image | None, Any]]:
+        """`predictor.<task>(images, *args)` of many image files, in batches between which others
+        have their turn.
+
+        Returns:
+            For each file a small copy of its image and the result; None and the X2VLMError of a
+            file that could not be used.
+
+        Raises:
+            as `run`, but for what is wrong with a single file.
+        """
+        done: list[tuple[Image.Image | None, Any]] = []
+        with self.jobs.job(session) as flag:
+            predictor = self.models[model]
+            for start in range(0, len(paths), limits.BATCH):
+                report_progress(start / len(paths), STAGES.get(task, "thinking"))
+                media = [MediaRef(path) for path in paths[start : start + limits.BATCH]]
+                opened = [self._opened_or_error(predictor, one, flag) for one in media]
+                self._plan()
+                with self.jobs.worker(flag):
+                    cancel = None if self._elsewhere else flag
+                    found = self._work_each(task, model, opened, args, cancel)
+                if isinstance(found, X2VLMError):
+                    raise found
+                done += found
+        return done
+
+    def _opened_or_error(
+        self, predictor: Predictor, media: MediaRef, flag: Event
+    ) -> Opened | MediaError:
+        try:
+            return self._opened(predictor, media, flag, kept=False)
+        except MediaError as error:
+            return error
+
+    def _call_each(
+        self,
+        task: str,
+        model: str | None,
+        opened: Sequence[Opened | MediaError],
+        args: tuple,
+        cancel: Event | None,
+    ) -> list[tuple[Image.Image | None, Any]]:
+        if self._concurrency is not None:
+            set_threads(self._concurrency.threads)
+        good = [one for one in opened if not isinstance(one, MediaError)]
+        found = iter(getattr(self.models[model], task)(good, *args, cancel=cancel) if good else ())
+        return [
+            (None, one)
+            if isinstance(one, MediaError)
+            else (shrunk(one.pixels, limits.TILE_SIDE), next(found))
+            for one in opened
+        ]
 
     def _plan(self) -> None:
         """Choose workers and threads once the default model, which they depend on, is loaded."""
@@ -117,13 +177,6 @@ class Runner:
             return "The model did not answer a health check."
         return ""
 
-    def _call_returning_errors(self, *call: Any) -> Any:
-        """`_call` in a process of ZeroGPU, of whose exceptions only the class's name comes back."""
-        try:
-            return self._call(*call)
-        except X2VLMError as error:
-            return error
-
     def _call(
         self,
         task: str,
@@ -158,9 +211,11 @@ class Runner:
                 self._scenes.move_to_end(key)
             return self._scenes.get(key)
 
-    def _opened(self, predictor: Predictor, media: MediaRef, cancel: Event | None) -> Opened | None:
-        """The decoded file, or None where its scene is kept. Decoding takes no worker."""
-        if self._kept(predictor, media) is not None:
+    def _opened(
+        self, predictor: Predictor, media: MediaRef, cancel: Event | None, kept: bool = True
+    ) -> Opened | None:
+        """The decoded file, or None where its scene is `kept`. Decoding takes no worker."""
+        if kept and self._kept(predictor, media) is not None:
             return None
         if not Path(media.path).is_file():
             raise MediaError("The file is no longer on the server. Upload it again.", "image/empty")
@@ -184,6 +239,19 @@ class Runner:
                 while len(self._scenes) > limits.SCENES:
                     self._scenes.popitem(last=False)
         return scene
+
+
+def returning_errors(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A call in a process of ZeroGPU, of whose exceptions only the class's name comes back."""
+
+    @functools.wraps(call)
+    def safe(*args: Any) -> Any:
+        try:
+            return call(*args)
+        except X2VLMError as error:
+            return error
+
+    return safe
 
 
 def preview(scene: Scene, name: str) -> Preview:

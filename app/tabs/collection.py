@@ -13,23 +13,21 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import gradio as gr
+from PIL import Image
 
-from x2vlm.errors import MediaError
-from x2vlm.results import Caption, Match
+from x2vlm.errors import MediaError, X2VLMError
+from x2vlm.results import Caption
 
 from .. import html, inputs, limits
 from ..export import csv_text
 from ..i18n import t
 from ..service.admission import uploaded
 from ..service.gradio_patches import results_folder
-from ..service.messages import message
-from ..state import Preview
+from ..service.messages import CODE, message
 from ..tab import Action, Asker, Shown, Tab, Values
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-MOST = 200  # images
 MEGABYTES = 20  # of one image in a zip
-TILE = 120  # pixels
 
 
 @dataclass(frozen=True)
@@ -44,17 +42,16 @@ class Row:
     error: str = ""
     thumbnail: str = ""
 
-    def told(self, found: Caption | Match, preview: Preview | None) -> Row:
-        """The row with one more result."""
-        said: dict[str, Any] = {}
-        if preview:
-            small = preview.frames[0].copy()
-            small.thumbnail((TILE, TILE))
-            said["thumbnail"] = html.image_source(small, "JPEG")
-        if isinstance(found, Caption):
-            said["caption"] = found.text
+    def told(self, small: Image.Image | None, found: Any) -> Row:
+        """The row with one more result, or with why there is none."""
+        if isinstance(found, X2VLMError):
+            return dataclasses.replace(self, error=CODE.sub("", message(found)))
+        said: dict[str, Any] = {"thumbnail": html.image_source(small, "JPEG")}
+        first = found[0]
+        if isinstance(first, Caption):
+            said["caption"] = first.text
         else:
-            said |= {"match": found.probability, "similarity": found.similarity}
+            said |= {"match": first.probability, "similarity": first.similarity}
         return dataclasses.replace(self, **said)
 
     def fit(self) -> float:
@@ -121,15 +118,9 @@ class Collection(Tab):
 
     def each(self, ask: Asker, values: Values, task: str, *args: Any) -> list[Row]:
         """A task for every image; one that cannot be read is kept with its error."""
-        done = []
-        for row in gathered(values["files"], values["rows"]):
-            try:
-                preview = ask.preview(row.path) if not row.thumbnail else None
-                found = ask.of_file(row.path, task, *args)[0]
-                done.append(row.told(found, preview))
-            except MediaError as error:
-                done.append(dataclasses.replace(row, error=message(error)))
-        return done
+        rows = gathered(values["files"], values["rows"])
+        found = ask.of_files([row.path for row in rows], task, *args)
+        return [row.told(*one) for row, one in zip(rows, found, strict=True)]
 
     def present(self, rows: list[Row]) -> Shown:
         """The rows on the page and for download."""
@@ -144,7 +135,7 @@ def gathered(files: Sequence[str] | None, known: Sequence[Row] | None) -> list[R
     """The images of uploaded files and of zips among them, with what is known of them already.
 
     Raises:
-        MediaError: there is none (`image/empty`), or more than `MOST` (`image/bytes`).
+        MediaError: there is none (`image/empty`), or more than `limits.COLLECTION` (`image/bytes`).
     """
     paths = [Path(uploaded(file)) for file in files or ()]
     images = [path for path in paths if path.suffix.lower() in SUFFIXES]
@@ -155,9 +146,10 @@ def gathered(files: Sequence[str] | None, known: Sequence[Row] | None) -> list[R
         raise MediaError(
             "No images given. Upload images, or a zip with images in it.", "image/empty"
         )
-    if len(images) > MOST:
+    if len(images) > limits.COLLECTION:
         raise MediaError(
-            f"{len(images)} images given; the limit is {MOST}. Send them in several parts.",
+            f"{len(images)} images given; the limit is {limits.COLLECTION}. Send them in several "
+            f"parts.",
             "image/bytes",
         )
     before = {row.path: row for row in known or ()}
@@ -169,7 +161,7 @@ def unpacked(archive: Path) -> list[Path]:
     """The images of a zip as files, unpacked once; their folders are dropped.
 
     Raises:
-        MediaError: not a zip (`image/format`), or an image over `MEGABYTES` (`image/bytes`).
+        MediaError: not a zip (`image/format`), too many images or too large ones (`image/bytes`).
     """
     folder = archive.with_name(archive.name + ".images")
     if folder.is_dir():
@@ -182,9 +174,15 @@ def unpacked(archive: Path) -> list[Path]:
                 if PurePosixPath(member.filename).suffix.lower() in SUFFIXES
                 and "__MACOSX" not in member.filename
             ]
-            if len(members) > MOST or any(m.file_size > MEGABYTES * 2**20 for m in members):
+            sizes = [member.file_size / 2**20 for member in members]
+            if (
+                len(sizes) > limits.COLLECTION
+                or max(sizes, default=0) > MEGABYTES
+                or sum(sizes) > limits.COLLECTION_MEGABYTES
+            ):
                 raise MediaError(
-                    f"A zip may hold {MOST} images of {MEGABYTES} MB each. Make it smaller.",
+                    f"A zip may hold {limits.COLLECTION} images of {MEGABYTES} MB each and "
+                    f"{limits.COLLECTION_MEGABYTES} MB together. Make it smaller.",
                     "image/bytes",
                 )
             folder.mkdir()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import gradio as gr
 
+from x2vlm.options import CaptionOptions
 from x2vlm.results import Caption
 
 from .. import html, inputs, limits, measures
@@ -15,6 +16,21 @@ from ..i18n import say, t
 from ..phrases import phrases_of
 from ..state import Layer, Result, ViewState
 from ..tab import Asker, HandOver, Tab, Values
+
+OPTIONS = CaptionOptions.table()
+SLIDERS = (
+    ("num_beams", "num_captions"),
+    ("min_length", "max_new_tokens"),
+    ("top_p", "temperature"),
+)
+MOST = {
+    "num_beams": limits.BEAMS,
+    "num_captions": limits.CAPTIONS,
+    "min_length": 20,
+    "max_new_tokens": limits.NEW_TOKENS,
+    "temperature": 2,
+}
+"""Where a slider ends before the option's range does."""
 
 
 class Describe(Tab):
@@ -24,13 +40,10 @@ class Describe(Tab):
     task = "caption"
     defaults: ClassVar = {
         "decoding": "beam",
-        "num_beams": 3,
-        "num_captions": 3,
-        "min_length": 0,
-        "max_new_tokens": 30,
-        "top_p": 0.9,
-        "temperature": 1.0,
-        "seed": 0,
+        **{name: OPTIONS[name].default for row in SLIDERS for name in row},
+        "num_captions": 3,  # rivals are shown beside the best
+        "min_length": 0,  # the model's own
+        "seed": OPTIONS["seed"].default,
         "prefix": "",
     }
     hand_overs = (
@@ -54,15 +67,17 @@ class Describe(Tab):
             value=values["decoding"],
             label=t("decoding"),
         )
-        rows = (
-            (("num_beams", 1, limits.BEAMS, 1), ("num_captions", 1, limits.CAPTIONS, 1)),
-            (("min_length", 0, 20, 1), ("max_new_tokens", 1, limits.NEW_TOKENS, 1)),
-            (("top_p", 0.05, 1, 0.05), ("temperature", 0.1, 2, 0.1)),
-        )
-        for row in rows:
+        for row in SLIDERS:
             with gr.Row():
-                for name, low, high, step in row:
-                    fields[name] = gr.Slider(low, high, values[name], step=step, label=t(name))
+                for name in row:
+                    option, whole = OPTIONS[name], OPTIONS[name].kind is int
+                    fields[name] = gr.Slider(
+                        option.low,
+                        MOST.get(name, option.high),
+                        values[name],
+                        step=1 if whole else 0.01,
+                        label=t(name),
+                    )
         with gr.Row():
             fields["seed"] = gr.Number(values["seed"], precision=0, label=t("seed"))
             fields["prefix"] = gr.Textbox(values["prefix"], label=t("prefix"), max_length=100)

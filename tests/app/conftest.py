@@ -140,7 +140,7 @@ def served(examples):
     stub = StubPredictor()
     demo = build_demo(
         lambda name: stub,
-        ("stub",),
+        ("stub", "other"),
         stored=examples,
         workers=1,
         weights=lambda name: stub.info.hash,

@@ -128,7 +128,9 @@ class StubPredictor:
 
     def caption(
         self, scene: Scene, *, num_captions: int = 1, prefix: str | None = None, **_: Any
-    ) -> tuple[Caption, ...]:
+    ) -> Any:
+        if isinstance(scene, list):
+            return [self.caption(self.encode(one), num_captions=num_captions) for one in scene]
         self._work("caption")
         seen = pixels_of(scene)
         texts = [CAPTION, "a car", "a dog on grass", "grass", "a picture"][:num_captions]
@@ -223,7 +225,9 @@ class StubPredictor:
         stack = np.array(maps, np.float32)
         return Explanation(text, words, stack, stack.mean(axis=0), target, method, layer, 0.8)
 
-    def match(self, scene: Scene, texts: list[str], **_: Any) -> tuple[Match, ...]:
+    def match(self, scene: Any, texts: list[str], **_: Any) -> Any:
+        if isinstance(scene, list):
+            return [self.match(self.encode(one), texts) for one in scene]
         self._work("match", texts[0] if texts else "")
         seen = pixels_of(scene)
         return tuple(

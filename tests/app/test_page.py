@@ -11,8 +11,8 @@ import gradio as gr
 import pytest
 
 from app import build_demo, limits
-from app.i18n import I18N, LANGUAGES, LOCALES, TEXT, say, t
-from app.service.messages import SENTENCES, message
+from app.i18n import ERRORS, I18N, LANGUAGES, LOCALES, TEXT, say, t
+from app.service.messages import message
 from app.service.server import SETTINGS
 from app.wiring import checks
 from tests.app.stub import StubPredictor
@@ -150,14 +150,14 @@ def test_refusals_are_of_codes_that_exist_and_fall_back_to_english(monkeypatch):
     written = set(re.findall(r'"(\w+/\w+)"\)', source)) | set(
         re.findall(r'"(\w+/\w+)",?$', source, re.M)
     )
-    assert set(SENTENCES) <= built | written
+    assert set(ERRORS["ko"]) == set(ERRORS["zh"]) <= built | written
     known, unknown = (
         TextError("The text.", "text/empty"),
         TextError("Some text.", "text/unheard-of"),
     )
     assert message(known) == "The text. [text/empty]"
     monkeypatch.setattr("app.service.messages.language", lambda headers: LANGUAGES.index("ko"))
-    assert message(known) == f"{SENTENCES['text/empty'][0]} [text/empty]"
+    assert message(known) == f"{ERRORS['ko']['text/empty']} [text/empty]"
     assert message(unknown) == "Some text. [text/unheard-of]"
 
 

@@ -25,7 +25,7 @@ from app.tab import Asker
 from app.tabs import TABS
 from app.tabs.inspect import Inspect
 from x2vlm.cli import main
-from x2vlm.errors import CheckpointError, ParameterError
+from x2vlm.errors import CheckpointError, MediaError, ParameterError
 
 NO_REGION = (None, None, None, None)
 
@@ -73,6 +73,22 @@ def test_the_slower_looks_work_with_the_real_predictor(ask):
     ask.state = ask.state.with_result("inspect", result)
     tab.checked = "checked"
     assert "<svg" in tab.check_deletion(ask, tab.defaults)["checked"]
+
+
+@pytest.mark.parametrize("task, texts", [("caption", ()), ("match", (["a dog"],))])
+def test_a_collection_says_of_each_image_what_it_says_alone(
+    real_runner, picture_file, phone_photos, upload_folder, task, texts
+):
+    broken = upload_folder / "broken-in-a-list.png"
+    broken.write_bytes(b"no image")
+    files = [str(picture_file), str(broken), str(phone_photos[6])]
+    found = [one for _, one in real_runner.run_each(task, files, "tiny", "v", *texts)]
+    assert isinstance(found[1], MediaError)
+    for path, one in ((files[0], found[0]), (files[2], found[2])):
+        alone = real_runner.run(task, MediaRef(path), "tiny", "v", *texts)
+        assert [r.text for r in one] == [r.text for r in alone]
+        if task == "match":
+            assert one[0].probability == pytest.approx(alone[0].probability, abs=1e-4)
 
 
 def test_phone_photos_through_the_command_line(tiny_folder, phone_photos, capsys):

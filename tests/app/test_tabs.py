@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import zipfile
 
 import pytest
 
+from app import limits
 from app.html import plain
 from app.state import Result, ViewState
 from app.tab import Asker
@@ -148,8 +150,6 @@ def test_compare_tells_both_sides(ask):
 
 
 def test_the_images_of_a_zip_are_unpacked_without_their_folders(upload_folder, picture_file):
-    import zipfile
-
     archive = upload_folder / "many.zip"
     with zipfile.ZipFile(archive, "w") as file:
         file.write(picture_file, "../../evil/one.png")
@@ -166,6 +166,31 @@ def test_a_collection_is_described_searched_and_sorted(ask, picture_file, phone_
     assert all(row.caption for row in done)
     found = tab.each(ask, values | {"rows": done}, "match", ["a dog"])
     assert all(row.match is not None and row.caption for row in found)
+
+
+def test_a_collection_goes_through_the_model_in_batches(
+    ask, picture_file, phone_photos, runner, monkeypatch
+):
+    lists, work = [], runner._work_each
+    monkeypatch.setattr(limits, "BATCH", 2)
+    monkeypatch.setattr(
+        runner, "_work_each", lambda *call: lists.append(len(call[2])) or work(*call)
+    )
+    files = [str(picture_file), *map(str, phone_photos.values())]
+    done = Collection().each(ask, {"files": files, "query": "", "rows": None}, "caption")
+    assert lists == [2, 2, 1] and len(done) == 5
+
+
+def test_a_zip_with_too_many_or_too_large_images_is_refused(upload_folder, monkeypatch):
+    archive = upload_folder / "large.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for k in range(3):
+            file.writestr(f"{k}.png", bytes(2**20))
+    for limit in ("COLLECTION", "COLLECTION_MEGABYTES"):
+        with monkeypatch.context() as patch, pytest.raises(MediaError) as refusal:
+            patch.setattr(limits, limit, 2)
+            unpacked(archive)
+        assert refusal.value.code == "image/bytes"
 
 
 def test_a_broken_file_of_a_collection_is_named(ask, picture_file, upload_folder):

@@ -239,3 +239,65 @@ def test_focus_never_goes_where_nobody_sees_it(open_page):
             " return [b.right, b.width] })()"
         )
         assert box[0] > 0
+
+
+def test_a_collection_is_searched_described_and_downloaded(open_page, picture_file, phone_photos):
+    page = open_page()
+    open_tab(page, "collection")
+    page.locator("#collection-files input[type=file]").set_input_files(
+        [str(picture_file), str(phone_photos[1])]
+    )
+    page.locator("#collection-files", has_text="picture").wait_for()
+    page.locator("#collection-query textarea, #collection-query input").first.fill("a dog")
+    page.locator("#run-collection").click()
+    rows = page.locator("#card-collection tbody tr")
+    rows.nth(1).wait_for()
+    scores = [float(row.locator(".num").first.inner_text()) for row in rows.all()]
+    assert scores == sorted(scores, reverse=True)
+    page.locator("#describe-all").click()
+    page.locator("#card-collection", has_text="a red car and a small dog").wait_for()
+    with page.expect_download() as download:
+        page.locator("#collection-downloads a[href*='.jsonl']").first.click()
+    lines = download.value.path().read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["name"] for line in lines} == {"picture.png", "phone1.png"}
+
+
+def test_two_checkpoints_are_compared(open_page):
+    page = open_page()
+    open_tab(page, "compare")
+    page.locator("#options-compare button").first.click()
+    page.locator("#other-model input").click()
+    page.get_by_role("option", name="other", exact=True).click()
+    page.locator("#run-compare").click()
+    page.locator("#card-compare", has_text="Correlation").wait_for()
+    sides = page.locator("#card-compare .side").all_inner_texts()
+    assert "stub ·" in sides[0] and "other ·" in sides[1]
+
+
+def test_a_screen_reader_meets_stage_tab_field_button_result(open_page):
+    page = open_page()
+    page.locator("#card-find .verdict").first.wait_for()
+    nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    known = {node["nodeId"]: node for node in nodes}
+    told: list[tuple[str, str]] = []
+
+    def read(node: dict) -> None:
+        if not node.get("ignored"):
+            told.append((node["role"]["value"], node.get("name", {}).get("value", "")))
+        for child in node.get("childIds", ()):
+            if child in known:
+                read(known[child])
+
+    read(nodes[0])
+    wanted = (
+        ("image", "a red car"),
+        ("tab", "Find"),
+        ("textbox", "Phrases"),
+        ("button", "Find"),
+        ("columnheader", "verdict"),
+    )
+    places = [
+        next(k for k, (role, name) in enumerate(told) if role == kind and text in name)
+        for kind, text in wanted
+    ]
+    assert places == sorted(places)
