@@ -83,8 +83,22 @@ def looks_like_fractions(
         sides: (width, height) of the box.
         size: (width, height) of the image, in which a box of one pixel may be all there is.
     """
+    if min(sides) <= 0:
+        return False
     within = all(-0.05 <= value <= 1.05 for value in values) and max(size) > 1
-    return within or (0 < sides[0] < 1 and 0 < sides[1] < 1)
+    return within or max(sides) < 1
+
+
+def wrong_unit(values: Sequence[float], size: tuple[int, int]) -> str:
+    """What is said of a box for which `looks_like_fractions` holds, with the pixels it may mean."""
+    box = f"The box ({', '.join(f'{value:.6g}' for value in values)})"
+    if max(map(abs, values)) > 1.05:
+        return f"{box} is smaller than a pixel. Give it in pixels, not in fractions of the sides."
+    pixels = [value * side for value, side in zip(values, (*size, *size), strict=True)]
+    return (
+        f"{box} seems to be in fractions of the sides. Give it in pixels: in this picture of "
+        f"{size[0]} x {size[1]} that is ({', '.join(f'{value:.1f}' for value in pixels)})."
+    )
 
 
 def check_box(
@@ -110,15 +124,7 @@ def check_box(
         )
     x1, y1, x2, y2 = edges
     if looks_like_fractions(edges, (x2 - x1, y2 - y1), size):
-        pixels = ", ".join(
-            f"{edge * side:g}" for edge, side in zip(edges, (*size, *size), strict=True)
-        )
-        raise ParameterError(
-            f"The box ({', '.join(f'{edge:g}' for edge in edges)}) is smaller than a pixel, as "
-            f"fractions of the sides would be. Give pixels: for this picture of {size[0]} x "
-            f"{size[1]} these fractions are ({pixels}).",
-            "box/invalid",
-        )
+        raise ParameterError(wrong_unit(edges, size), "box/invalid")
     x1, x2 = (min(max(edge / size[0], 0.0), 1.0) for edge in edges[0::2])
     y1, y2 = (min(max(edge / size[1], 0.0), 1.0) for edge in edges[1::2])
     if x2 <= x1 or y2 <= y1:

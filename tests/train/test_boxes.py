@@ -42,14 +42,14 @@ def read(tmp_path):
     ],
 )
 def test_boxes_that_should_be_in_pixels(read, format, entry):
-    with pytest.raises(DataError, match=r"a\.jsonl, line 1: The box .* fractions") as caught:
+    with pytest.raises(DataError, match=r"a\.jsonl, line 1: The box .*fractions") as caught:
         read(format, **entry)
     assert "in pixels" in str(caught.value)
     assert caught.value.code == "data/box"
 
 
 def test_the_message_tells_the_pixels(read):
-    with pytest.raises(DataError, match=r"640 x 480 these fractions are \[102\.4, 48\.0, 198\.4"):
+    with pytest.raises(DataError, match=r"640 x 480 that is \(102\.4, 48\.0, 198\.4, 100\.8\)"):
         read("referring", text="x", box=FRACTIONS)
 
 
@@ -173,7 +173,7 @@ def test_region_in_fractions(box):
     with pytest.raises(ParameterError, match="fractions of the sides") as caught:
         check_box(box, (640, 480))
     assert caught.value.code == "box/invalid"
-    assert "Give pixels" in str(caught.value)
+    assert "Give it in pixels" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -184,3 +184,9 @@ def test_small_regions_in_pixels(box, size):
     x1, y1, x2, y2 = check_box(box, size)
     assert (x2 - x1) * size[0] == pytest.approx(box[2] - box[0])
     assert (y2 - y1) * size[1] == pytest.approx(box[3] - box[1])
+
+
+@pytest.mark.parametrize("box", [(0, 0, 0, 0), (1, 1, 0, 0), (0.5, 0.2, 0.5, 0.9)])
+def test_regions_without_area(box):
+    with pytest.raises(ParameterError, match="no area"):
+        check_box(box, (640, 480))

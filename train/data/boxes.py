@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from x2vlm.checks import looks_like_fractions
+from x2vlm.checks import looks_like_fractions, wrong_unit
 from x2vlm.errors import DataError
 
 SLACK = 1.0
@@ -34,13 +34,7 @@ def to_fractions(box_xywh: Any, width: int, height: int) -> list[float]:
     if w <= 0 or h <= 0:
         raise DataError(f"The box {shown} has no area.", "data/box")
     if looks_like_fractions((x, y, w, h), (w, h), (width, height)):
-        pixels = [round(v * side, 1) for v, side in zip(box_xywh, (width, height) * 2, strict=True)]
-        raise DataError(
-            f"The box {shown} is smaller than a pixel, as fractions of the sides would be. Write "
-            f"x, y, width, height in pixels: in this picture of {width} x {height} these fractions "
-            f"are {pixels}.",
-            "data/box",
-        )
+        raise DataError(wrong_unit(box_xywh, (width, height)), "data/box")
     if x < 0 or y < 0 or x + w > width + SLACK or y + h > height + SLACK:
         raise DataError(
             f"The box {shown} leaves the picture of {width} x {height} pixels.", "data/box"
