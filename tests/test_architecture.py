@@ -79,7 +79,7 @@ LAYERS = (
     ("x2vlm/modeling",),
     ("x2vlm/inference",),
     ("x2vlm/collections",),
-    ("x2vlm/inspection",),
+    ("x2vlm/inspection", "x2vlm/hf"),
     ("x2vlm/doctor.py", "x2vlm/cli", "x2vlm/__main__.py"),
 )
 

@@ -254,6 +254,11 @@ class DecoderConfig:
     type_vocab_size: Size = 2
 
 
+MODEL_TYPE = "x2vlm"
+OF_TRANSFORMERS = {"model_type", "architectures", "auto_map", "dtype", "transformers_version"}
+"""Keys of a config.json that are not about the architecture, see `x2vlm.hf`."""
+
+
 @dataclass(frozen=True)
 class X2VLMConfig:
     """A whole model.
@@ -317,16 +322,17 @@ class X2VLMConfig:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {"model_type": MODEL_TYPE} | dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> X2VLMConfig:
-        """Inverse of `to_dict`.
+        """Inverse of `to_dict`; what transformers writes for itself is left out.
 
         Raises:
             ConfigError: an unknown key (`config/key`) or a bad value (`config/value`).
         """
-        return read_values(cls, values, "the model configuration")
+        own = {name: value for name, value in values.items() if name not in OF_TRANSFORMERS}
+        return read_values(cls, own, "the model configuration")
 
 
 def read_values(cls: type, values: Mapping[str, Any], where: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,27 @@ class _Result:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; arrays become nested lists."""
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks; arrays by their shape."""
+        cells = [(f.name, _told(getattr(self, f.name))) for f in dataclasses.fields(self)]
+        rows = "".join(
+            f"<tr><th align=left>{name}</th><td>{told}</td></tr>" for name, told in cells
+        )
+        return f"<table>{rows}</table>"
+
+
+def _told(value: Any) -> str:
+    """A value in a cell of a table."""
+    if isinstance(value, _Result):
+        return value._repr_html_()
+    if isinstance(value, np.ndarray):
+        return f"array {' x '.join(map(str, value.shape))}"
+    if isinstance(value, tuple) and value and all(isinstance(one, _Result) for one in value):
+        return "".join(one._repr_html_() for one in value)
+    if isinstance(value, tuple):
+        return escape(", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in value))
+    return escape(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
 def _plain(value: Any) -> Any:

@@ -36,6 +36,9 @@ from x2vlm.modeling.x2vlm import X2VLM
 if TYPE_CHECKING:
     from x2vlm.settings import Settings
 
+PREPROCESSOR = "preprocessor_config.json"
+READ_BY = {"processor_class": "X2VLMProcessor"}
+"""What AutoProcessor and the pipelines of transformers look for, see `x2vlm.hf`."""
 CARD = """---
 library_name: x2vlm
 pipeline_tag: image-text-to-text
@@ -88,6 +91,7 @@ def save_model(
             json.dumps(model.config.to_dict(), indent=2) + "\n", encoding="utf-8"
         )
         shutil.copymode(draft / CONFIG, draft / WEIGHTS)  # safetensors writes for its owner alone
+        (draft / PREPROCESSOR).write_text(json.dumps(READ_BY) + "\n", encoding="utf-8")
         (draft / "README.md").write_text(card or _card(model, directory.name), encoding="utf-8")
         if tokenizer is not None:
             tokenizer.save_pretrained(str(draft))

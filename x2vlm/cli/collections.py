@@ -8,6 +8,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from x2vlm.checks import check_number
@@ -195,3 +196,24 @@ def run_search(arguments: argparse.Namespace) -> None:
     for one in found:
         match = "" if one.match is None else f"match {one.match:.2f}  "
         print(printable(f"{match}cosine {one.similarity:.2f}  {one.path}"))
+
+
+def add_export(verbs: Any) -> None:
+    """The command `export`."""
+    text = "boxes of `x2vlm ground ... --out` for other tools"
+    parser = verbs.add_parser("export", help=text, description=text)
+    parser.set_defaults(run=run_export)
+    parser.add_argument("records", help="the .jsonl or .parquet")
+    parser.add_argument("out", help="a .json file (coco) or a folder (fiftyone)")
+    parser.add_argument("--format", choices=("coco", "fiftyone"), default="coco")
+
+
+def run_export(arguments: argparse.Namespace) -> None:
+    """Write the records in another form."""
+    from x2vlm.collections.exports import export
+    from x2vlm.collections.writer import read_records
+
+    if not Path(arguments.records).exists():
+        raise ParameterError(f"There is no {arguments.records}. Check its name.", "param/range")
+    written = export(read_records(arguments.records), arguments.format, Path(arguments.out))
+    say(f"written {', '.join(map(str, written))}")

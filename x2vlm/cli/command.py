@@ -11,7 +11,7 @@ import argparse
 import importlib.metadata
 import sys
 
-from x2vlm.cli.collections import add_search
+from x2vlm.cli.collections import add_export, add_search
 from x2vlm.cli.inference import add_inference
 from x2vlm.cli.inspection import add_inspection
 from x2vlm.cli.management import PASSED_ON, add_management
@@ -67,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     add_inference(verbs)
     add_search(verbs)
+    add_export(verbs)
     add_inspection(verbs)
     add_management(verbs)
     return parser

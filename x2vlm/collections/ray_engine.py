@@ -19,7 +19,7 @@ import pyarrow
 import ray
 import ray.data
 
-from x2vlm.collections.runner import Job, Progress
+from x2vlm.collections.runner import Job, Progress, batched
 from x2vlm.collections.sources import (
     CLOUD,
     MEDIA_SUFFIXES,
@@ -154,9 +154,10 @@ def datasets(
         where = {_absolute(name): name for name in names}
         paths = list(where)
         if kind == "table":
-            listed = [_row(item) for item in open_collection(names, columns)]
-            found = ray.data.from_arrow(pyarrow.Table.from_pylist(listed, schema=SCHEMA))
-            yield found.repartition(BLOCKS_A_WORKER * workers).map_batches(
+            listed = (_row(item) for item in open_collection(names, columns))
+            blocks = batched(listed, ROWS_AT_ONCE)
+            tables = [pyarrow.Table.from_pylist(block, schema=SCHEMA) for block in blocks]
+            yield ray.data.from_arrow(tables).map_batches(
                 drop_done, fn_kwargs={"done": done}, batch_format="pyarrow", num_cpus=READER_CPUS
             )
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import threading
 import weakref
 from collections.abc import Sequence
@@ -78,6 +80,17 @@ class Scene:
     def size(self) -> tuple[int, int]:
         """(width, height) of `image`: all boxes are in these pixels."""
         return self.image.size
+
+    def _repr_html_(self) -> str:
+        """A small image for notebooks."""
+        small = self.image.copy()
+        small.thumbnail((256, 256))
+        data = io.BytesIO()
+        small.save(data, "PNG")
+        source = base64.b64encode(data.getvalue()).decode()
+        width, height = self.size
+        said = f"{self.kind}, {width} x {height} pixels"
+        return f'<img alt="{said}" src="data:image/png;base64,{source}"><br>{said}'
 
     def embeds(self, member: Member, cancel: Cancel | None = None) -> Embeds:
         """The scene through a model's image tower, computed once for each model."""

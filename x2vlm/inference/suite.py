@@ -14,6 +14,7 @@ from torch import Tensor
 from x2vlm.checks import Cancel, check_number
 from x2vlm.errors import CheckpointError, X2VLMError
 from x2vlm.inference.batch import attempt, images_at_once, spread, together
+from x2vlm.inference.columns import ColumnFunction
 from x2vlm.inference.domain import outside_note
 from x2vlm.inference.matching import encode_texts, match_texts
 from x2vlm.inference.models import Member, assign_tasks, describe_suite, gpu_memory
@@ -130,6 +131,25 @@ class Suite:
         member = self._member("match", "contrastive")
         embeds, _ = encode_texts(member, [member.processor.tokenize(text)])
         return member.model.text_features(embeds.float())[0].cpu().numpy()
+
+    def batch(
+        self,
+        task: str,
+        texts: Any = None,
+        *,
+        image: str = "image",
+        text: str | None = None,
+        **options: Any,
+    ) -> ColumnFunction:
+        """A function of columns for `datasets.Dataset.map(..., batched=True)` and its like.
+
+        Args:
+            task: `caption`, `answer`, `ground` or `match`.
+            texts: what is asked of every image; `text` is the column that holds it instead.
+            image: the column of images, paths or bytes.
+            options: of the method.
+        """
+        return ColumnFunction(self, task, image, text, texts, options)
 
     def _judge(
         self, look: Callable[[Member], tuple[Tensor, ...]], cancel: Cancel | None
