@@ -8,6 +8,7 @@ from typing import Any
 
 from x2vlm.cli.output import print_download, printable, say
 from x2vlm.errors import ParameterError
+from x2vlm.known import DEFAULT
 from x2vlm.options import TASKS, Options
 
 FLAGS = {"num_beams": "beams", "num_captions": "candidates", "do_sample": "sample"}
@@ -43,7 +44,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--model",
         action="append",
         metavar="NAME",
-        help="name, folder or file (default mini); TASK=NAME, several times, for a suite of one "
+        help=f"name, folder or file (default {DEFAULT}); TASK=NAME, several times, for a suite of one "
         "checkpoint a task",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
@@ -83,7 +84,7 @@ def model_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
 def models(named: list[str] | None) -> str | dict[str, str]:
     """`--model NAME`, or `--model TASK=NAME` several times."""
     if not named:
-        return "mini"
+        return DEFAULT
     pairs = [item.partition("=") for item in named]
     if all(sign and task in TASKS for task, sign, _ in pairs):
         return {task: name for task, _, name in pairs}

@@ -14,6 +14,7 @@ from x2vlm.cli.arguments import add_model, model_arguments
 from x2vlm.cli.collections import progress_bar
 from x2vlm.cli.output import print_download, say
 from x2vlm.errors import ParameterError
+from x2vlm.known import DEFAULT
 from x2vlm.options import MapChoice
 from x2vlm.settings import SETTINGS_FILE, Settings
 
@@ -31,7 +32,7 @@ def add_inspection(verbs: Any) -> None:
         "--checkpoint",
         action="append",
         metavar="NAME",
-        help="what to measure (default mini); twice: side by side",
+        help=f"what to measure (default {DEFAULT}); twice: side by side",
     )
     add_model(inspect)
     inspect.add_argument("--out", default="report", help="OUT.html and OUT.json (default report)")
@@ -58,7 +59,7 @@ def run_inspect(arguments: argparse.Namespace) -> None:
     from x2vlm.inspection.statistics import MEASURES
     from x2vlm.inspection.truth import read_truth
 
-    names = arguments.checkpoint or arguments.model or ["mini"]
+    names = arguments.checkpoint or arguments.model or [DEFAULT]
     if len(names) > 2:
         raise ParameterError("Give one --checkpoint, or two to compare.", "param/range")
     if arguments.limit is not None:

@@ -48,6 +48,7 @@ from x2vlm.inference.scene import (
 )
 from x2vlm.inference.suite import Suite
 from x2vlm.inference.targets import explained_text
+from x2vlm.known import DEFAULT
 from x2vlm.modeling.x2vlm import X2VLM, region_context_mask
 from x2vlm.options import (
     TARGETS,
@@ -96,7 +97,7 @@ class Predictor(Suite):
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str | Path | Mapping[str, str | Path] = "mini",
+        name_or_path: str | Path | Mapping[str, str | Path] = DEFAULT,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         progress: hub.Progress | None = None,
