@@ -44,8 +44,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--model",
         action="append",
         metavar="NAME",
-        help=f"name, folder or file (default {DEFAULT}); TASK=NAME, several times, for a suite of one "
-        "checkpoint a task",
+        help=f"name, folder or file (default {DEFAULT}); TASK=NAME, several times, for a suite of "
+        "one checkpoint a task",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
