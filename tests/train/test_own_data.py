@@ -271,7 +271,7 @@ BAD = [
     (bad_third, r"pairs.csv: 4 of 12 rows: no caption \(pairs.csv, line 2, .*--max-bad 0.34"),
     (no_column, "columns image, prix, poids; none is known as the caption. Name it: --columns"),
     (missing_images, "names the image gone/0.png, which is neither beside it.*--images FOLDER"),
-    (damaged_image, r"1 of 12 rows: the image is damaged, or no image \(pairs.csv, line 5\)"),
+    (damaged_image, r"1 of 12 rows: the picture is damaged.* \(pairs.csv, line 5\)"),
     (addresses, "the image is an address; download it first"),
     (numbers, "the caption is the number 0"),
     (too_few, "1 images that can be used; at least 10"),
@@ -290,6 +290,19 @@ def test_data_that_cannot_be_used_are_named(layout, said, folder, tmp_path):
 def test_images_without_texts_are_told_how(folder, tmp_path):
     with pytest.raises(DataError, match=r"0.png has no text. Put 0.txt beside it"):
         written(folder / "pics", "caption", tmp_path / "out")
+
+
+def test_boxes_are_in_pixels_of_the_upright_image(folder, tmp_path):
+    """Photos of a phone that was held upright: 32 x 24 stored, 24 x 32 seen."""
+    for number in range(COUNT):
+        image = Image.open(io.BytesIO(encoded(number)))
+        exif = image.getexif()
+        exif[0x0112] = 6
+        image.save(folder / "pics" / f"{number}.png", exif=exif)
+    rows = [[f"{n}.png", "a dog", "[2, 2, 20, 28]"] for n in range(COUNT)]
+    data = write_csv(folder / "boxes.csv", [["image", "phrase", "bbox"], *rows])
+    records = written(data, "ground", tmp_path / "out")["train"]
+    assert records[0]["regions"][0]["box"] == [0.5, 0.5, 20 / 24, 28 / 32]
 
 
 def test_fractions_are_refused(folder, tmp_path):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import os
 import statistics
 import sys
@@ -22,13 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from train.data.boxes import to_fractions
 from train.prepare.columns import COLUMNS, NEEDS, Columns
 from train.prepare.common import stable_share, write_json_lines
 from train.prepare.layouts import Row, read_rows
-from x2vlm.errors import ConfigError, DataError, X2VLMError
+from x2vlm.errors import ConfigError, DataError, MediaError, X2VLMError
+from x2vlm.media import decode_image
 
 FORMATS = {
     "caption": "image_text",
@@ -296,15 +294,11 @@ def _texts(task: str, image: OwnImage) -> list[str]:
 
 
 def _look(content: bytes) -> tuple[str, tuple[int, int]]:
-    """Digest and size of an encoded image, decoded small to see that it is whole. Raises
-    `DataError`."""
+    """Digest of an encoded image, and its size as training will see it. Raises `DataError`."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            size = image.size
-            image.draft("RGB", (64, 64))
-            image.load()
-    except Exception:  # Pillow's readers raise whatever the damage leads to
-        raise DataError("the image is damaged, or no image", "data/image") from None
+        size = decode_image(content).size
+    except MediaError as error:
+        raise DataError(error.message.rstrip("."), error.code) from None
     return hashlib.blake2b(content, digest_size=16).hexdigest(), size
 
 
