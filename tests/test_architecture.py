@@ -83,12 +83,6 @@ LAYERS = (
     ("x2vlm/doctor.py", "x2vlm/cli", "x2vlm/__main__.py"),
 )
 
-# Known findings that are not mended yet, by how they begin. What is mended leaves the list.
-STILL_OPEN = (
-    "x2vlm/checkpoint/",
-    "x2vlm/pretrained.py",
-)
-
 # Loaded by those alone who installed its extra.
 NEEDS_EXTRA = ("x2vlm/collections/ray_engine.py",)
 # Optional packages that a host brings along; imported only where they are found.
@@ -315,14 +309,8 @@ CHECKS: tuple[Check, ...] = (
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_repository_keeps_the_rule(check: Check):
-    findings = [found for found in check(ROOT) if not found.startswith(STILL_OPEN)]
+    findings = check(ROOT)
     assert not findings, "\n".join(findings)
-
-
-def test_what_is_still_open_is_still_found():
-    findings = [found for check in CHECKS[:-1] for found in check(ROOT)]
-    mended = [start for start in STILL_OPEN if not any(f.startswith(start) for f in findings)]
-    assert not mended, "no longer found, so take it off STILL_OPEN"
 
 
 PLANTED = [

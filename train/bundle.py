@@ -30,12 +30,13 @@ from train.tasks.grounding import Grounding
 from train.tasks.matching import Matching
 from train.tasks.question_answering import QuestionAnswering
 from train.tasks.records import RecordTask
-from x2vlm.checkpoint import load_model, save_model
+from x2vlm.checkpoint import save_model
 from x2vlm.errors import ConfigError, X2VLMError
 from x2vlm.inference.domain import Domain
 from x2vlm.inference.predictor import Predictor
 from x2vlm.inspection.calibrate import calibrate as calibrate_maps
 from x2vlm.inspection.truth import truth_of
+from x2vlm.modeling.build import load_model
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.options import MapChoices
 from x2vlm.processing import Processor

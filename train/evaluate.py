@@ -29,8 +29,8 @@ import torch
 from train.config import load_run
 from train.data.records import DataConfig
 from train.tasks.records import RecordTask
-from x2vlm.checkpoint import load_model
 from x2vlm.errors import ConfigError, X2VLMError
+from x2vlm.modeling.build import load_model
 from x2vlm.processing import Processor
 
 

@@ -12,12 +12,12 @@ import torch
 from train import trainer
 from train.config import ModelSource, load_run, usage
 from train.stop import StopSignal
-from x2vlm.checkpoint import initialize, initialize_answer_decoder, load_model, save_model
+from x2vlm.checkpoint import initialize, initialize_answer_decoder, save_model
 from x2vlm.checkpoint.detect import merge_overrides
 from x2vlm.checkpoint.tokenizer import find_tokenizer
 from x2vlm.config import X2VLMConfig
 from x2vlm.errors import ConfigError, X2VLMError
-from x2vlm.modeling.build import build_model
+from x2vlm.modeling.build import build_model, load_model
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.presets import PRESETS
 from x2vlm.processing import Processor

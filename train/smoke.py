@@ -23,7 +23,7 @@ from train.data.shards import write_shards
 from train.data.stickers import StickerData
 from train.data.vocabulary import learn_vocabulary, save_tokenizer
 from train.strict_yaml import read_yaml
-from x2vlm.checkpoint import load_model
+from x2vlm.modeling.build import load_model
 from x2vlm.stickers import corpus
 
 CONFIGS = Path(__file__).parent / "configs"

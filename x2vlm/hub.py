@@ -115,7 +115,8 @@ def unknown(name: str) -> CheckpointError:
     """The error for a name that leads nowhere, with the nearest known name."""
     stem = re.split(r"[\\/]", name)[-1]
     close = nearest(stem)
-    listed = ", ".join([*BUNDLED, *KNOWN])
+    names = [*BUNDLED, *KNOWN]
+    listed = f"{', '.join(names[:6])} and {len(names) - 6} more, see the README"
     hint = f" Did you mean {close}?" if close else f" Known names: {listed}."
     shown = re.sub(r"[^\w.\-]", "?", stem)[:60]
     return CheckpointError(

@@ -12,8 +12,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from x2vlm.checkpoint import convert, load_model
 from x2vlm.config import X2VLMConfig
+from x2vlm.modeling.build import convert, load_model
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import load_tokenizer
 

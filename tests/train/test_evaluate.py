@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 
 def test_pipeline_leaves_a_checkpoint_with_every_head(folder):
-    from x2vlm.checkpoint import load_model
+    from x2vlm.modeling.build import load_model
 
     loaded = load_model(folder / "joint" / "final")
     assert {"contrastive", "matching", "box", "masked_lm", "answer_decoder", "pair"} <= set(

@@ -15,7 +15,7 @@ from train.config import ModelSource
 from train.launch import launch, load_source
 from train.stop import StopSignal
 from train.tasks.region_text import RegionTextTask
-from x2vlm.checkpoint import load_model
+from x2vlm.modeling.build import load_model
 
 
 @pytest.fixture(autouse=True)

@@ -13,14 +13,14 @@ import torch
 from safetensors import safe_open
 
 from x2vlm import hub
-from x2vlm.checkpoint import convert, load_model, official_state_dict, save_model
+from x2vlm.checkpoint import official_state_dict, save_model
 from x2vlm.checkpoint import saving as saving_module
 from x2vlm.checkpoint.keys import TABLE, official_name, our_name
 from x2vlm.checkpoint.layout import Layout, canonical, num_text_layers
 from x2vlm.checkpoint.resize import geometric_ratio, resize_relative_table
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
 from x2vlm.errors import CheckpointError, ConfigError
-from x2vlm.modeling.build import build_model
+from x2vlm.modeling.build import build_model, convert, load_model
 from x2vlm.modeling.captioning import X2VLMForCaptioning
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.settings import Settings
@@ -319,7 +319,7 @@ def test_push_to_hub_uploads_a_complete_folder(models, monkeypatch, tiny_tokeniz
             )
             return "address"
 
-    monkeypatch.setattr("x2vlm.pretrained.HfApi", Api)
+    monkeypatch.setattr("x2vlm.modeling.pretrained.HfApi", Api)
     settings = Settings(answers=("rot", "grün"), present=0.75)
     pushed = models["pair"].push_to_hub(
         "someone/model", tokenizer=tiny_tokenizer, settings=settings, token="secret"

@@ -6,11 +6,12 @@ import shutil
 import pytest
 
 from x2vlm import hub
-from x2vlm.checkpoint import load_model, save_model
+from x2vlm.checkpoint import save_model
 from x2vlm.checkpoint.digest import DIGEST, verify
 from x2vlm.checkpoint.source import WEIGHTS
 from x2vlm.cli import main
 from x2vlm.errors import CheckpointError
+from x2vlm.modeling.build import load_model
 
 
 def flip_a_bit(folder):

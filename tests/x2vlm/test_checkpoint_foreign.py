@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.x2vlm.test_checkpoint import CONFIGS, same_weights
-from x2vlm.checkpoint import load_model, official_state_dict, save_model
+from x2vlm.checkpoint import official_state_dict, save_model
 from x2vlm.cli import main
 from x2vlm.errors import CheckpointError
 from x2vlm.inference.predictor import Predictor
-from x2vlm.modeling.build import build_model
+from x2vlm.modeling.build import build_model, load_model
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import save_file
 
 from tests import bad_checkpoints
-from x2vlm.checkpoint import load_model
 from x2vlm.checkpoint.safe_load import read_tensors, read_weights
 from x2vlm.errors import CheckpointError
+from x2vlm.modeling.build import load_model
 
 LEAKS = re.compile(r"0x[0-9a-f]{4,}|Traceback|weights_only|/tmp|/root|/home|site-packages|\x1b|\n")
 SLOWEST_SECONDS = 10

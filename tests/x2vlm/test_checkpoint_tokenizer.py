@@ -9,11 +9,10 @@ import torch
 from huggingface_hub.errors import HTTPError
 
 from tests.x2vlm.test_checkpoint import CONFIGS, write_official
-from x2vlm.checkpoint import convert
 from x2vlm.checkpoint.tokenizer import BERT_VOCABULARY, find_tokenizer
 from x2vlm.config import X2VLMConfig
 from x2vlm.errors import CheckpointError
-from x2vlm.modeling.build import build_model
+from x2vlm.modeling.build import build_model, convert
 from x2vlm.presets import BASE
 from x2vlm.processing import Processor, load_tokenizer
 

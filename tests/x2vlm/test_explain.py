@@ -50,7 +50,7 @@ def test_gradcam_is_the_official_formula():
 def test_recorded_official_maps(shared_dir):
     from safetensors.torch import load_file
 
-    from x2vlm.checkpoint import load_model
+    from x2vlm.modeling.build import load_model
 
     folder = shared_dir / "parity" / "gradcam"
     if not folder.is_dir():

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 from x2vlm.batch_norm import folded
-from x2vlm.checkpoint import initialize, load_model, save_model
+from x2vlm.checkpoint import initialize, save_model
 from x2vlm.config import IMAGE_MEAN, IMAGE_STD, VisionConfig, X2VLMConfig
 from x2vlm.errors import CheckpointError
 from x2vlm.inference.explain import relevance, trace_attention
-from x2vlm.modeling.build import build_model
+from x2vlm.modeling.build import build_model, load_model
 from x2vlm.modeling.feature_tower import FrozenBatchNorm, freeze_batch_norms
 from x2vlm.modeling.vision import VisionEncoder, build_tower, pool_regions
 

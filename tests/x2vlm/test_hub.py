@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from x2vlm import hub
-from x2vlm.checkpoint import load_model
 from x2vlm.errors import CheckpointError
+from x2vlm.modeling.build import load_model
 
 NAME = "x2vlm_base_4m"
 FILE = hub.KNOWN[NAME].file

@@ -21,13 +21,13 @@ from tests.x2vlm.test_checkpoint import (
     make_config,
     same_weights,
 )
-from x2vlm.checkpoint import convert, load_model, official_state_dict, save_model
+from x2vlm.checkpoint import official_state_dict, save_model
 from x2vlm.checkpoint.resize import resize_relative_table
 from x2vlm.config import VisionConfig, X2VLMConfig, size_from_text
 from x2vlm.errors import CheckpointError, ConfigError, ParameterError
 from x2vlm.inference.explain import agreement
 from x2vlm.inference.predictor import Predictor
-from x2vlm.modeling.build import build_model
+from x2vlm.modeling.build import build_model, convert, load_model
 from x2vlm.processing import patch_mask, to_pixels
 from x2vlm.settings import Settings
 

@@ -18,7 +18,7 @@ from x2vlm.modeling.layers import AttentionRecord
 from x2vlm.modeling.pretraining import X2VLMForPretraining
 from x2vlm.modeling.retrieval import X2VLMForRetrieval
 from x2vlm.modeling.task import match_against_negatives
-from x2vlm.modeling.vision import VisionEncoder, build_tower, pool_regions
+from x2vlm.modeling.vision import RelativeAttention, VisionEncoder, build_tower, pool_regions
 from x2vlm.modeling.vqa import AnswerStepDecoder, X2VLMForQuestionAnswering
 from x2vlm.modeling.x2vlm import region_context_mask
 
@@ -127,15 +127,12 @@ def test_one_frame_and_many(model, batch):
 
 
 @torch.no_grad()
-def test_position_bias_is_that_of_timm():
-    attention = (
-        build_tower(VisionConfig(image_size=64, hidden_size=32, num_layers=1, num_heads=2))
-        .blocks[0]
-        .attn
-    )
-    attention.relative_position_bias_table.normal_()
-    assert type(attention) is not Attention
-    assert torch.equal(attention._get_rel_pos_bias(), Attention._get_rel_pos_bias(attention))
+def test_relative_attention_is_that_of_timm():
+    timm_attention = Attention(32, 2, qkv_bias=True, window_size=(4, 3))
+    for parameter in timm_attention.parameters():
+        parameter.normal_()
+    x = torch.randn(2, 13, 32)
+    close(RelativeAttention(timm_attention)(x), timm_attention(x))
 
 
 def test_the_blocks_share_one_position_index_wherever_they_are_moved():

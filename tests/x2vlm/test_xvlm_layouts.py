@@ -9,13 +9,13 @@ from torch.nn.functional import cross_entropy
 
 from tests.conftest import without_heads
 from tests.x2vlm.test_checkpoint import CONFIGS, same_weights
-from x2vlm.checkpoint import convert, load_model, official_state_dict
+from x2vlm.checkpoint import official_state_dict
 from x2vlm.config import X2VLMConfig
 from x2vlm.errors import CheckpointError
 from x2vlm.inference.closing_beams import closing_beam_search
 from x2vlm.inference.predictor import Predictor
 from x2vlm.losses import next_token_loss
-from x2vlm.modeling.build import build_model
+from x2vlm.modeling.build import build_model, convert, load_model
 from x2vlm.modeling.causal_captioning import CausalCaptionDecoder, causal_mask
 from x2vlm.modeling.classification import X2VLMForPairReasoning
 from x2vlm.settings import XVLM_CAPTIONING, Settings

@@ -28,12 +28,11 @@ from x2vlm.checkpoint.parameters import fit_tensor, parameter_slots
 from x2vlm.checkpoint.safe_load import read_tensors
 from x2vlm.checkpoint.source import read_source, weights_file
 from x2vlm.errors import CheckpointError
-from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import load_tokenizer
 
 
 def initialize(
-    model: X2VLM,
+    model: nn.Module,
     *,
     x2vlm: str | Path | None = None,
     vision: str | Path | None = None,
@@ -94,7 +93,7 @@ _REPLACED_BY_TEXT = ("text_encoder.", "masked_lm_head.decoder.", "answer_decoder
 
 
 @torch.no_grad()
-def initialize_answer_decoder(model: X2VLM) -> list[str]:
+def initialize_answer_decoder(model: nn.Module) -> list[str]:
     """Answer decoder from the pre-trained model (its `masked_lm` head included, if it has one).
 
     Layers copy the fusion layers one to one, or evenly chosen with the last of each group (3 of 6:
@@ -133,7 +132,7 @@ def _evenly(available: int, count: int) -> list[int]:
 
 
 @torch.no_grad()
-def _copy(model: X2VLM, tensors: Mapping[str, Tensor], source: str) -> set[str]:
+def _copy(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> set[str]:
     """Copies what the model has a place for; returns the names that are set."""
     done, file = set(), Path(source).name
     for slot in parameter_slots(model):
@@ -200,7 +199,7 @@ def _timm_model(name: str, **options: Any) -> nn.Module:
     return timm.create_model(name, pretrained=True, **options)
 
 
-def _vision_tensors(source: str | Path, model: X2VLM) -> dict[str, Tensor]:
+def _vision_tensors(source: str | Path, model: nn.Module) -> dict[str, Tensor]:
     """A local file follows the official names (Swin's `downsample` differs from timm's), a timm
     model those of our tower."""
     if model.config.vision.tower == "timm":
@@ -268,7 +267,7 @@ def _layers_of(source: Mapping[str, Tensor]) -> int:
     return max(numbers, default=-1) + 1
 
 
-def _text_part(source: Mapping[str, Tensor], model: X2VLM) -> dict[str, Tensor]:
+def _text_part(source: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     config, available = model.config, _layers_of(source)
     split = available == config.text.num_layers + config.fusion.num_layers
     chosen = range(config.text.num_layers) if split else _evenly(available, config.text.num_layers)
@@ -282,7 +281,7 @@ def _text_part(source: Mapping[str, Tensor], model: X2VLM) -> dict[str, Tensor]:
     return named
 
 
-def _fusion_part(source: Mapping[str, Tensor], model: X2VLM, shared: bool) -> dict[str, Tensor]:
+def _fusion_part(source: Mapping[str, Tensor], model: nn.Module, shared: bool) -> dict[str, Tensor]:
     """Self-attention and MLP of the fusion layers: copies of the upper text layers, or layers of
     their own."""
     config, available = model.config, _layers_of(source)

@@ -9,16 +9,15 @@ so loading needs little memory beyond the model's own.
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from x2vlm import hub
 from x2vlm.checkpoint.content import shown
@@ -38,9 +37,10 @@ from x2vlm.checkpoint.tokenizer import has_tokenizer
 from x2vlm.checkpoint.translate import Translated, translate
 from x2vlm.config import VisionConfig, X2VLMConfig, sides
 from x2vlm.errors import CheckpointError
-from x2vlm.modeling.build import build_model
-from x2vlm.modeling.x2vlm import X2VLM
 
+Model = TypeVar("Model", bound=nn.Module)
+Build = Callable[[X2VLMConfig], Model]
+"""Makes a model with fresh weights of a configuration, which it keeps as `config`."""
 CONFIG = "config.json"
 OPTIONAL = ("temperature", "frame_positions")
 """Parameters that a complete file may lack: a fixed temperature is not stored, and images need no
@@ -48,7 +48,7 @@ frame positions."""
 
 
 @dataclass(frozen=True)
-class LoadedCheckpoint:
+class LoadedCheckpoint(Generic[Model]):
     """A model and where it came from.
 
     Attributes:
@@ -56,7 +56,7 @@ class LoadedCheckpoint:
         tokenizer_dir: folder with its tokenizer files, None if there are none beside it.
     """
 
-    model: X2VLM
+    model: Model
     report: LoadReport
     path: Path
     tokenizer_dir: Path | None
@@ -71,8 +71,9 @@ class LoadedCheckpoint:
         return hub.sha256_of(*files_of(self.path))
 
 
-def load_model(
+def load(
     path_or_name: str | Path,
+    build: Build[Model],
     *,
     image_size: int | Sequence[int] | None = None,
     num_frames: int | None = None,
@@ -82,7 +83,7 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     allow_extra: bool = False,
     progress: hub.Progress | None = None,
-) -> LoadedCheckpoint:
+) -> LoadedCheckpoint[Model]:
     """Reads a checkpoint into a model in evaluation mode.
 
     Args:
@@ -117,7 +118,7 @@ def load_model(
             final = detect_config(translated, overrides)
         trained, final = final.vision, _adjust(final, image_size, num_frames, heads)
         check_grid(final.vision)
-        model, report = _assemble(final, trained, translated, weights.name, allow_extra)
+        model, report = _assemble(build, final, trained, translated, weights.name, allow_extra)
     except CheckpointError as error:
         if translated.ours and config is None and not stored.is_file():
             raise CheckpointError(
@@ -170,7 +171,7 @@ def _open(
 
 def translated_tensors(path_or_name: str | Path) -> dict[str, Tensor]:
     """A checkpoint's tensors under our names, whatever their sizes; constants left out. Raises as
-    `load_model` does."""
+    `load` does."""
     return _open(path_or_name)[1].state
 
 
@@ -196,33 +197,23 @@ def _adjust(
 
 
 def _assemble(
-    config: X2VLMConfig, trained: VisionConfig, translated: Translated, file: str, allow_extra: bool
-) -> tuple[X2VLM, LoadReport]:
+    build: Build[Model],
+    config: X2VLMConfig,
+    trained: VisionConfig,
+    translated: Translated,
+    file: str,
+    allow_extra: bool,
+) -> tuple[Model, LoadReport]:
     """Builds the model around the file's tensors, which come from a tower as `trained`."""
     state, present = translated.state, heads_in(translated.state)
     keys = {name: key for key, name in translated.renamed.items()}
-    with _parameters_on_meta():
-        model = build_model(config)
+    with _WithoutMatrices():
+        model = build(config)
     slots = parameter_slots(model)
     known = {name for slot in slots for name in slot.names}
-    ignored, unexpected = dict(translated.ignored), list(translated.unexpected)
-    for name in [name for name in state if name not in known]:
-        if reason := _unwanted(name, config, present):
-            ignored[keys.pop(name, name)] = reason
-        else:
-            unexpected.append(keys.pop(name, name))
-    if unexpected and not allow_extra:
-        what = "holds weights that no X2-VLM, X-VLM or CCLM model has"
-        hint = "To leave them out, load it with allow_extra=True (--allow-extra)."
-        raise _keys_error(file, what, unexpected, hint)
+    ignored, unexpected = _sort_unknown(config, translated, state.keys() - known, keys)
     missing = [slot.name for slot in slots if not slot.names & state.keys()]
-    essential = [
-        name for name in missing if name not in OPTIONAL and head_of(name) in (None, *present)
-    ]
-    if essential:
-        lacking = [translated.key_of(name) for name in essential]
-        hint = "Check that it is a checkpoint of this family and complete."
-        raise _keys_error(file, "lacks weights that the model needs", lacking, hint)
+    _check_complete(translated, file, missing, () if allow_extra else unexpected)
 
     tensors, resized = {}, {}
     regridded = trained.grid_size != config.vision.grid_size
@@ -240,7 +231,7 @@ def _assemble(
         or (slot.name in tensors and tensors[slot.name].shape != slot.parameter.shape)
         for slot in slots
     ):
-        model = build_model(config)
+        model = build(config)
         slots = parameter_slots(model)
     for slot in slots:
         if slot.name in tensors.keys() - computed:
@@ -256,6 +247,39 @@ def _assemble(
         missing_heads=tuple(head for head in config.heads if head not in present),
         notes=translated.notes,
     )
+
+
+def _sort_unknown(
+    config: X2VLMConfig, translated: Translated, names: set[str], keys: dict[str, str]
+) -> tuple[dict[str, str], list[str]]:
+    """What is ignored and why, and what nobody knows, by the file's keys; `names` have no place in
+    the model and leave `keys`."""
+    present = heads_in(translated.state)
+    ignored, unexpected = dict(translated.ignored), list(translated.unexpected)
+    for name in [name for name in translated.state if name in names]:
+        if reason := _unwanted(name, config, present):
+            ignored[keys.pop(name, name)] = reason
+        else:
+            unexpected.append(keys.pop(name, name))
+    return ignored, unexpected
+
+
+def _check_complete(
+    translated: Translated, file: str, missing: Sequence[str], unexpected: Sequence[str]
+) -> None:
+    """Raises:
+    CheckpointError: unexpected keys, or missing ones that the model needs (`ckpt/keys`).
+    """
+    if unexpected:
+        what = "holds weights that no X2-VLM, X-VLM or CCLM model has"
+        hint = "To leave them out, load it with allow_extra=True (--allow-extra)."
+        raise _keys_error(file, what, unexpected, hint)
+    present = (None, *heads_in(translated.state))
+    essential = [name for name in missing if name not in OPTIONAL and head_of(name) in present]
+    if essential:
+        lacking = [translated.key_of(name) for name in essential]
+        hint = "Check that it is a checkpoint of this family and complete."
+        raise _keys_error(file, "lacks weights that the model needs", lacking, hint)
 
 
 def _unwanted(name: str, config: X2VLMConfig, present: Sequence[str]) -> str | None:
@@ -274,33 +298,14 @@ def _keys_error(file: str, what: str, keys: Sequence[str], hint: str) -> Checkpo
     return CheckpointError(f"{shown(file)} {what}: {listed}. {hint}", "ckpt/keys")
 
 
-_building = threading.local()
+class _WithoutMatrices(TorchFunctionMode):
+    """Inside it, new matrices take no memory: they are on the meta device. Vectors and buffers are
+    real, since towers compute constants on the device of a LayerNorm's weight."""
 
-
-def _drop_memory(
-    module: nn.Module, name: str, parameter: nn.Parameter | None
-) -> nn.Parameter | None:
-    if (
-        not getattr(_building, "on_meta", False)
-        or parameter is None
-        or parameter.ndim < 2
-        or parameter.is_meta
-    ):
-        return None
-    return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
-
-
-# Once and for good: torch walks its table of hooks whenever a thread builds a module, so the table
-# must not change then.
-register_module_parameter_registration_hook(_drop_memory)
-
-
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    """Modules that this thread builds get matrices without memory. Vectors and buffers stay real:
-    some towers compute their constants on the device of a LayerNorm's weight."""
-    _building.on_meta = True
-    try:
-        yield
-    finally:
-        _building.on_meta = False
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.empty and kwargs.get("dtype") in (None, torch.float32):
+            size = kwargs.get("size", args[0] if args and not isinstance(args[0], int) else args)
+            if len(size) > 1:
+                kwargs = {**kwargs, "device": "meta"}
+        return function(*args, **kwargs)

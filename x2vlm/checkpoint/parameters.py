@@ -77,7 +77,7 @@ def fit_tensor(
         keys: our name -> key of the file, for messages.
 
     Raises:
-        CheckpointError: see `load_model`.
+        CheckpointError: see `load`.
     """
     tensor, shape, name = first_tensor(slot, state), slot.parameter.shape, slot.name
     found = sorted(slot.names & state.keys())

@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -25,16 +24,13 @@ from x2vlm.checkpoint.detect import Overrides
 from x2vlm.checkpoint.digest import write_digest
 from x2vlm.checkpoint.keys import official_name
 from x2vlm.checkpoint.layout import layout_for, official_spelling
-from x2vlm.checkpoint.loading import CONFIG, load_model
+from x2vlm.checkpoint.loading import CONFIG, Build, load
 from x2vlm.checkpoint.report import LoadReport
 from x2vlm.checkpoint.source import WEIGHTS
 from x2vlm.checkpoint.tokenizer import find_tokenizer, missing_note
 from x2vlm.config import X2VLMConfig, size_text
 from x2vlm.errors import CheckpointError
-from x2vlm.modeling.x2vlm import X2VLM
-
-if TYPE_CHECKING:
-    from x2vlm.settings import Settings
+from x2vlm.settings import DOMAIN_FILE, SETTINGS_FILE, Settings
 
 PREPROCESSOR = "preprocessor_config.json"
 READ_BY = {"processor_class": "X2VLMProcessor"}
@@ -58,14 +54,14 @@ predictor = Predictor.from_pretrained("path/to/this/folder")
 
 
 def save_model(
-    model: X2VLM,
+    model: nn.Module,
     directory: str | Path,
     tokenizer=None,
     card: str | None = None,
     dtype: torch.dtype | None = None,
     settings: Settings | None = None,
 ) -> Path:
-    """Saves a model that `load_model` reads back.
+    """Saves a model that `load` reads back.
 
     Args:
         tokenizer: a tokenizer of transformers, saved beside the weights.
@@ -117,6 +113,7 @@ def save_model(
 def convert(
     source: str | Path,
     directory: str | Path,
+    build: Build,
     *,
     tokenizer: str | Path | None = None,
     image_size: int | Sequence[int] | None = None,
@@ -133,17 +130,16 @@ def convert(
         source: see `x2vlm.hub.resolve`.
         tokenizer: folder or vocabulary file; None looks beside the file, then for the public
             tokenizer of its family. Where none can be had, the report's notes say what to add.
-        image_size, num_frames, config, heads, allow_extra: see `load_model`.
+        image_size, num_frames, config, heads, allow_extra: see `load`.
         dtype: of the stored weights, see `save_model`.
 
     Raises:
-        CheckpointError: see `load_model`, `find_tokenizer` and `save_model`. ConfigError: see
-            `x2vlm.inference.models.Settings.read`.
+        CheckpointError: see `load`, `find_tokenizer` and `save_model`. ConfigError: see
+            `x2vlm.settings.Settings.read`.
     """
-    from x2vlm.settings import DOMAIN_FILE, SETTINGS_FILE, Settings
-
-    loaded = load_model(
+    loaded = load(
         source,
+        build,
         image_size=image_size,
         num_frames=num_frames,
         config=config,
@@ -163,7 +159,7 @@ def convert(
     return replace(loaded.report, notes=notes)
 
 
-def official_state_dict(model: X2VLM) -> dict[str, Tensor]:
+def official_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The model's weights under the official names, for use with the official code (its constants
     are left out)."""
     layout = layout_for(model.config)
@@ -192,7 +188,7 @@ def _stored(model: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
     return tensors
 
 
-def _card(model: X2VLM, title: str) -> str:
+def _card(model: nn.Module, title: str) -> str:
     config = model.config
     return CARD.format(
         title=title,

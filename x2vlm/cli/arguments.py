@@ -53,7 +53,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_allow_extra(parser: argparse.ArgumentParser) -> None:
-    """The flag of `x2vlm.checkpoint.load_model`."""
+    """The flag of `x2vlm.checkpoint.load`."""
     parser.add_argument(
         "--allow-extra",
         action="store_true",

@@ -58,7 +58,7 @@ def run_convert(arguments: argparse.Namespace) -> None:
     """Write a model folder and say what happened to the weights."""
     import torch
 
-    from x2vlm.checkpoint import convert
+    from x2vlm.modeling.build import convert
 
     report = convert(
         arguments.source,

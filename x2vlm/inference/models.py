@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from x2vlm import hub
-from x2vlm.checkpoint import load_model
 from x2vlm.checkpoint.tokenizer import find_tokenizer, missing_note
 from x2vlm.checks import check_choice
 from x2vlm.errors import CheckpointError, ConfigError, ParameterError, TextError, X2VLMError
 from x2vlm.inference.domain import Domain
+from x2vlm.modeling.build import load_model
 from x2vlm.modeling.cpu_linear import pack_linears
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.options import TASKS, USES
@@ -143,7 +143,7 @@ def load_member(
     """A checkpoint with its tokenizer and settings, ready for a Predictor.
 
     Raises:
-        CheckpointError: see `x2vlm.checkpoint.load_model`; no tokenizer (`ckpt/source`).
+        CheckpointError: see `x2vlm.checkpoint.load`; no tokenizer (`ckpt/source`).
             ConfigError: bad settings.
         X2VLMError: it does not fit on the device (`device/memory`).
     """

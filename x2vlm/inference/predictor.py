@@ -109,7 +109,7 @@ class Predictor(Suite):
             device: by default the first GPU if there is one.
             dtype: `float32` by default; `bfloat16` halves memory and is faster where supported.
             progress: called with (bytes here, bytes in all) while a known checkpoint is downloaded.
-            allow_extra: leave out weights that no rule knows; see `x2vlm.checkpoint.load_model`.
+            allow_extra: leave out weights that no rule knows; see `x2vlm.checkpoint.load`.
         Raises:
             CheckpointError, ParameterError: see `load_model`, `load_suite`.
         """

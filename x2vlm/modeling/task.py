@@ -4,14 +4,15 @@ model) and typed outputs."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from x2vlm.config import X2VLMConfig
 from x2vlm.losses import has_negative, sample_hard_negatives
+from x2vlm.modeling.pretrained import Pretrained
 from x2vlm.modeling.x2vlm import X2VLM
-from x2vlm.pretrained import Pretrained
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,15 @@ class TaskModel(nn.Module, Pretrained):
         super().__init__()
         model.require(*self.heads)
         self.model = model
+
+    @classmethod
+    def from_config(cls, config: X2VLMConfig) -> X2VLM:
+        """The model inside, with fresh weights."""
+        return X2VLM.from_config(config)
+
+    @classmethod
+    def _wrap(cls, model: X2VLM) -> Self:
+        return cls(model).eval()
 
 
 def match_against_negatives(

@@ -10,6 +10,7 @@ Shapes: B images, P tokens incl. pooled, D width, R regions.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from timm.models.beit import Attention, Beit
 from timm.models.swin_transformer import SwinTransformer, WindowAttention
 from timm.models.vision_transformer import VisionTransformer
@@ -98,18 +99,33 @@ def pool_regions(image_embeds: Tensor, patch_mask: Tensor, image_index: Tensor) 
     return torch.cat([torch.einsum("rp,rpd->rd", weights, patches)[:, None], patches], dim=1)
 
 
-class RelativeAttention(Attention):
+class RelativeAttention(nn.Module):
     """BEiT's attention with its position bias gathered as attention wants it, head by head; timm's
-    way turns it round first."""
+    way turns it round first. It takes over the parts of timm's attention."""
 
-    def _get_rel_pos_bias(self) -> Tensor:
-        table, index = (
-            self.relative_position_bias_table.T.contiguous(),
-            self.relative_position_index,
-        )
-        return table.gather(1, index.flatten().expand(len(table), -1)).view(
-            1, len(table), *index.shape
-        )
+    def __init__(self, attention: Attention):
+        super().__init__()
+        self.num_heads = attention.num_heads
+        self.qkv, self.proj = attention.qkv, attention.proj
+        self.q_bias, self.v_bias = attention.q_bias, attention.v_bias
+        self.relative_position_bias_table = attention.relative_position_bias_table
+        index = attention.relative_position_index
+        self.register_buffer("relative_position_index", index, persistent=False)
+
+    def forward(self, x: Tensor, shared_rel_pos_bias: None = None) -> Tensor:
+        """(B, N, D) to (B, N, D); keys have no bias."""
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        qkv = F.linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.num_heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        positions = self._position_bias()
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=positions)
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+    def _position_bias(self) -> Tensor:
+        table = self.relative_position_bias_table.T.contiguous()
+        index = self.relative_position_index
+        gathered = table.gather(1, index.flatten().expand(len(table), -1))
+        return gathered.view(1, len(table), *index.shape)
 
 
 def share_position_index(tower: nn.Module) -> None:
@@ -162,9 +178,7 @@ def build_tower(config: VisionConfig) -> nn.Module:
     )
     if not absolute:
         for block in tower.blocks:
-            block.attn.__class__ = (
-                RelativeAttention  # timm's block names its class of attention itself
-            )
+            block.attn = RelativeAttention(block.attn)
         share_position_index(tower)
     else:
         tower.pos_embed.requires_grad_(False)

@@ -19,17 +19,17 @@ from x2vlm.errors import CheckpointError
 from x2vlm.modeling.decoder import AnswerDecoder
 from x2vlm.modeling.heads import MaskedLMHead, MLPHead, ProjectionHead
 from x2vlm.modeling.layers import Attend, fused_attention
+from x2vlm.modeling.parts import build_parts
+from x2vlm.modeling.pretrained import Pretrained
 from x2vlm.modeling.text import FusionEncoder, TextEncoder
 from x2vlm.modeling.video import pool_frames
 from x2vlm.modeling.vision import VisionEncoder, pool_regions
-from x2vlm.pretrained import Pretrained
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 0.5
 
 
 class X2VLM(nn.Module, Pretrained):
-    """The model. Build it with `x2vlm.modeling.build.build_model(config)`; every argument is a
-    finished part.
+    """The model. Build it with `X2VLM.from_config(config)`; every argument is a finished part.
 
     Heads that are None are missing: the methods that need them raise `CheckpointError`
     (`ckpt/keys`).
@@ -72,6 +72,15 @@ class X2VLM(nn.Module, Pretrained):
         self.frame_positions = nn.Parameter(torch.empty(1, frames, 1, width)) if frames else None
         if frames:
             nn.init.trunc_normal_(self.frame_positions, std=0.02)
+
+    @classmethod
+    def from_config(cls, config: X2VLMConfig) -> X2VLM:
+        """A model with fresh weights."""
+        return cls(config, **build_parts(config))
+
+    @classmethod
+    def _wrap(cls, model: X2VLM) -> X2VLM:
+        return model
 
     def require(self, *heads: str) -> None:
         """Raises:

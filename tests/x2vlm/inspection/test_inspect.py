@@ -13,8 +13,8 @@ from train.data.stickers import StickerData
 from train.evaluate import evaluate
 from train.tasks.grounding import Grounding
 from train.tasks.matching import Matching
-from x2vlm.checkpoint import load_model
 from x2vlm.cli import main
+from x2vlm.modeling.build import load_model
 from x2vlm.processing import Processor
 from x2vlm.settings import Settings
 

@@ -1,21 +1,21 @@
-"""`from_pretrained`, `save_pretrained` and `push_to_hub` for every model class: huggingface_hub's
-mixin with our files."""
+"""`from_pretrained`, `save_pretrained` and `push_to_hub` for every model class."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
-from huggingface_hub import HfApi, ModelHubMixin
+from huggingface_hub import HfApi
 
-if TYPE_CHECKING:
-    from x2vlm.settings import Settings
+from x2vlm.checkpoint import load, save_model
+from x2vlm.settings import Settings
 
 
-class Pretrained(ModelHubMixin, library_name="x2vlm", paper_url="https://arxiv.org/abs/2211.12402"):
-    """For `X2VLM` and for task models, which keep an `X2VLM` in `model`."""
+class Pretrained:
+    """For `X2VLM` and for task models, which keep an `X2VLM` in `model`. A class brings
+    `from_config`, which builds the X2VLM, and `_wrap`, which makes one of its own of it."""
 
     @classmethod
     def from_pretrained(cls, path_or_name: str | Path = "mini", **options: Any) -> Self:
@@ -23,19 +23,13 @@ class Pretrained(ModelHubMixin, library_name="x2vlm", paper_url="https://arxiv.o
 
         Args:
             path_or_name: file, folder, known name, or `owner/name` on the Hugging Face Hub.
-            options: of `x2vlm.checkpoint.load_model`: image_size, num_frames, config, heads,
-                device, dtype, allow_extra.
+            options: of `x2vlm.checkpoint.load`: image_size, num_frames, config, heads, device,
+                dtype, allow_extra.
 
         Raises:
-            CheckpointError: see `load_model`; also a task without its head (`ckpt/keys`).
+            CheckpointError: see `load`; also a task without its head (`ckpt/keys`).
         """
-        # The checkpoint package builds models, so it cannot be imported before them.
-        from x2vlm.checkpoint import (
-            load_model,
-        )
-
-        model = load_model(path_or_name, **options).model
-        return model if isinstance(model, cls) else cls(model).eval()
+        return cls._wrap(load(path_or_name, cls.from_config, **options).model)
 
     def save_pretrained(
         self,
@@ -48,8 +42,6 @@ class Pretrained(ModelHubMixin, library_name="x2vlm", paper_url="https://arxiv.o
     ) -> Path:
         """Writes config.json, model.safetensors, README.md, tokenizer and settings; see
         `x2vlm.checkpoint.save_model`."""
-        from x2vlm.checkpoint import save_model
-
         return save_model(
             getattr(self, "model", self), save_directory, tokenizer, card, dtype, settings
         )
