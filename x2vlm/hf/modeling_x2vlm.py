@@ -25,7 +25,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils import ModelOutput
 
 from x2vlm.boxes import cxcywh_to_xyxy
-from x2vlm.checkpoint import load_model, save_model
+from x2vlm.checkpoint import save_model
 from x2vlm.checkpoint.source import weights_file
 from x2vlm.config import X2VLMConfig as CoreConfig
 from x2vlm.hub import resolve
@@ -34,7 +34,7 @@ from x2vlm.inference.captions import write_ranked
 from x2vlm.inference.matching import match_texts
 from x2vlm.inference.models import Member
 from x2vlm.media import open_image
-from x2vlm.modeling.build import build_model
+from x2vlm.modeling.build import build_model, load_model
 from x2vlm.options import AnswerOptions, CaptionOptions
 from x2vlm.processing import Processor, normalize, to_pixels
 from x2vlm.settings import Settings
