@@ -108,6 +108,10 @@ class PhotoRecords(Sequence):
         shown = self._visual(index, lambda: self._cut(entry, file, seen))
         return {"image_id": f"photo {number}"} | record | shown
 
+    def captions(self, index: int) -> list[str]:
+        """The captions of a single photo, without opening it."""
+        return self._entry(index % self.photos)[0]["captions"]
+
     def _cut(self, entry: dict[str, Any], file: Entries, view: View) -> Image.Image:
         return view.cut(self._image(entry, file), self.image_size, self.image_size)
 

@@ -11,6 +11,7 @@ Shapes: B images, K phrases an image, T tokens, P image tokens, E contrastive fe
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -27,17 +28,31 @@ from train.tasks.scene import region_features
 from x2vlm.boxes import cxcywh_to_xyxy
 from x2vlm.losses import (
     alignment_loss,
+    attention_loss,
     box_losses,
     classification_loss,
     contrastive_loss,
     masked_lm_loss,
     sample_hard_negatives,
 )
+from x2vlm.modeling.layers import fused_attention
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
 from x2vlm.processing import normalize, patch_mask
 
 YES_NO_WEIGHT = 0.4
 """How often a question that is answered by yes or no is taken, against any other."""
+
+
+class FirstTokenScores:
+    """Cross-attention that keeps the scores of the first token, float[B, H, K, S] of each call."""
+
+    def __init__(self):
+        self.scores: list[Tensor] = []
+
+    def __call__(self, query, key, value, bias, dropout=0.0) -> Tensor:
+        first = query[:, :, 0].unflatten(0, (len(key), -1)).transpose(1, 2)
+        self.scores.append(first * first.shape[-1] ** -0.5 @ key.transpose(-2, -1))
+        return fused_attention(query, key, value, bias, dropout)
 
 
 @dataclass(kw_only=True)
@@ -49,6 +64,8 @@ class Photos(RecordTask):
         phrases, absent, questions: how many of each an image is asked about at once.
         captions: how many are written.
         negatives: captions of other images that each image is matched against.
+        group: so many images of similar captions stand together in a batch, whose captions are
+            hard to tell apart (Byun et al., GRIT-VLP, arXiv 2208.04060); 1 draws them at random.
         masking: which tokens of a written caption are predicted.
     """
 
@@ -56,6 +73,7 @@ class Photos(RecordTask):
         "contrastive_loss",
         "region_contrastive_loss",
         "alignment_loss",
+        "attention_loss",
         "matching_loss",
         "caption_matching_loss",
         "box_l1_loss",
@@ -70,6 +88,7 @@ class Photos(RecordTask):
     questions: int = 3
     captions: int = 1
     negatives: int = 2
+    group: int = 1
     masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(1.0, 24))
     prompt: str = "a picture of"
 
@@ -77,6 +96,11 @@ class Photos(RecordTask):
         super().prepare(processor)
         self.masker = TokenMasker.from_tokenizer(self.masking, processor.tokenizer)
         self.grid_size = processor.config.vision.grid_size
+        if self.group > 1:
+            self.topics = topics([self.records.captions(i) for i in range(len(self.records))])
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        return super().order(rng) if self.group == 1 else similar(self.topics, self.group, rng)
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.record(index)
@@ -180,7 +204,8 @@ class Photos(RecordTask):
         images, count = batch["boxed"].shape
         mask = batch["phrases"]["attention_mask"]
         text_embeds = model.encode_text(batch["phrases"]["input_ids"], mask)
-        fused = model.fusion_encoder(text_embeds, mask, contexts)
+        attend = FirstTokenScores()
+        fused = model.fusion_encoder(text_embeds, mask, contexts, attend=attend)
         present = (torch.arange(len(mask) // images, device=mask.device) < count).repeat(images)
         boxed, inside = batch["boxed"].flatten(), batch["patch_mask"]
         boxes = model.predict_boxes(fused[present])
@@ -204,6 +229,9 @@ class Photos(RecordTask):
                 inside,
                 model.temperature,
                 batch["boxed"],
+            ),
+            "attention_loss": attention_loss(
+                [scores[:, :, :count] for scores in attend.scores], inside, batch["boxed"]
             ),
         }
 
@@ -249,6 +277,37 @@ class Photos(RecordTask):
         return X2VLMForQuestionAnswering(model).answer_loss(
             states, mask, answers["input_ids"], answers["attention_mask"], ones, ones.long()
         )
+
+
+def topics(captions: list[list[str]], width: int = 64) -> np.ndarray:
+    """float[N, width]: what the captions of each image speak of, by their words, rare ones most."""
+    words = [set(" ".join(texts).lower().replace(".", " ").split()) for texts in captions]
+    counts = Counter(word for said in words for word in said)
+    rng = np.random.default_rng(0)
+    places = {
+        word: rng.standard_normal(width) * np.log(len(words) / count)
+        for word, count in sorted(counts.items())
+    }
+    return np.stack([sum((places[word] for word in sorted(said)), np.zeros(width)) for said in words])
+
+
+def similar(points: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of all points, neighbours in groups of at most `size`, the groups in random order.
+
+    Groups come of a random tree: the points are halved along the line through two of them until few
+    enough are left.
+    """
+    waiting, groups = [rng.permutation(len(points))], []
+    while waiting:
+        members = waiting.pop()
+        if len(members) <= size:
+            groups.append(members)
+            continue
+        along = points[members] @ (points[members[0]] - points[members[1]])
+        ranked = members[np.argsort(along)]
+        middle = size * round(len(members) / size / 2) or size
+        waiting += [rng.permutation(ranked[:middle]), rng.permutation(ranked[middle:])]
+    return np.concatenate([groups[i] for i in rng.permutation(len(groups))])
 
 
 def _weights(layer: torch.nn.Linear) -> tuple[Tensor, Tensor | None]:
