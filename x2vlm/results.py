@@ -44,6 +44,23 @@ def _told(value: Any) -> str:
     return escape(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
+@dataclass(frozen=True)
+class _SceneResult(_Result):
+    """What is said of an image or video. `notes` are sentences about it for the user, those of
+    `Scene.notes`."""
+
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+
+
+def with_notes(result: Any, notes: tuple[str, ...]) -> Any:
+    """A result, or a tuple of results, that tells the notes of its scene; all else as it is."""
+    if isinstance(result, tuple):
+        return tuple(with_notes(one, notes) for one in result)
+    if notes and isinstance(result, _SceneResult):
+        return dataclasses.replace(result, notes=notes)
+    return result
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, _Result):
         return value.to_dict()
@@ -80,7 +97,7 @@ class Phrase(_Result):
 
 
 @dataclass(frozen=True)
-class Caption(_Result):
+class Caption(_SceneResult):
     """One caption. `log_probability` is the sum over tokens (end token included); `match` the
     matching head's probability.
 
@@ -107,7 +124,7 @@ class Answer(_Result):
 
 
 @dataclass(frozen=True)
-class Answers(_Result):
+class Answers(_SceneResult):
     """The answers to one question, best first."""
 
     question: str
@@ -122,7 +139,7 @@ class Answers(_Result):
 
 
 @dataclass(frozen=True)
-class Match(_Result):
+class Match(_SceneResult):
     """How well a text fits: `probability` from the matching head (fused), `similarity` the cosine
     of the two encoders."""
 
@@ -146,7 +163,7 @@ class Agreement(_Result):
 
 
 @dataclass(frozen=True)
-class Explanation(_Result):
+class Explanation(_SceneResult):
     """Heat maps of a text: one per phrase, and one of the text as a whole.
 
     `maps` is float32 (words, grid, grid): the words of a phrase share its map, a word of no phrase
@@ -172,7 +189,7 @@ class Explanation(_Result):
 
 
 @dataclass(frozen=True)
-class Grounding(_Result):
+class Grounding(_SceneResult):
     """Where one phrase is, whether it is there at all, and what its heat says. `frame` is set for
     videos."""
 
@@ -188,7 +205,7 @@ class Grounding(_Result):
 
 
 @dataclass(frozen=True)
-class Completion(_Result):
+class Completion(_SceneResult):
     """One filling of a text's `[MASK]`s: the completed text and the probability of the filled
     tokens."""
 
@@ -197,7 +214,7 @@ class Completion(_Result):
 
 
 @dataclass(frozen=True)
-class DeletionCheck(_Result):
+class DeletionCheck(_SceneResult):
     """Match probability while patches disappear step by step (`deletion`) or appear (`insertion`),
     the hottest first, against random orders.
 
@@ -219,7 +236,7 @@ class DeletionCheck(_Result):
 
 
 @dataclass(frozen=True)
-class RegionDescription(_Result):
+class RegionDescription(_SceneResult):
     """What is inside a box (`box_xyxy`, clipped to the image): captions, and the given phrases,
     best first."""
 

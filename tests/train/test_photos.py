@@ -2,6 +2,7 @@
 of their boxes, and a frozen backbone's maps stand in for the images."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from train.data.mosaics import HIDDEN, View, _covered, sample_tiles
 from train.data.photos import PhotoData, PhotoRecords, _texts, mosaic_texts, view_box
 from train.data.vocabulary import learn_vocabulary, save_tokenizer
 from train.launch import load_source
+from train.tasks.photos import similar, topics
 from x2vlm.errors import CheckpointError, ConfigError, DataError
 from x2vlm.inference.domain import outside_note
 from x2vlm.inference.predictor import Predictor
@@ -141,6 +143,19 @@ def test_a_box_that_is_cut_away_is_left_out():
 def test_a_mirrored_view_says_nothing_of_sides(folder):
     fields = toy_record("red") | {"captions": ["a square on the left", "a red square"]}
     assert _texts(fields, View(flip=True))["captions"] == ["a red square"]
+
+
+@pytest.mark.parametrize("count", [1, 7, 40, 61])
+def test_similar_captions_stand_together(count):
+    nouns = ["dog", "cat", "car", "boat", "bird"]
+    said = [f"a {nouns[i % 5]} beside {i}" for i in range(count)]
+    points = topics([[text] for text in said])
+    order = similar(points, 4, np.random.default_rng(0))
+    assert sorted(order) == list(range(count))
+    if count >= 40:
+        own = [said[i].split()[1] for i in order]
+        pairs = sum(first == second for first, second in pairwise(own))
+        assert pairs > 2 * count / 5  # chance is a fifth
 
 
 def test_no_views_are_refused(shard):

@@ -15,6 +15,7 @@ from x2vlm.boxes import (
 )
 from x2vlm.losses import (
     alignment_loss,
+    attention_loss,
     box_losses,
     classification_loss,
     contrastive_loss,
@@ -29,6 +30,13 @@ def test_contrastive_loss_of_two_pairs():
     features = torch.eye(2)
     expected = math.log(1 + math.exp(-1 / 0.5))
     assert contrastive_loss(features, features, 0.5).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_contrastive_loss_of_no_pairs_is_zero():
+    empty = torch.zeros(0, 4, requires_grad=True)
+    loss = contrastive_loss(empty, empty, 0.5, torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0
 
 
 def test_equal_positives_share_the_target():
@@ -158,3 +166,17 @@ def test_alignment_leaves_out_phrases_without_a_box():
     alone = alignment_loss(patches, texts[:, :1], inside[:, :1], 1.0, known[:, :1])
     torch.testing.assert_close(loss, alone)
     assert alignment_loss(patches, texts, inside, 1.0, torch.zeros(2, 3)).item() == 0
+
+
+def test_attention_counts_the_share_inside_the_box_and_the_pooled_token_as_outside():
+    """Equal scores of 1 + 7 tokens, two inside; the other layer looks inside alone."""
+    inside = torch.tensor([[[True, True] + [False] * 5]])
+    even, sure = torch.zeros(1, 2, 1, 8), torch.full((1, 2, 1, 8), -100.0)
+    sure[..., 1] = 0
+    loss = attention_loss([even, sure], inside, torch.ones(1, 1))
+    assert loss.item() == pytest.approx(math.log(4) / 2, abs=1e-5)
+
+
+def test_attention_leaves_out_phrases_without_a_box():
+    scores, inside = torch.randn(2, 3, 4, 9), torch.rand(2, 4, 8) > 0.5
+    assert attention_loss([scores], inside, torch.zeros(2, 4)).item() == 0

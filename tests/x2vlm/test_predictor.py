@@ -2,6 +2,7 @@
 own pixels, suites."""
 
 import dataclasses
+import functools
 import io
 import json
 import subprocess
@@ -546,6 +547,26 @@ def test_a_video_for_a_model_of_images_says_so(tiny_config, tiny_processor, vide
     scene = predictor.encode(Frames(video_frames))
     assert predictor.missing["video"] in scene.notes and scene.indices == (0, 0, 1, 1, 2, 3, 4, 5)
     assert predictor.match(scene, "dog")[0].probability is not None
+
+
+ASKED = {
+    "caption": {"max_new_tokens": 4},
+    "answer": {"question": "what color is the car?"},
+    "ground": {"phrases": "a car"},
+    "match": {"texts": "a car"},
+    "explain": {"text": "a car"},
+    "complete": {"text": "a [MASK] car"},
+    "describe_region": {"box_xyxy": (0, 0, 30, 30), "phrases": "a car", "max_new_tokens": 4},
+}
+
+
+@pytest.mark.parametrize("task", ASKED)
+def test_results_tell_the_notes_of_their_scene(tiny_predictor, photo, task):
+    scene = dataclasses.replace(tiny_predictor.encode(photo), notes=("Mind this.",))
+    ask = functools.partial(getattr(tiny_predictor, task), **ASKED[task])
+    for found in (ask(scene), *ask([scene])):
+        for result in found if isinstance(found, tuple) else (found,):
+            assert result.notes == ("Mind this.",)
 
 
 @pytest.mark.parametrize(

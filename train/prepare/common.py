@@ -107,8 +107,9 @@ def read_json(path: Path, member: str | None = None) -> Any:
 
 
 def read_json_lines(path: Path) -> Iterator[Any]:
-    """One JSON value a line. Raises `DataError` with the line."""
-    with path.open(encoding="utf-8") as file:
+    """One JSON value a line, of a `.gz` file too. Raises `DataError` with the line."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 try:

@@ -280,15 +280,19 @@ class Photos(RecordTask):
 
 
 def topics(captions: list[list[str]], width: int = 64) -> np.ndarray:
-    """float[N, width]: what the captions of each image speak of, by their words, rare ones most."""
+    """float[N, width]: what the captions of each image speak of, by the words that several images
+    share, rare ones most."""
     words = [set(" ".join(texts).lower().replace(".", " ").split()) for texts in captions]
     counts = Counter(word for said in words for word in said)
     rng = np.random.default_rng(0)
     places = {
         word: rng.standard_normal(width) * np.log(len(words) / count)
         for word, count in sorted(counts.items())
+        if count > 1
     }
-    return np.stack([sum((places[word] for word in sorted(said)), np.zeros(width)) for said in words])
+    return np.stack(
+        [sum((places[word] for word in sorted(said)), np.zeros(width)) for said in words]
+    )
 
 
 def similar(points: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -67,6 +67,7 @@ from x2vlm.results import (
     Grounding,
     Match,
     RegionDescription,
+    with_notes,
 )
 from x2vlm.settings import Settings, check_thresholds
 
@@ -312,7 +313,8 @@ class Predictor(Suite):
         """Fill the `[MASK]`s of a text, best filling first."""
         member, scene = self._member("complete"), self.encode(scene, cancel=cancel)
         embeds = scene.embeds(member, cancel).whole
-        return complete_masks(member, embeds, text, check_number("top_k", top_k, 1, 100))
+        found = complete_masks(member, embeds, text, check_number("top_k", top_k, 1, 100))
+        return with_notes(found, scene.notes)
 
     @one_by_one
     @gpu_memory()
@@ -353,7 +355,7 @@ class Predictor(Suite):
         )
         width, height = scene.size
         pixels = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
-        return RegionDescription(pixels, captions, tuple(ranked))
+        return RegionDescription(pixels, captions, tuple(ranked), notes=scene.notes)
 
     @gpu_memory()
     def deletion_check(
@@ -374,4 +376,5 @@ class Predictor(Suite):
         """
         chosen = DeletionOptions(**options)
         member, scene = self._member("match", "matching"), self.encode(scene, cancel=cancel)
-        return check_deletion(member, scene, explanation, chosen, cancel, progress)
+        checked = check_deletion(member, scene, explanation, chosen, cancel, progress)
+        return with_notes(checked, scene.notes)

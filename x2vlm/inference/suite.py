@@ -19,7 +19,7 @@ from x2vlm.inference.domain import outside_note
 from x2vlm.inference.matching import encode_texts, match_texts
 from x2vlm.inference.models import Member, assign_tasks, describe_suite, gpu_memory
 from x2vlm.inference.scene import Scene, encode_together, open_scene, whole_embeds
-from x2vlm.results import Match
+from x2vlm.results import Match, with_notes
 
 
 class Suite:
@@ -80,7 +80,8 @@ class Suite:
         """What `run` says of a batch of scenes and their texts: one result for one medium, a list
         for a list. `several` as in `spread`."""
         if not isinstance(media, (list, tuple)):
-            return run([self.encode(media, cancel=cancel)], [texts])[0]
+            scene = self.encode(media, cancel=cancel)
+            return with_notes(run([scene], [texts])[0], scene.notes)
         pairs = list(zip(media, spread(texts, len(media), several), strict=True))
         results: list[Any] = []
         for start in range(0, len(pairs), self.batch_size):
@@ -88,7 +89,10 @@ class Suite:
             scenes = self.encode([medium for medium, _ in part], cancel=cancel)
             good = [(s, text) for s, (_, text) in zip(scenes, part) if isinstance(s, Scene)]
             found = iter(together(lambda items: run(*zip(*items, strict=True)), good))
-            results += [next(found) if isinstance(scene, Scene) else scene for scene in scenes]
+            results += [
+                with_notes(next(found), scene.notes) if isinstance(scene, Scene) else scene
+                for scene in scenes
+            ]
         return results
 
     def _prepare(self, scene: Scene, cancel: Cancel | None) -> Scene:
