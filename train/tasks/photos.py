@@ -291,7 +291,7 @@ def topics(captions: list[list[str]], width: int = 64) -> np.ndarray:
         if count > 1
     }
     return np.stack(
-        [sum((places[word] for word in sorted(said)), np.zeros(width)) for said in words]
+        [sum((places[w] for w in sorted(said & places.keys())), np.zeros(width)) for said in words]
     )
 
 
