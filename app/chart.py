@@ -13,7 +13,11 @@ DASHES = ("", "6 4")
 
 
 def curve(
-    x: Sequence[float], lines: dict[str, Sequence[float]], x_key: str, choosable: bool = False
+    x: Sequence[float],
+    lines: dict[str, Sequence[float]],
+    x_key: str,
+    choosable: bool = False,
+    band: tuple[Sequence[float], Sequence[float]] = ((), ()),
 ) -> str:
     """HTML of the chart and its text twin.
 
@@ -22,6 +26,7 @@ def curve(
         lines: text key -> values in [0, 1], one a position.
         x_key: text key of the horizontal axis.
         choosable: points carry their number for a click.
+        band: lowest and highest values, which are shaded.
     """
     low, high = min(x), max(max(x), min(x) + 1e-9)
 
@@ -31,6 +36,10 @@ def curve(
         return LEFT + along * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - BOTTOM - TOP)
 
     parts = [_grid(low, high, at)]
+    edge = [*zip(x, band[1]), *reversed(list(zip(x, band[0])))]
+    if edge:
+        outline = " ".join(f"{a:.1f},{b:.1f}" for a, b in (at(*point) for point in edge))
+        parts.append(f'<polygon points="{outline}" fill="{COLORS[1]}" opacity=".18"/>')
     for (_key, values), color, dash in zip(lines.items(), COLORS, DASHES):
         points = [at(value, height) for value, height in zip(x, values)]
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)

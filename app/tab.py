@@ -233,10 +233,9 @@ class Tab:
         if not self.asks:
             return {}
         result = state.results.get(self.name) if state else None
-        return {
-            self.card: self.render(result, state)
-            if result
-            else html.note(f"empty_{self.name}", "empty")
+        empty = html.note(f"empty_{self.name}", "empty")
+        return {self.card: self.render(result, state) if result else empty} | {
+            button: gr.update(visible=result is not None) for button in self.buttons
         }
 
     def render(self, result: Result, state: ViewState) -> str:

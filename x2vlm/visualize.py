@@ -66,8 +66,9 @@ def draw_boxes(
         _outline(draw, box, "black", line + 2, dash)
         _outline(draw, box, color, line, dash)
         badges.append((box, f"{number} {labels[i]}" if labels else str(number), color))
+    taken: list[tuple[float, ...]] = []
     for box, text, color in badges:  # last, so that no line runs through a text
-        _badge(draw, box, text, color, font, canvas.size)
+        taken.append(_badge(draw, box, text, color, font, canvas.size, taken))
     return canvas
 
 
@@ -275,17 +276,29 @@ def _badge(
     color: str,
     font,
     size: tuple[int, int],
-) -> None:
-    """Text on a filled plate above the box's corner, moved so that it stays in the image."""
+    taken: Sequence[tuple[float, ...]],
+) -> tuple[float, ...]:
+    """Text on a filled plate above the box's corner, moved so that it stays in the image and covers
+    no plate that is `taken`; returns the plate."""
     text = _fit(text, font, size[0] - 8)
     left, top, right, bottom = font.getbbox(text)
     width, height = right - left + 8, bottom - top + 6
     x = min(max(box[0], 0), max(size[0] - width, 0))
     y = box[1] - height if box[1] >= height else min(max(box[1], 0), max(size[1] - height, 0))
-    draw.rectangle((x, y, x + width, y + height), fill=color)
+    steps = sorted(range(-len(taken), len(taken) + 1), key=abs)
+    plates = [(x, y + k * (height + 1), x + width, y + k * (height + 1) + height) for k in steps]
+    plates = [plate for plate in plates if plate[1] >= 0 and plate[3] <= size[1]]
+    free = (plate for plate in plates if not any(_overlap(plate, other) for other in taken))
+    x, y, *_ = plate = next(free, (x, y, x + width, y + height))
+    draw.rectangle(plate, fill=color)
     red, green, blue = Image.new("RGB", (1, 1), color).getpixel((0, 0))
     ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else "white"
     draw.text((x + 4 - left, y + 3 - top), text, ink, font)
+    return plate
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
 def _fit(text: str, font, width: int) -> str:

@@ -107,8 +107,10 @@ class Inspect(Tab):
         frame = result.layers[result.layer].frame
         check = ask.on_frame(frame, "deletion_check", explanation)
         lines = {"by_heat": check.by_heat, "by_chance": check.by_chance}
-        said = html.note("faithful", value=f"{check.faithfulness:+.2f}")
-        return {self.checked: said + curve(check.fractions, lines, "fraction")}
+        verdict = f"verdict_{check.verdict.replace(' ', '_')}"
+        said = html.note(verdict, value=f"{check.faithfulness:+.2f}")
+        band = check.chance_low, check.chance_high
+        return {self.checked: said + curve(check.fractions, lines, "fraction", band=band)}
 
     def export(self, result: Result) -> list[dict[str, Any]]:
         found = result.found[0]

@@ -42,8 +42,10 @@ def test_on_a_phone_image_field_and_button_are_within_two_folds(open_page):
     page.locator(".back").wait_for()
     page.locator(".back").click()
     page.locator(".back").wait_for(state="hidden")
-    for part in ("#run-find", "#new-scene", ".pick.word", "#tab-find-button"):
-        assert page.locator(part).first.bounding_box()["height"] >= 44, part
+    for part in ("#run-find", "#new-scene", "#stop", ".pick.word", "#tab-find-button"):
+        box = page.locator(part).first.bounding_box()
+        assert box["height"] >= 44, part
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390, part
 
 
 def test_on_a_phone_no_tab_is_wider_than_the_window(open_page):

@@ -176,3 +176,17 @@ def test_images_are_drawn_as_they_are_seen():
         heat = overlay_heatmap(image, np.eye(4, dtype=np.float32), opacity=0.0)
         assert heat.size == (20, 40)
         assert heat.getpixel((18, 38)) == (255, 255, 255)
+
+
+def test_badges_of_one_corner_do_not_cover_each_other(grey):
+    """Of boxes in one place the last hides the outlines of the others, and no badge."""
+
+    def plates(count: int) -> list[int]:
+        colors = [(255, 255, 1 + k) for k in range(count)]
+        named = ["#{:02x}{:02x}{:02x}".format(*color) for color in colors]
+        pixels = np.asarray(draw_boxes(grey, [(60, 60, 120, 120)] * count, colors=named))
+        return [int((pixels == color).all(axis=2).sum()) for color in colors]
+
+    shown = plates(5)
+    assert min(shown[:4]) > 50
+    assert max(shown[:4]) < 2 * min(shown[:4])
