@@ -3,13 +3,15 @@
     python -m train.evaluate --config train/configs/mini.yaml
     python -m train.evaluate --config train/configs/mini.yaml --checkpoint assets/mini --limit 50
     python -m train.evaluate --config train/configs/mini.yaml --predictions runs/mini/said.jsonl
+    python -m train.evaluate --config train/configs/vqa_base.yaml --evalai runs/vqa/evalai
+    python -m train.evaluate --config train/configs/captioning_coco_base.yaml --coco
 
 Without `--checkpoint` it measures the weights that validation chose: `best` of the run's folder, or
 `final` where there is no `best`, since the last step was the best one or nothing was to be chosen.
 
 The result is one JSON file: for every task and test set its metrics and the number of samples, with
 the command, the seeds or files, the hash of the weights and the machine, so that a reader can
-repeat it.
+repeat it. A task with several test sets, such as languages, also gets their means.
 """
 
 from __future__ import annotations
@@ -28,10 +30,14 @@ import torch
 
 from train.config import load_run
 from train.data.records import DataConfig
+from train.metrics.coco import coco_scores, require_coco
 from train.tasks.records import RecordTask
 from x2vlm.errors import ConfigError, X2VLMError
 from x2vlm.modeling.build import load_model
 from x2vlm.processing import Processor
+
+ABOUT = ("samples", "seconds", "data", "notes", "unreadable")
+"""What stands beside the metrics of a test set."""
 
 
 def evaluate(
@@ -42,6 +48,8 @@ def evaluate(
     only: Sequence[str] = (),
     workers: int = 0,
     predictions: TextIO | None = None,
+    evalai: Path | None = None,
+    coco: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """`{"task/test set": {metric: value, samples, seconds, data}}` for every test set of every
     task, in the order of the run; with `notes` and `unreadable` where there are any.
@@ -52,6 +60,8 @@ def evaluate(
         only: tasks to measure; empty for all.
         workers: processes that read the samples.
         predictions: file for a JSON line a sample: what the model said of it and what was right.
+        evalai: folder for the answers as the VQA server wants them, a file a test set.
+        coco: captions are also scored by pycocoevalcap, see `train.metrics.coco`.
     """
     results: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
@@ -63,6 +73,10 @@ def evaluate(
             records = task.open_test(data, limit, workers)
             with torch.no_grad():
                 metrics = task.measure(model, records)
+            if coco and "caption" in records.predictions[0]:
+                metrics |= coco_scores(records.predictions)
+            if evalai:
+                write_answers(evalai / f"{name}-{test}.json", records.predictions)
             seconds, count = round(time.monotonic() - started, 1), records.measured
             results[f"{name}/{test}"] = {
                 **{key: round(value, 5) for key, value in metrics.items()},
@@ -77,7 +91,40 @@ def evaluate(
             for said in records.predictions if predictions else ():
                 line = {"test": f"{name}/{test}", **said}
                 predictions.write(json.dumps(line, ensure_ascii=False) + "\n")
+        results |= means(name, {test: results[f"{name}/{test}"] for test in task.test})
     return results
+
+
+def means(name: str, found: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The means of a task's metrics over its test sets, and over those but `en`: what papers report
+    of many languages. Nothing for a single set."""
+    groups = {"mean": list(found), "mean without en": [test for test in found if test != "en"]}
+    if "en" not in found:
+        del groups["mean without en"]
+    return {
+        f"{name}/{group}": {
+            key: round(sum(found[test][key] for test in tests) / len(tests), 5)
+            for key in found[tests[0]]
+            if key not in ABOUT and all(key in found[test] for test in tests)
+        }
+        for group, tests in groups.items()
+        if len(tests) > 1
+    }
+
+
+def write_answers(path: Path, predictions: list[dict[str, Any]]) -> None:
+    """`[{"question_id", "answer"}]`, the form of the VQA v2 server on EvalAI; nothing when the
+    questions have no numbers."""
+    answers = [
+        {"question_id": said["question_id"], "answer": said["answer"]}
+        for record in predictions
+        for said in record.get("answers", ())
+        if "question_id" in said
+    ]
+    if answers:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(answers), encoding="utf-8")
+        print(f"{path}: {len(answers)} answers", flush=True)
 
 
 def describe(data: DataConfig, count: int) -> str:
@@ -136,6 +183,10 @@ def _options() -> argparse.ArgumentParser:
         "measured",
     )
     parser.add_argument("--predictions", help="file for a JSON line a sample: what the model said")
+    parser.add_argument("--evalai", type=Path, help="folder for answers as the VQA server reads")
+    parser.add_argument(
+        "--coco", action="store_true", help="METEOR, SPICE and the rest by pycocoevalcap (Java)"
+    )
     return parser
 
 
@@ -150,6 +201,8 @@ def main(arguments: list[str] | None = None) -> int:
                 f"--only: {unknown[0]!r} is no task of this run. Its tasks: {', '.join(tasks)}.",
                 "config/value",
             )
+        if options.coco:
+            require_coco()
         for name in only or tasks:
             tasks[name].open_data(tasks[name].test.values())
         folder = Path(options.checkpoint or chosen_weights(Path(run.output_dir)))
@@ -160,7 +213,15 @@ def main(arguments: list[str] | None = None) -> int:
         )
         with _predictions_file(options.predictions) as said:
             results = evaluate(
-                tasks, loaded.model, processor, options.limit, only, run.num_workers, said
+                tasks,
+                loaded.model,
+                processor,
+                options.limit,
+                only,
+                run.num_workers,
+                said,
+                options.evalai,
+                options.coco,
             )
     except X2VLMError as error:
         print(error, file=sys.stderr)

@@ -44,13 +44,23 @@ def _all_missed(places: int, relevant: int, others: int) -> float:
     return probability
 
 
+def median_rank(scores: np.ndarray, relevant: np.ndarray) -> float:
+    """The median over the queries of the best relevant column's rank, 1 for the first; among equal
+    scores the expected one. Arguments as for `recall_at`."""
+    best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
+    tied = scores == best
+    tied_relevant = (tied & relevant).sum(axis=1)
+    expected = (tied.sum(axis=1) + 1) / (tied_relevant + 1)
+    return float(np.median((scores > best).sum(axis=1) + expected))
+
+
 def retrieval_recall(
     image_to_text: np.ndarray,
     text_to_image: np.ndarray,
     image_of_text: np.ndarray,
     ks: Sequence[int] = (1, 5, 10),
 ) -> dict[str, float]:
-    """Recall in both directions and their mean.
+    """Recall in both directions and their mean, and the median rank of the best right answer.
 
     Args:
         image_to_text: float (images, texts); text_to_image: float (texts, images).
@@ -60,7 +70,11 @@ def retrieval_recall(
     to_text = {f"text_{k}": v for k, v in recall_at(image_to_text, belongs, ks).items()}
     to_image = {f"image_{k}": v for k, v in recall_at(text_to_image, belongs.T, ks).items()}
     values = [*to_text.values(), *to_image.values()]
-    return to_text | to_image | {"mean_recall": sum(values) / len(values)}
+    ranks = {
+        "text_median_rank": median_rank(image_to_text, belongs),
+        "image_median_rank": median_rank(text_to_image, belongs.T),
+    }
+    return to_text | to_image | {"mean_recall": sum(values) / len(values)} | ranks
 
 
 def pixel_iou(first_xywh: np.ndarray, second_xywh: np.ndarray) -> np.ndarray:

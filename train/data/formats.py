@@ -89,14 +89,18 @@ def text(entry: dict[str, Any], file: Entries) -> Record:
 
 def question_answer(entry: dict[str, Any], file: Entries) -> Record:
     """`question`, `answer` (of ten annotators, or one), `image` or video; Visual Genome answers
-    (`dataset: vg`) weigh 0.5."""
+    (`dataset: vg`) weigh 0.5. Without `answer`, as in a test part, it can only be answered."""
+    about = {name: entry[name] for name in ("question_id",) if name in entry}
+    about["question"] = _text(entry["question"])
+    if "answer" not in entry:
+        return _visual(entry, file) | {"questions": [about]}
     answer = entry["answer"]
     given = [_text(text) for text in ([answer] if isinstance(answer, str) else answer)]
     if not given:
         raise DataError("The question has no answer.", "data/entry")
     share = 0.5 if entry.get("dataset") == "vg" else 1.0
     weights = {text: share * count / len(given) for text, count in Counter(given).items()}
-    question = {"question": _text(entry["question"]), "answers": weights}
+    question = about | {"answers": weights}
     return _visual(entry, file) | {
         "questions": [question | ({"annotations": given} if len(given) == ANNOTATORS else {})]
     }

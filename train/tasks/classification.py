@@ -66,6 +66,7 @@ class Classification(RecordTask):
                 records.predict(
                     record,
                     statement=record["statement"],
+                    score=float(predicted == record["label"]),
                     predicted=predicted,
                     label=int(record["label"]),
                 )

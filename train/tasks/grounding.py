@@ -21,6 +21,9 @@ from x2vlm.modeling.grounding import X2VLMForGrounding
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import normalize, to_pixels
 
+BOX_KEYS = ("box_xywh", "right_xywh")
+"""What a prediction says of a phrase: the box that was found, and the right one, in pixels."""
+
 
 @dataclass(kw_only=True)
 class Grounding(RecordTask):
@@ -95,9 +98,12 @@ class Grounding(RecordTask):
             for owner, phrase, box, right in zip(
                 owners, phrases, found, _corners(targets[-1]).tolist(), strict=True
             ):
-                said[owner].append({"text": phrase["text"], "box_xywh": box, "right_xywh": right})
+                boxes_of = dict(zip(BOX_KEYS, (box, right), strict=True))
+                said[owner].append({"text": phrase["text"], **boxes_of})
             for record, boxes_said in zip(group, said, strict=True):
-                records.predict(record, boxes=boxes_said)
+                pairs = [[said_of[key] for said_of in boxes_said] for key in BOX_KEYS]
+                score = {"score": grounding_accuracy(*pairs)} if boxes_said else {}
+                records.predict(record, boxes=boxes_said, **score)
         accuracy = grounding_accuracy(
             _corners(np.concatenate(predicted)), _corners(np.concatenate(targets))
         )

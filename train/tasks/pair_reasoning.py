@@ -57,6 +57,7 @@ class PairReasoning(RecordTask):
                 records.predict(
                     record,
                     statement=record["statement"],
+                    score=float(predicted == record["label"]),
                     predicted=bool(predicted),
                     label=bool(record["label"]),
                 )

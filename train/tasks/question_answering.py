@@ -21,6 +21,9 @@ from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import normalize
 
+ASKED = ("question_id", "question")
+"""What a prediction repeats of a question."""
+
 
 @dataclass(kw_only=True)
 class QuestionAnswering(RecordTask):
@@ -46,7 +49,7 @@ class QuestionAnswering(RecordTask):
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.record(index)
         questions = choose_exactly(record["questions"], self.questions_per_image, rng)
-        answers = [question.get("answers") or {question["answer"]: 1.0} for question in questions]
+        answers = [_answers(question) for question in questions]
         mirrors = self.augmentation != "none"
         texts = [question["question"] for question in questions] + [
             text for choices in answers for text in choices
@@ -109,19 +112,20 @@ class QuestionAnswering(RecordTask):
             for owner, question, given in zip(
                 owners, questions, answer(group, owners, questions), strict=True
             ):
-                right = question.get("annotations") or [_answer(question)]
-                scores.append(_score(question, given))
-                accepted.append(right)
-                said[owner].append(
-                    {
-                        "question": question["question"],
-                        "answer": given,
-                        "right": right,
-                        "score": scores[-1],
-                    }
-                )
+                about = {key: question[key] for key in ASKED if key in question}
+                said[owner].append(about | {"answer": given})
+                if "answers" in question or "answer" in question:
+                    right = question.get("annotations") or [best_answer(_answers(question))]
+                    scores.append(_score(question, given))
+                    accepted.append(right)
+                    said[owner][-1] |= {"right": right, "score": scores[-1]}
             for record, answers in zip(group, said, strict=True):
-                records.predict(record, answers=answers)
+                values = [answer["score"] for answer in answers if "score" in answer]
+                mean = {"score": sum(values) / len(values)} if values else {}
+                records.predict(record, answers=answers, **mean)
+        if not scores:
+            records.note("The questions have no answers: there are predictions and no accuracy.")
+            return {}
         if lost := unlisted(accepted, self.candidates()):
             records.note(lost)
         return {"accuracy": sum(scores) / len(scores)}
@@ -165,12 +169,14 @@ class QuestionAnswering(RecordTask):
         return list(ANSWERS)
 
 
-def _answer(question: dict[str, Any]) -> str:
-    """The right answer, normalised."""
-    return best_answer(question.get("answers") or {question["answer"]: 1.0})
+def _answers(question: dict[str, Any]) -> dict[str, float]:
+    """Right answers and their weights. Raises `DataError` for a question without any."""
+    if "answers" not in question and "answer" not in question:
+        raise DataError("The question has no answer to learn.", "data/entry")
+    return question.get("answers") or {question["answer"]: 1.0}
 
 
 def _score(question: dict[str, Any], given: str) -> float:
     if "annotations" in question:
         return soft_accuracy(given, question["annotations"])
-    return float(normalize_answer(given) == _answer(question))
+    return float(normalize_answer(given) == best_answer(_answers(question)))

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from train.data.records import TestRecords, identified
 from train.tasks.records import RecordTask, choose, positive_pairs
@@ -61,7 +63,8 @@ class Retrieval(RecordTask):
         }
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
-        """Recall at 1, 5, 10 in both directions, the records being the gallery."""
+        """Recall at 1, 5, 10 and the median rank in both directions, the records being the
+        gallery."""
         embeds, texts, owners, shown = [], [], [], []
         for group in records.batches(32):
             shown += map(identified, group)
@@ -85,8 +88,13 @@ class Retrieval(RecordTask):
         with torch.autocast(image_features.device.type, enabled=False):
             similarity = image_features @ text_features.T
         if self.reranked:
-            to_text = self._rerank(model, similarity, embeds, texts, by_image=True)
-            to_image = self._rerank(model, similarity, embeds, texts, by_image=False)
+            rows = [
+                (mask[row][: lengths[row]], text_embeds[row][: lengths[row]].to(embeds[0].dtype))
+                for _, mask, text_embeds in read
+                for lengths in [mask.sum(dim=1).tolist()]
+                for row in range(len(mask))
+            ]
+            to_text, to_image = self._rerank(model, similarity, embeds, rows)
         else:
             to_text, to_image = similarity.cpu().numpy(), similarity.T.cpu().numpy()
         self._predict(records, shown, texts, np.array(owners), to_text, to_image)
@@ -96,8 +104,12 @@ class Retrieval(RecordTask):
         """Of each image the best texts, and of each of its texts the best images."""
         found_texts, found_images = _best(to_text), _best(to_image)
         for number, record in enumerate(shown):
+            own = np.flatnonzero(owners == number)
+            first = [bool(owners[found_texts[number][0][0]] == number)]
+            first += [found_images[i][0][0] == number for i in own]
             records.predict(
                 record,
+                score=float(np.mean(first)),
                 texts=[
                     {"text": texts[i], "score": score, "right": bool(owners[i] == number)}
                     for i, score in found_texts[number]
@@ -110,33 +122,46 @@ class Retrieval(RecordTask):
                             for j, score in found_images[i]
                         ],
                     }
-                    for i in np.flatnonzero(owners == number)
+                    for i in own
                 ],
             )
 
     def _captions(self, record: dict[str, Any]) -> list[str]:
         return record["captions"][:1] if self.first_caption else record["captions"]
 
-    def _rerank(self, model, similarity, embeds, texts, by_image: bool) -> np.ndarray:
-        """Matching logits of the best candidates of each query, -inf elsewhere; (images, texts) or
-        (texts, images)."""
-        queries = similarity if by_image else similarity.T
-        scores = np.full(queries.shape, -np.inf, dtype=np.float32)
-        candidates = queries.topk(min(self.reranked, queries.shape[1]), dim=1).indices
-        for query, found in enumerate(candidates):
-            chosen = [texts[i] for i in found.tolist()] if by_image else [texts[query]]
-            _, mask, text_embeds = self.read(model, chosen)
-            if by_image:
-                fused = model.fuse(text_embeds, mask, embeds[query][None].to(text_embeds))
-            else:
-                context = torch.stack([embeds[i] for i in found.tolist()]).to(text_embeds)
-                fused = model.fuse(
-                    text_embeds.expand(len(found), -1, -1), mask.expand(len(found), -1), context
-                )
-            scores[query, found.cpu().numpy()] = (
-                model.match_logits(fused)[:, 1].float().cpu().numpy()
-            )
-        return scores
+    def _rerank(self, model, similarity, embeds, texts) -> tuple[np.ndarray, np.ndarray]:
+        """Matching logits of the best candidates of each query, -inf elsewhere, as (images, texts)
+        and (texts, images).
+
+        A pair that is a candidate in both directions is fused once, and the keys and values of an
+        image are projected once for all its texts.
+
+        Args:
+            similarity: float[images, texts].
+            embeds: image_embeds [P, D] of each image.
+            texts: attention_mask [T] and text_embeds [T, C] of each text, without padding.
+        """
+        of_images = self._candidates(similarity)
+        of_texts = self._candidates(similarity.T).T
+        scores = torch.full(similarity.shape, -torch.inf)
+        for image, wanted in enumerate(of_images | of_texts):
+            for part in wanted.nonzero()[:, 0].split(256):
+                rows = [texts[i] for i in part.tolist()]
+                mask = pad_sequence([row for row, _ in rows], batch_first=True)
+                text_embeds = pad_sequence([row for _, row in rows], batch_first=True)
+                text_embeds = text_embeds.to(similarity)
+                context = embeds[image][None].to(text_embeds)
+                logits = model.match_logits(model.fuse(text_embeds, mask, context))[:, 1]
+                scores[image, part.cpu()] = logits.float().cpu()
+        to_text, to_image = (
+            scores.masked_fill(~wanted.cpu(), -torch.inf) for wanted in (of_images, of_texts)
+        )
+        return to_text.numpy(), to_image.T.numpy()
+
+    def _candidates(self, queries: Tensor) -> Tensor:
+        """bool, the `reranked` best columns of each row."""
+        best = queries.topk(min(self.reranked, queries.shape[1]), dim=1).indices
+        return torch.zeros_like(queries, dtype=torch.bool).scatter_(1, best, True)
 
 
 def _best(scores: np.ndarray, count: int = 10) -> list[list[tuple[int, float]]]:
