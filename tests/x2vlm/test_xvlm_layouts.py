@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tests.conftest import without_heads
-from tests.x2vlm.test_checkpoint import CONFIGS, same_weights
+from tests.x2vlm.test_checkpoint import CONFIGS, SWIN, same_weights
 from x2vlm.checkpoint import official_state_dict
 from x2vlm.config import X2VLMConfig
 from x2vlm.errors import CheckpointError
@@ -196,6 +196,42 @@ def test_cclm_3m_is_told_by_its_one_token_type_or_its_vocabulary(tmp_path):
     found = load_model(tmp_path / "cclm.th").config
     assert found.text == dataclasses.replace(CONFIGS["cclm_3m"].text, dropout=0.1)
     assert found.fusion.layer_norm_eps == 1e-5
+
+
+def test_cclm_with_one_projection_uses_it_for_images_too(tmp_path):
+    vision = dataclasses.replace(CONFIGS["cclm"].vision, hidden_size=64)
+    state = official_state_dict(build(CONFIGS["cclm"].replace(vision=vision)))
+    del state["vision_proj.weight"], state["vision_proj.bias"]
+    torch.save({"model": state}, tmp_path / "cclm.th")
+    loaded = load_model(tmp_path / "cclm.th")
+    assert torch.equal(loaded.model.image_projection.weight, loaded.model.text_projection.weight)
+    assert "images use text_proj, as the file has no vision_proj" in loaded.report.notes
+
+
+def test_a_missing_projection_of_another_family_is_told(tmp_path):
+    state = official_state_dict(build(CONFIGS["retrieval"]))
+    del state["vision_proj.weight"], state["vision_proj.bias"]
+    torch.save({"model": state}, tmp_path / "m.th")
+    with pytest.raises(CheckpointError, match=r"lacks weights.*vision_proj"):
+        load_model(tmp_path / "m.th")
+
+
+def test_the_text_assignment_stage_of_xvlm_has_twins_and_an_extra_head(twins, tmp_path):
+    state = official_state_dict(twins)
+    state = {key: tensor for key, tensor in state.items() if not key.startswith("cls_head.")}
+    hidden, image = CONFIGS["xvlm_pair"].text.hidden_size, SWIN.hidden_size
+    state |= {
+        "ta_head.weight": torch.ones(3, hidden),
+        "ta_head.bias": torch.ones(3),
+        "vision_proj.weight": torch.ones(16, image),
+        "vision_proj.bias": torch.ones(16),
+    }
+    torch.save({"model": state}, tmp_path / "ta.th")
+    with pytest.raises(CheckpointError, match="ta_head"):
+        load_model(tmp_path / "ta.th")
+    loaded = load_model(tmp_path / "ta.th", allow_extra=True)
+    assert loaded.config.fusion.twin_layers
+    assert {key.split(".")[0] for key in loaded.report.unexpected} == {"ta_head", "vision_proj"}
 
 
 def test_an_xvlm_file_without_its_words_is_still_another_model(tmp_path):

@@ -67,12 +67,14 @@ def translate(weights: Weights, file: str) -> Translated:
         layout = Layout(0, separate_fusion=xlm_r)
         return Translated(tensors, renamed, {}, (), True, layout, None, notes, prefix)
     layout = layout_of(tensors)
+    # X-VLM's text assignment, a stage before NLVR2, has a `vision_proj` of another kind.
+    assigns_texts = any(name.startswith("ta_head.") for name in tensors)
     state, renamed, ignored, unexpected = {}, {}, {}, []
     for spelled, tensor in tensors.items():
         name, key = our_name(canonical(spelled, layout)), original[spelled]
         if reason := ignored_reason(spelled):
             ignored[key] = reason
-        elif name is None:
+        elif name is None or (assigns_texts and name.startswith("image_projection.")):
             unexpected.append(key)
         elif name not in state:
             state[name], renamed[key] = tensor, name
@@ -84,6 +86,10 @@ def translate(weights: Weights, file: str) -> Translated:
                 f"the official code wrote.",
                 "ckpt/keys",
             )
+    if _shares_projection(state):
+        for part in ("weight", "bias"):
+            state[f"image_projection.{part}"] = state[f"text_projection.{part}"]
+        notes = (*notes, "images use text_proj, as the file has no vision_proj")
     return Translated(
         state,
         renamed,
@@ -118,6 +124,16 @@ def _without_wrappers(keys: Iterable[str], prefix: str) -> dict[str, str]:
         name = _INNER_WRAPPERS.sub("", key.removeprefix(prefix)) if key.startswith(prefix) else key
         names[key if name in names else name] = key
     return names
+
+
+def _shares_projection(state: Mapping[str, Tensor]) -> bool:
+    """Whether images and texts use one contrastive projection (CCLM's `use_one_cl_proj_only`)."""
+    types = state.get("text_encoder.embeddings.token_types.weight", ())
+    return (
+        len(types) == 1
+        and "text_projection.weight" in state
+        and "image_projection.weight" not in state
+    )
 
 
 def _told_size(tensors: Mapping[str, Tensor]) -> tuple[int, int] | None:
