@@ -57,4 +57,4 @@ def test_installed_demo_says_where_the_app_is(installed, tmp_path):
     command = [installed / "bin" / "x2vlm", "demo"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "make demo" in done.stderr
+    assert "python app.py" in done.stderr
