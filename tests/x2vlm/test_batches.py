@@ -8,7 +8,7 @@ from PIL import Image
 from x2vlm import Frames
 from x2vlm.errors import MediaError, ParameterError, TextError, X2VLMError
 from x2vlm.inference import suite
-from x2vlm.inference.batch import images_at_once, padded, spread, together
+from x2vlm.inference.batch import images_at_once, in_parts, padded, spread, together
 
 QUESTIONS = ["what color is the car?", "how many?", "is there a dog?", "who?", "where is it?"]
 TEXTS = ["a red car", "a dog sitting on the grass", "man", "the large bus", "two trees"]
@@ -85,8 +85,30 @@ def test_images_go_through_the_model_together(tiny_predictor, images, monkeypatc
         return original(scenes, *rest)
 
     monkeypatch.setattr(suite, "encode_together", counted)
+    monkeypatch.setattr(tiny_predictor, "_workers", 1)
     tiny_predictor.match([images[0]] * 5, "dog")
     assert seen == [5]
+
+
+def test_parts_that_are_worked_on_side_by_side_keep_their_order():
+    seen = []
+
+    def run(part):
+        seen.append((len(part), torch.get_num_threads()))
+        return [item * 10 for item in part]
+
+    before = torch.get_num_threads()
+    assert in_parts(run, range(9), size=4, workers=3) == [item * 10 for item in range(9)]
+    assert seen == [(3, 1)] * 3 and torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_a_part_is_raised(workers):
+    def run(part):
+        raise ParameterError("bad", "param/range")
+
+    with pytest.raises(ParameterError):
+        in_parts(run, range(4), size=2, workers=workers)
 
 
 def test_an_error_is_that_of_its_item(tiny_predictor, images):

@@ -82,7 +82,7 @@ class ImageIndex:
             known = store.open()
             stats = {name.as_posix(): _stat(folder / name) for name in files}
             waiting = [name for name in stats if known.get(name, (None,))[0] != stats[name]]
-            for group in batched(waiting, predictor.batch_size):
+            for group in batched(waiting, predictor.items_at_once):
                 encoded = predictor.image_features([str(folder / name) for name in group])
                 good = [not isinstance(one, X2VLMError) for one in encoded]
                 failed |= {n: str(e) for n, e, fine in zip(group, encoded, good) if not fine}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ class Worker:
     """
 
     def __init__(self, model: Mapping[str, Any], job: Job):
-        set_threads(1)  # as many workers as cores are faster than many threads of one
+        os.environ["X2VLM_WORKERS"] = "1"  # the other cores have workers of their own
+        set_threads(1)
         self.job, self.predictor = job, Predictor.from_pretrained(**model)
 
     def __call__(self, rows: pyarrow.Table) -> pyarrow.Table:

@@ -115,7 +115,7 @@ def run(
     """Do the job for every item that has no record yet, a batch at a time."""
     waiting = (item for item in items if item.id not in writer.done)
     with ThreadPoolExecutor(READERS) as readers:
-        groups = batched(waiting, predictor.batch_size)
+        groups = batched(waiting, predictor.items_at_once)
         following = _opened(job, predictor, groups, readers)
         while following is not None:
             group, opened = following

@@ -6,12 +6,14 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 
 from x2vlm.errors import Cancelled, CheckpointError, ConfigError, ParameterError, X2VLMError
 from x2vlm.inference.models import Member, gpu_memory
+from x2vlm.serving import set_threads
 
 MOST_ON_CPU, MOST_ON_GPU = 8, 64
 """Images of a batch. A CPU is no faster with more."""
@@ -99,6 +101,22 @@ def together(run: Callable[[Sequence[Any]], list[Any]], items: Sequence[Any]) ->
         return [found]
     middle = len(items) // 2
     return together(run, items[:middle]) + together(run, items[middle:])
+
+
+def in_parts(
+    run: Callable[[Sequence[Any]], list[Any]], items: Sequence[Any], size: int, workers: int
+) -> list[Any]:
+    """What `run` makes of parts of at most `size` items, in their order, `workers` parts at a time;
+    each worker has one torch thread (see `x2vlm.serving`)."""
+    size = max(1, min(size, -(-len(items) // workers)))
+    parts = [items[start : start + size] for start in range(0, len(items), size)]
+    if workers == 1 or len(parts) < 2:
+        return [result for part in parts for result in run(part)]
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(workers, initializer=set_threads, initargs=(1,)) as pool:
+        found = list(pool.map(run, parts))
+    set_threads(threads)  # so that threads that begin later are as they would have been
+    return [result for part in found for result in part]
 
 
 def one_by_one(method: Callable[..., Any]) -> Callable[..., Any]:

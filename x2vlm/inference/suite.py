@@ -13,13 +13,14 @@ from torch import Tensor
 
 from x2vlm.checks import Cancel, check_number
 from x2vlm.errors import CheckpointError, X2VLMError
-from x2vlm.inference.batch import attempt, images_at_once, spread, together
+from x2vlm.inference.batch import attempt, images_at_once, in_parts, spread, together
 from x2vlm.inference.columns import ColumnFunction
 from x2vlm.inference.domain import outside_note
 from x2vlm.inference.matching import encode_texts, match_texts
 from x2vlm.inference.models import Member, assign_tasks, describe_suite, gpu_memory
 from x2vlm.inference.scene import Scene, encode_together, open_scene, whole_embeds
 from x2vlm.results import Match, with_notes
+from x2vlm.serving import plan_concurrency
 
 
 class Suite:
@@ -55,19 +56,42 @@ class Suite:
         count = check_number("num_frames", wanted, 1, 256)
         if not isinstance(media, (list, tuple)):
             return self._prepare(open_scene(media, count, frame_indices, cancel), cancel)
+
+        def run(part: Sequence[Any]) -> list[Scene | X2VLMError]:
+            return self._encode_part(part, cancel, count, frame_indices)
+
+        return in_parts(run, media, self.batch_size, self._workers)
+
+    def _encode_part(
+        self,
+        media: Sequence[Any],
+        cancel: Cancel | None,
+        num_frames: int | None = None,
+        frame_indices: Sequence[int] | None = None,
+    ) -> list[Scene | X2VLMError]:
+        """A batch of images or videos, opened and encoded."""
+        count = num_frames or self.info.num_frames
         opened = [attempt(open_scene, one, count, frame_indices, cancel) for one in media]
         members = set(self._serving.values())
         if len(members) == 1:
             images = [one for one in opened if isinstance(one, Scene) and one.kind == "image"]
-            for start in range(0, len(images), self.batch_size):
-                part = images[start : start + self.batch_size]
-                together(lambda some: encode_together(some, *members, cancel), part)
+            together(lambda some: encode_together(some, *members, cancel), images)
         return [self._prepare(one, cancel) if isinstance(one, Scene) else one for one in opened]
 
     @functools.cached_property
     def batch_size(self) -> int:
         """Images that go through the models together."""
         return min(map(images_at_once, set(self._serving.values())), default=1)
+
+    @functools.cached_property
+    def _workers(self) -> int:
+        """Batches that are worked on side by side."""
+        return plan_concurrency(self.info.parameters, self.info.device).workers
+
+    @property
+    def items_at_once(self) -> int:
+        """How many items a list should have at least to keep the machine busy."""
+        return self.batch_size * self._workers
 
     def _each(
         self,
@@ -82,18 +106,18 @@ class Suite:
         if not isinstance(media, (list, tuple)):
             scene = self.encode(media, cancel=cancel)
             return with_notes(run([scene], [texts])[0], scene.notes)
-        pairs = list(zip(media, spread(texts, len(media), several), strict=True))
-        results: list[Any] = []
-        for start in range(0, len(pairs), self.batch_size):
-            part = pairs[start : start + self.batch_size]
-            scenes = self.encode([medium for medium, _ in part], cancel=cancel)
+
+        def run_part(part: Sequence[tuple[Any, Any]]) -> list[Any]:
+            scenes = self._encode_part([medium for medium, _ in part], cancel)
             good = [(s, text) for s, (_, text) in zip(scenes, part) if isinstance(s, Scene)]
             found = iter(together(lambda items: run(*zip(*items, strict=True)), good))
-            results += [
+            return [
                 with_notes(next(found), scene.notes) if isinstance(scene, Scene) else scene
                 for scene in scenes
             ]
-        return results
+
+        pairs = list(zip(media, spread(texts, len(media), several), strict=True))
+        return in_parts(run_part, pairs, self.batch_size, self._workers)
 
     def _prepare(self, scene: Scene, cancel: Cancel | None) -> Scene:
         """Encode, where one model serves all, and say what its answers may suffer from."""

@@ -86,8 +86,8 @@ def inspect(
     predictor.require("ground")
     predictor.require("match")
     measured: list[Measured] = []
-    for start in range(0, len(truths), predictor.batch_size):
-        given = truths[start : start + predictor.batch_size]
+    for start in range(0, len(truths), predictor.items_at_once):
+        given = truths[start : start + predictor.items_at_once]
         part, unread = zip(*(readable(truth, predictor) for truth in given), strict=True)
         scenes = predictor.encode([medium(truth, predictor) for truth in part])
         asked = [i for i, scene in enumerate(scenes) if isinstance(scene, Scene) and part[i].texts]
