@@ -11,7 +11,7 @@ Without `--checkpoint` it measures the weights that validation chose: `best` of 
 
 The result is one JSON file: for every task and test set its metrics and the number of samples, with
 the command, the seeds or files, the hash of the weights and the machine, so that a reader can
-repeat it. A task with several test sets, such as languages, also gets their means.
+repeat it. A task whose test sets are languages also gets their means.
 """
 
 from __future__ import annotations
@@ -96,8 +96,10 @@ def evaluate(
 
 
 def means(name: str, found: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """The means of a task's metrics over its test sets, and over those but `en`: what papers report
-    of many languages. Nothing for a single set."""
+    """Of a task whose test sets are languages (`de`, `zh`) the means of its metrics over them, and
+    over those but `en`; nothing for other test sets, whose means say nothing."""
+    if not all(len(test) == 2 for test in found):
+        return {}
     groups = {"mean": list(found), "mean without en": [test for test in found if test != "en"]}
     if "en" not in found:
         del groups["mean without en"]

@@ -26,6 +26,7 @@ def test_means_over_languages():
         for language, value in {"en": 0.9, "de": 0.5, "zh": 0.3}.items()
     }
     assert means("it", {"en": found["en"]}) == {}
+    assert means("it", {"testA": found["en"], "testB": found["de"]}) == {}
     assert means("it", found) == {
         "it/mean": {"accuracy": 0.56667},
         "it/mean without en": {"accuracy": 0.4},
