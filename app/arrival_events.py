@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from . import html, inputs
+from .i18n import say
 from .page import Page
 from .state import ViewOptions, ViewState
 from .tab import Shown
@@ -183,7 +184,7 @@ class ArrivalEvents(Events):
             page.model_note: html.model_note(info.name, info.note),
         }
         lacks = [
-            html.note("lacks", "warn", task=tab.task, reason=missing[tab.task])
+            f"<b>{say(f'tab_{tab.name}')}</b>{html.note('lacks', 'warn', reason=missing[tab.task])}"
             for tab in page.tabs.values()
             if tab.task in missing
         ]

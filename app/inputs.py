@@ -165,6 +165,39 @@ def frame_numbers(text: str) -> tuple[int, ...] | None:
     return tuple(sorted({int(part) for part in parts})) or None
 
 
+def frames(numbers: list[int] | None) -> tuple[int, ...] | None:
+    """Frame numbers of a call; None where none are given.
+
+    Raises:
+        ParameterError: not a list of whole numbers, or too many (`param/range`).
+    """
+    if numbers is None:
+        return None
+    if not isinstance(numbers, list):
+        raise ParameterError("frames must be a list of whole numbers.", "param/range")
+    return frame_numbers(" ".join(map(str, numbers)))
+
+
+def box(sides: list[float] | None) -> tuple[float, float, float, float] | None:
+    """The region of a call; None where none is given.
+
+    Raises:
+        ParameterError: not four numbers with an area (`box/invalid`).
+    """
+    if sides is None:
+        return None
+    numbers = isinstance(sides, list) and all(
+        isinstance(side, int | float) and math.isfinite(side) for side in sides
+    )
+    if not numbers or len(sides) != 4 or sides[2] - sides[0] < 1 or sides[3] - sides[1] < 1:
+        raise ParameterError(
+            "region must be four numbers, x1, y1, x2, y2 in pixels of the upright image, with "
+            "x1 < x2 and y1 < y2.",
+            "box/invalid",
+        )
+    return tuple(sides)
+
+
 def caption_options(
     do_sample: bool,
     num_beams: float,

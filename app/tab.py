@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import gradio as gr
 
-from x2vlm.errors import CheckpointError
+from x2vlm.errors import CheckpointError, TextError
 from x2vlm.results import Explanation
 
 from . import html
@@ -54,10 +54,10 @@ class Asker:
         return self.runner.run_each(task, paths, self.model, self.session, *args)
 
     def explain(self, text: str, **options: Any) -> Explanation | None:
-        """The maps of a text; None where the model cannot explain this."""
+        """The maps of a text; None where the model cannot explain it, or it names nothing."""
         try:
             return self("explain", text, **options)
-        except CheckpointError:
+        except (CheckpointError, TextError):
             return None
 
     @property

@@ -22,7 +22,7 @@ from x2vlm.errors import MediaError, X2VLMError
 from x2vlm.media import OpenedImage, OpenedVideo, open_media, shown_name
 from x2vlm.serving import Concurrency, plan_concurrency, set_threads
 
-from .. import limits
+from .. import inputs, limits
 from ..state import MediaRef, Preview
 from .events import report_progress
 from .log import log_failure
@@ -275,16 +275,31 @@ def _with_notes(
     predictor: Predictor, scene: Scene, task: str, *args: Any, **options: Any
 ) -> tuple[Any, tuple[str, ...]]:
     """A task's result, and what the user should know about the scene."""
+    if task in OWN_TASKS:
+        return OWN_TASKS[task](predictor, scene, *args, **options), scene.notes
     return getattr(predictor, task)(scene, *args, **options), scene.notes
 
 
 def _answer_region(
-    predictor: Predictor, scene: Scene, box: tuple[float, ...], question: str, cancel: Event | None
+    predictor: Predictor,
+    scene: Scene,
+    box: tuple[float, ...],
+    question: str,
+    cancel: Event | None,
+    **options: Any,
 ) -> Any:
     """The question about the part of the image inside the box."""
-    return predictor.answer(
-        scene.image.crop(tuple(round(side) for side in box)), question, cancel=cancel
-    )
+    inside = inputs.needed_region(box, scene.size)
+    cut = scene.image.crop(tuple(round(side) for side in inside))
+    return predictor.answer(cut, question, cancel=cancel, **options)
+
+
+def _check_text(
+    predictor: Predictor, scene: Scene, text: str, cancel: Event | None, **options: Any
+) -> Any:
+    """The faithfulness of a text's map."""
+    found = predictor.explain(scene, text, cancel=cancel)
+    return predictor.deletion_check(scene, found, cancel=cancel, **options)
 
 
 def _ground_frames(
@@ -300,6 +315,7 @@ def _ground_frames(
 STAGES = {"caption": "writing", "describe_region": "writing", "explain": "explaining"}
 OWN_TASKS = {
     "answer_region": _answer_region,
+    "check_text": _check_text,
     "ground_frames": _ground_frames,
     "with_notes": _with_notes,
 }

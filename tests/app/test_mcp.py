@@ -10,6 +10,7 @@ import base64
 import pytest
 
 from app import build_demo, limits
+from app.api_types import RESULTS
 from app.service.server import start
 from tests.app.stub import StubPredictor
 
@@ -45,7 +46,7 @@ def test_endpoints_are_tools_and_answer(address, picture_file):
 
     tools, good, bad, crowd = asyncio.run(visit())
     assert not any(answer.isError for answer in crowd)
-    assert {tool.name for tool in tools} == {"caption", "ask", "ground", "explain", "match"}
+    assert {tool.name for tool in tools} == set(RESULTS)
     assert all(tool.description and "media" in tool.inputSchema["properties"] for tool in tools)
     answer = ast.literal_eval(good.content[0].text)  # Gradio writes values as Python does
     assert not good.isError and {found["text"] for found in answer["matches"]} == {"a dog", "a cat"}

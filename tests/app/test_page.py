@@ -29,11 +29,17 @@ GOLDEN = {
         "top_p",
         "temperature",
         "seed",
+        "min_length",
+        "prefix",
+        "region",
+        "frames",
     ],
-    "/ask": ["media", "question", "choices", "top_k", "mode"],
-    "/ground": ["media", "phrases", "absent_below", "found_from"],
-    "/explain": ["media", "text", "target", "layer", "method"],
-    "/match": ["media", "texts"],
+    "/ask": ["media", "question", "choices", "top_k", "mode", "region", "frames"],
+    "/ground": ["media", "phrases", "absent_below", "found_from", "frame", "frames"],
+    "/explain": ["media", "text", "target", "layer", "method", "head", "answer", "frames"],
+    "/match": ["media", "texts", "region", "frames"],
+    "/match_over_time": ["media", "text", "frames"],
+    "/faithfulness": ["media", "text", "mode", "fill", "frames"],
 }
 
 
@@ -50,6 +56,7 @@ def test_public_endpoints_are_these_and_no_others(demo):
     assert demo.get_api_info()["unnamed_endpoints"] == {}
     for info in named.values():
         assert len(info["description"]) > 20
+        assert "notes: list[str]" in info["returns"][0]["python_type"]["type"]
 
 
 def test_every_event_says_how_visible_it_is(demo):

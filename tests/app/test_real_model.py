@@ -17,12 +17,15 @@ import gradio as gr
 import numpy as np
 import pytest
 
+from app.api import Endpoints
+from app.api_types import RESULTS
 from app.service import models
 from app.service.models import Models
 from app.service.runner import Runner
 from app.state import MediaRef, ViewState
 from app.tab import Asker
 from app.tabs import TABS
+from app.tabs.ask import Ask
 from app.tabs.inspect import Inspect
 from x2vlm.cli import main
 from x2vlm.errors import CheckpointError, MediaError, ParameterError
@@ -67,6 +70,14 @@ def test_every_tab_works_with_the_real_predictor(ask, make, region):
     assert tab.render(state.result, state)
 
 
+def test_a_question_that_names_nothing_is_answered_without_maps(ask):
+    """Such as "what is it?", of which no phrase could be explained."""
+    tab = Ask()
+    result = tab.run(ask, tab.defaults | {"question": "what is it?"})
+    assert result.found[0].answers and result.layers == ()
+    assert tab.render(result, ask.state)
+
+
 def test_the_slower_looks_work_with_the_real_predictor(ask):
     tab = Inspect()
     result = tab.run(ask, tab.defaults | {"text": "a red car"})
@@ -89,6 +100,24 @@ def test_a_collection_says_of_each_image_what_it_says_alone(
         assert [r.text for r in one] == [r.text for r in alone]
         if task == "match":
             assert one[0].probability == pytest.approx(alone[0].probability, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "endpoint, given",
+    [
+        ("caption", {"region": [10, 10, 100, 100], "max_new_tokens": 3}),
+        ("caption", {"prefix": "a", "min_length": 2, "max_new_tokens": 4}),
+        ("ask", {"question": "what?", "region": [10, 10, 100, 100], "top_k": 2}),
+        ("match", {"texts": ["a dog"], "region": [10, 10, 100, 100]}),
+        ("explain", {"text": "a dog", "target": "match", "layer": "mean", "head": "max"}),
+        ("explain", {"text": "what color is the car?", "target": "answer", "answer": "red"}),
+        ("faithfulness", {"text": "a dog", "mode": "insertion", "fill": "mean"}),
+    ],
+)
+def test_endpoints_work_with_the_real_predictor(real_runner, picture_file, endpoint, given):
+    found = getattr(Endpoints(real_runner), endpoint)({"path": str(picture_file)}, **given)
+    assert set(found) == set(RESULTS[endpoint].__annotations__)
+    assert json.dumps(found, allow_nan=False)
 
 
 def test_phone_photos_through_the_command_line(tiny_folder, phone_photos, capsys):

@@ -55,6 +55,39 @@ def test_values_left_out_at_the_end_take_their_defaults(served, picture_file, en
     assert (name, data) == call(served.address, endpoint, parameters | given)
 
 
+REGION = [30, 20, 200, 150]
+
+
+@pytest.mark.parametrize(
+    "endpoint, given, result",
+    [
+        ("caption", {"region": REGION, "prefix": "a"}, "captions"),
+        ("ask", {"question": "what?", "region": REGION}, "answers"),
+        ("match", {"texts": ["a dog"], "region": REGION}, "matches"),
+        ("explain", {"text": "a dog", "layer": "mean", "head": "max"}, "maps"),
+        ("faithfulness", {"text": "a dog", "mode": "insertion"}, "verdict"),
+    ],
+)
+def test_what_the_page_can_the_api_can(served, picture_file, endpoint, given, result):
+    name, data = call(served.address, endpoint, {"media": uploaded(picture_file)} | given)
+    assert name == "complete" and data[0][result] is not None
+
+
+def test_frames_of_a_video_are_chosen_and_matched_over_time(served, clip_file):
+    media = {"media": uploaded(clip_file), "text": "a dog", "frames": [1, 5, 6]}
+    name, data = call(served.address, "match_over_time", media)
+    assert name == "complete" and len(data[0]["seconds"]) == len(data[0]["matches"]) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"region": [9, 9, 1, 1]}, {"region": "x"}, {"frames": ["a"]}, {"frames": 3}]
+)
+def test_a_wrong_region_or_frame_names_its_parameter(served, picture_file, wrong):
+    body = {"media": uploaded(picture_file)} | wrong
+    status, complaints = refused(served.address, "call/v2/caption", body)
+    assert status == 422 and set(named(complaints)) == set(wrong)
+
+
 @pytest.mark.parametrize("body", [{"data": []}, {"data": [{"path": "x"}]}])
 @pytest.mark.parametrize("endpoint", ["ask", "ground", "explain", "match"])
 def test_missing_values_are_named(served, endpoint, body):
@@ -72,15 +105,15 @@ def test_missing_values_by_name_are_named(served):
 
 
 def test_too_many_values_are_told(served, picture_file):
-    status, detail = refused(served.address, "call/match", {"data": [{}, ["a"], 1, 2]})
+    status, detail = refused(served.address, "call/match", {"data": [{}, ["a"], None, None, 2]})
     assert status == 422
-    assert detail == "4 values given; /match takes 2: media, texts. [param/unknown]"
+    assert detail == "5 values given; /match takes 4: media, texts, region, frames. [param/unknown]"
 
 
 def test_unknown_parameter_is_told_with_the_known_ones(served):
     status, detail = refused(served.address, "call/v2/match", {"text": "a"})
     assert status == 422
-    assert detail.startswith("/match has no parameter 'text'. Its parameters are media, texts.")
+    assert detail.startswith("/match has no parameter 'text'. Its parameters are media, texts, ")
 
 
 @pytest.mark.parametrize(
