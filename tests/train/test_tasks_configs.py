@@ -29,7 +29,6 @@ def recorded(name: str) -> dict[str, dict[str, float]]:
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_run_is_valid_and_described(path):
     run, tasks = load_run(["--config", str(path)])
-    assert any(task.loss_weights for task in tasks.values())
     assert all(
         task.loss_weights or task.test for task in tasks.values()
     )  # a task that never trains is there to measure

@@ -132,6 +132,14 @@ def image_pair(entry: dict[str, Any], file: Entries) -> Record:
     }
 
 
+def caption_pair(entry: dict[str, Any], file: Entries) -> Record:
+    """Two `images` and two `captions`, the first true of the first alone (Winoground)."""
+    images, captions = entry["images"], captions_of({"captions": entry["captions"]})
+    if len(images) != 2 or len(captions) != 2:
+        raise DataError("There are not two images and two captions.", "data/entry")
+    return {"images": [file.image(source) for source in images], "captions": captions}
+
+
 def labelled(entry: dict[str, Any], file: Entries) -> Record:
     """`question` or `sentence`, `label` (index in the closed list, -100: not in it), `image` or
     video."""
@@ -163,6 +171,7 @@ FORMATS: dict[str, Callable[[dict[str, Any], Entries], Record]] = {
     "question_answer": question_answer,
     "referring": referring,
     "image_pair": image_pair,
+    "caption_pair": caption_pair,
     "labelled": labelled,
     "record": record,
 }

@@ -1,6 +1,8 @@
-"""RefCOCO+ (UNC split) -> {train,val,testA,testB}.jsonl of phrases with boxes.
+"""RefCOCO+, RefCOCO (UNC splits) and RefCOCOg (UMD split) -> {train,val,testA,testB}.jsonl, or
+{train,val,test}.jsonl, of phrases with boxes.
 
     python -m train.prepare.refcoco --out data/refcoco+
+    python -m train.prepare.refcoco --dataset refcocog --out data/refcocog
 
 Images are COCO's train2014. The official `refs(unc).p` is a pickle; it is read by an unpickler that
 refuses all code.
@@ -18,8 +20,15 @@ from train.prepare.common import arguments, fetch, read_json, read_plain_pickle,
 
 URL = (
     "https://web.archive.org/web/20220413011656/"
-    "https://bvisionweb1.cs.unc.edu/licheng/referit/data/refcoco+.zip"
+    "https://bvisionweb1.cs.unc.edu/licheng/referit/data/{}.zip"
 )
+UNC = ("refs(unc).p", ("train", "val", "testA", "testB"))
+DATASETS = {
+    "refcoco+": UNC,
+    "refcoco": UNC,
+    "refcocog": ("refs(umd).p", ("train", "val", "test")),
+}
+"""Name of the archive -> its file of phrases, and its splits."""
 
 
 def entries(
@@ -39,22 +48,26 @@ def entries(
                 yield about | {"text": sentence["sent"], "box": boxes[ref["ann_id"]]}
 
 
-def unpack(archive: Path, raw: Path) -> None:
+def unpack(archive: Path, raw: Path, phrases: str) -> None:
     """The two files that are needed, beside the archive."""
     with zipfile.ZipFile(archive) as content:
         for name in content.namelist():
             target = raw / Path(name).name
-            if target.name in ("refs(unc).p", "instances.json") and not target.exists():
+            if target.name in (phrases, "instances.json") and not target.exists():
                 target.write_bytes(content.read(name))
 
 
 def main() -> None:
-    options = arguments(__doc__.splitlines()[0])
-    if not (options.raw / "refs(unc).p").exists():
-        unpack(fetch("refcoco+.zip", URL, options.raw), options.raw)
-    refs = read_plain_pickle(options.raw / "refs(unc).p")
+    options = arguments(
+        __doc__.splitlines()[0], dataset={"default": "refcoco+", "choices": list(DATASETS)}
+    )
+    phrases, splits = DATASETS[options.dataset]
+    if not (options.raw / phrases).exists():
+        archive = f"{options.dataset}.zip"
+        unpack(fetch(archive, URL.format(options.dataset), options.raw), options.raw, phrases)
+    refs = read_plain_pickle(options.raw / phrases)
     instances = read_json(options.raw / "instances.json")
-    for split in ("train", "val", "testA", "testB"):
+    for split in splits:
         write_json_lines(options.out / f"{split}.jsonl", entries(refs, instances, split))
 
 
