@@ -81,9 +81,9 @@ def test_numbers_on_coco_are_those_of_evaluate(tmp_path, shared_dir, model):
                 if names.count(one["category"]) == 1
             ]
             if elements:
-                entry = {"image": str(data / entry["file"]), "elems": elements}
+                entry = {"image": entry["file"], "elems": elements}
                 file.write(json.dumps(entry) + "\n")
-    files = DataConfig(files=[str(regions)], format="region_text")
+    files = DataConfig(files=[str(regions)], media=str(data), format="region_text")
     expected = evaluated(folder, files, "grounding")["grounding"]
     options = ("--checkpoint", folder, "--faithfulness", "0")
     (found,) = inspected(tmp_path, data, *options)
