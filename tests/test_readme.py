@@ -144,3 +144,12 @@ def test_every_checkpoint_with_a_link_is_in_the_table():
     listed = set(re.findall(r"`(\w+)`", README))
     missing = {name for name, known in hub.KNOWN.items() if known.downloadable} - listed
     assert not missing
+
+
+def test_contributing_names_places_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:app|x2vlm|train|tests)/[^`]*)`", text)
+    gone = [
+        place for place in named if not any(ROOT.glob(re.sub(r"<[^>]*>", "*", place.rstrip("/"))))
+    ]
+    assert named and not gone

@@ -166,6 +166,8 @@ class RunConfig:
         accumulation: parts in which a step's batch goes through the model one after the other; each
             is a batch of its own to contrastive losses, hard negatives and means over tokens or
             boxes.
+        gradient_checkpointing: layers are computed again in the backward pass instead of kept:
+            less memory, about a third more time.
         parallel: how several processes (started by `accelerate launch` or `torchrun`) share the
             work. `fsdp` shards weights, gradients and moments between the passes; for a pass every
             process holds all weights.
@@ -183,6 +185,7 @@ class RunConfig:
     model: ModelSource = field(default_factory=ModelSource)
     precision: Literal["fp32", "bf16"] = "fp32"
     accumulation: int = 1
+    gradient_checkpointing: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"
     device: Literal["auto", "cpu"] = "auto"
     seed: int = 42

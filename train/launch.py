@@ -11,6 +11,7 @@ import torch
 
 from train import trainer
 from train.config import ModelSource, load_run, usage
+from train.step import checkpoint_layers
 from train.stop import StopSignal
 from x2vlm.checkpoint import initialize, initialize_answer_decoder, save_model
 from x2vlm.checkpoint.detect import merge_overrides
@@ -49,6 +50,8 @@ def launch(arguments: list[str], stop: StopSignal, needs_checkpoint: bool = Fals
             task.open_data()  # what is wrong with the data is told before a model is downloaded
         torch.manual_seed(run.seed)
         model, tokenizer, new_parameters = load_source(run.model)
+        if run.gradient_checkpointing:
+            checkpoint_layers(model)
         trainer.train(
             run,
             model,

@@ -8,11 +8,14 @@ DistributedDataParallel sees one forward and one backward whatever the mixture.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from train.tasks.base import Task
 from x2vlm.errors import ConfigError
@@ -73,6 +76,21 @@ def freeze(model: nn.Module, prefixes: list[str]) -> None:
             )
         for parameter in frozen:
             parameter.requires_grad_(False)
+
+
+def checkpoint_layers(model: nn.Module) -> None:
+    """Gradient checkpointing: the backward pass computes every transformer layer again instead of
+    keeping what is inside it; losses and gradients stay the same."""
+    for name, layers in model.named_modules():
+        if isinstance(layers, nn.ModuleList) and name.rpartition(".")[2] in ("blocks", "layers"):
+            for layer in layers:
+                layer.forward = partial(_recomputed, layer.forward)
+
+
+def _recomputed(forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+    if torch.is_grad_enabled():
+        return checkpoint(forward, *inputs, use_reentrant=False, **options)
+    return forward(*inputs, **options)
 
 
 def explicit_attention(model: nn.Module) -> None:

@@ -14,6 +14,7 @@ from train.data.records import TestRecords
 from train.data.shards import write_shards
 from train.data.stickers import StickerData, StickerRecords
 from train.data.vocabulary import build_tokenizer, learn_vocabulary
+from train.step import checkpoint_layers
 from train.tasks import TASKS, task_class
 from x2vlm.config import DecoderConfig, FusionConfig, TextConfig, VisionConfig, X2VLMConfig
 from x2vlm.errors import ConfigError, DataError
@@ -496,3 +497,32 @@ def test_ranked_captions_are_those_of_a_predictor(processor, model):
         for record in records
     ]
     assert ranked == expected != likeliest
+
+
+def test_gradient_checkpointing_keeps_less_and_learns_the_same(processor):
+    """Same losses and gradients, dropout included, with a fraction of what is kept in between."""
+    task = prepared("image_text", processor, data=SCENES)
+    batch = batch_of(task)
+
+    def step(model) -> tuple[int, dict[str, torch.Tensor]]:
+        kept: dict[int, int] = {}
+
+        def keep(tensor):
+            kept[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        torch.manual_seed(0)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            sum(task.training_step(model.train(), batch).values()).backward()
+        return sum(kept.values()), {n: p.grad for n, p in model.named_parameters()}
+
+    torch.manual_seed(0)
+    plain = build_model(processor.config)
+    lean = copy.deepcopy(plain)
+    checkpoint_layers(lean)
+    (much, expected), (less, found) = step(plain), step(lean)
+    assert less < 0.7 * much
+    for name, gradient in expected.items():
+        assert (gradient is None) == (found[name] is None), name
+        if gradient is not None:
+            torch.testing.assert_close(found[name], gradient, msg=name)
