@@ -97,6 +97,14 @@ def test_without_constants_the_size_is_asked_for_and_checked(tower, tmp_path):
     assert same_weights(loaded.model, model)
 
 
+def test_a_swin_file_without_masks_is_taken_for_square_and_that_is_said(tmp_path):
+    bare = load_model(write(build(PERSON_SWIN), tmp_path / "bare.th"))
+    assert bare.config.vision.image_size == 128
+    assert "taken to be square" in str(bare.report)
+    told = write(build(PERSON_SWIN), tmp_path / "told.th", **constants(PERSON_SWIN))
+    assert "taken to be square" not in str(load_model(told).report)
+
+
 @pytest.mark.parametrize("tower", TOWERS)
 def test_folders_keep_the_size(tower, tmp_path):
     model = build(TOWERS[tower])

@@ -90,6 +90,9 @@ def translate(weights: Weights, file: str) -> Translated:
         for part in ("weight", "bias"):
             state[f"image_projection.{part}"] = state[f"text_projection.{part}"]
         notes = (*notes, "images use text_proj, as the file has no vision_proj")
+    image_size = _told_size(tensors)
+    if image_size is None and any(name.startswith("vision_encoder.layers.") for name in tensors):
+        notes = (*notes, "the file does not tell its image size, which is taken to be square")
     return Translated(
         state,
         renamed,
@@ -97,7 +100,7 @@ def translate(weights: Weights, file: str) -> Translated:
         tuple(unexpected),
         ours=False,
         layout=layout,
-        image_size=_told_size(tensors),
+        image_size=image_size,
         notes=notes,
         prefix=prefix,
     )
