@@ -10,7 +10,8 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from app import build_demo, limits
+from app import build_demo, controls, limits
+from app.html import remark
 from app.i18n import ERRORS, I18N, LANGUAGES, LOCALES, TEXT, say, t
 from app.service.messages import message
 from app.service.server import SETTINGS
@@ -203,3 +204,22 @@ def test_app_module_holds_nothing_to_import():
     ]
     assert defined == ["load"]
     assert 'if __name__ == "__main__":' in source
+
+
+def test_official_checkpoints_are_offered_with_their_download_on_ones_own_machine(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    offered = {name: str(label) for label, name in controls.models(("photo", "mini"), True)}
+    assert "2.4 GB" in offered["x2vlm_large_1b_vqa"] and "VQA" in offered["x2vlm_large_1b_vqa"]
+    assert "xvlm_base_4m" not in offered  # its authors publish no direct link
+
+
+@pytest.mark.parametrize("open_choice, offline", [(False, ""), (True, "1")])
+def test_strangers_and_offline_servers_are_offered_no_download(open_choice, offline, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    names = [name for _, name in controls.models(("photo", "mini"), open_choice)]
+    assert names == ["photo", "mini"]
+
+
+def test_an_image_outside_the_models_world_is_told_in_every_language():
+    told = remark("this does not look like what photo was trained on. [scene/domain]")
+    assert "모델이 학습한 것과 다른" in told and "[" not in told
