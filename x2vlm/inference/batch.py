@@ -113,9 +113,11 @@ def in_parts(
     if workers == 1 or len(parts) < 2:
         return [result for part in parts for result in run(part)]
     threads = torch.get_num_threads()
-    with ThreadPoolExecutor(workers, initializer=set_threads, initargs=(1,)) as pool:
-        found = list(pool.map(run, parts))
-    set_threads(threads)  # so that threads that begin later are as they would have been
+    try:
+        with ThreadPoolExecutor(workers, initializer=set_threads, initargs=(1,)) as pool:
+            found = list(pool.map(run, parts))
+    finally:
+        set_threads(threads)  # so that threads that begin later are as they would have been
     return [result for part in found for result in part]
 
 
