@@ -29,7 +29,9 @@ def picture(tmp_path, monkeypatch):
     return bench.make_pictures(tmp_path)[0]
 
 
-def test_a_server_is_started_called_and_stopped(picture):
+def test_a_server_is_started_called_and_stopped(picture, monkeypatch):
+    monkeypatch.setattr(serving, "TWO_THREADS", (sys.executable, "-c", SERVER))
+    monkeypatch.setattr(serving, "CROWDS", 1)
     with bench.server((sys.executable, "-c", SERVER)) as running:
         ready, loaded, answered = bench.starting(running, picture)
         assert 0 < ready.value <= loaded.value < answered.value
@@ -39,6 +41,9 @@ def test_a_server_is_started_called_and_stopped(picture):
         with bench.server(bench.BARE) as bare:
             bench.wait_until(bare)
             rows = {row.name: row for row in bench.one_client(running, bare, [picture], 1)}
+        crowds = {row.name: row.value for row in bench.crowds([picture], running, 2)}
+        assert crowds["2 clients: times those"] > 0
+        assert crowds["2 clients: failed otherwise"] == 0
     assert running.process.returncode == 0
     assert rows["1 client: failed"].value == 0
     assert all(rows[f"{name}, beside a busy core: times quiet"].value > 0 for name in bench.CALLS)
