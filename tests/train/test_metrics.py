@@ -127,7 +127,13 @@ def test_retrieval_with_several_captions():
     to_text = np.array([[0.1, 0.9, 0.5], [0.8, 0.0, 0.7]])
     found = retrieval_recall(to_text, to_text.T, image_of_text, (1,))
     assert found == pytest.approx(
-        {"text_r@1": 0.5, "image_r@1": 2 / 3, "mean_recall": (0.5 + 2 / 3) / 2}
+        {
+            "text_r@1": 0.5,
+            "image_r@1": 2 / 3,
+            "mean_recall": (0.5 + 2 / 3) / 2,
+            "text_median_rank": 1.5,
+            "image_median_rank": 1,
+        }
     )
 
 
