@@ -1,6 +1,6 @@
 """Speed and load of the app as it runs: `python -m benchmarks.app [--clients 20] [--json]`.
 
-Clients over HTTP against `python app.py` in a process of its own, offline, with the bundled model:
+Clients over HTTP against `python app.py` in a process of its own, offline, with `mini`:
 one on a quiet machine and one beside a busy core, many at once, and the same upload to an endpoint
 of bare Gradio; then what a change of view costs, in this process. First paint needs a Chromium and
 is skipped where there is none. Byte code is compiled beforehand, as it is when packages are

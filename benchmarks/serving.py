@@ -29,7 +29,7 @@ from typing import Any
 from app import limits
 
 ROOT = Path(__file__).resolve().parents[1]
-SERVER = (sys.executable, "app.py", "--offline")
+SERVER = (sys.executable, "app.py", "--offline", "--model", "mini")
 TWO_THREADS = (*SERVER, "--workers", "1", "--threads", "2")
 BARE = (sys.executable, "-m", "benchmarks.bare_gradio")
 IMPORTS = (
