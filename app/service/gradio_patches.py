@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
-from gradio import queueing, route_utils, routes
+from gradio import queueing, route_utils, routes, state_holder
 from gradio.context import LocalContext
 from gradio.queueing import Queue
 from gradio.server_messages import EventMessage, ProcessCompletedMessage
@@ -279,6 +279,28 @@ def _local_only(move: Any, message: str) -> Any:
 def files_of_the_page(demo: gr.Blocks) -> set[str]:
     """Absolute paths of the files in the upload folder that every visitor's page begins with."""
     return set().union(*(block.keep_in_cache for block in demo.blocks.values()))
+
+
+class Session(state_holder.SessionState):
+    """A session without a copy of every component's settings.
+
+    Gradio makes one for each visitor and each call over plain HTTP, 25 ms on the event loop for
+    this page, for its deep links alone, which the app does not offer.
+    """
+
+    def __init__(self, blocks: gr.Blocks):
+        super().__init__(SimpleNamespace(default_config=blocks.default_config, blocks=()))
+
+    def _update_config(self, key: int) -> None:
+        pass
+
+    def _update_value_in_config(self, key: int, value: Any) -> None:
+        pass
+
+
+def keep_sessions_light() -> None:
+    """Let every session be a `Session`."""
+    state_holder.SessionState = Session
 
 
 def drop_idle_sessions(demo: gr.Blocks, seconds: float) -> None:

@@ -28,6 +28,7 @@ from .gradio_patches import (
     end_every_job,
     files_of_the_page,
     keep_results,
+    keep_sessions_light,
     replace_tracebacks,
     unread_results,
     upload_folder,
@@ -81,6 +82,7 @@ def start(demo: gr.Blocks, **options) -> str:
     keep_results(demo._queue, limits.UNREAD_RESULTS)
     replace_tracebacks(log_failure)
     answer_uploads(refuse_upload)
+    keep_sessions_light()
     quota = limits.JOBS_A_MINUTE if is_public(options.get("share", False)) else None
     middleware = [
         Middleware(HealthCheck, runner=demo.runner),

@@ -6,7 +6,7 @@ import inspect
 
 import gradio as gr
 import pytest
-from gradio import queueing, route_utils, routes
+from gradio import queueing, route_utils, routes, state_holder
 from gradio.queueing import Event, Queue
 
 from app.service import gradio_patches
@@ -21,6 +21,9 @@ NAMES = [
     (DEMO._queue, "push process_events send_message clean_events remove_from_queue"),
     (DEMO._queue, "blocks max_size event_ids_to_events process_time_per_fn"),
     (DEMO._queue, "pending_messages_per_session pending_event_ids_session"),
+    (DEMO, "default_config"),
+    (state_holder, "SessionState"),
+    (state_holder.SessionState, "_update_config _update_value_in_config"),
     (queueing, "traceback"),
     (routes, "traceback upload_fn App"),
     (route_utils, "GradioMultiPartParser upload_fn MultiPartException"),
@@ -54,6 +57,7 @@ def test_the_parameters_are_the_same(function, parameters):
     [
         (queueing, "set_task_name("),  # its end names the job that is cancelled
         (queueing, "route_utils.call_process_api("),
+        (state_holder, "= SessionState(self.blocks)"),
         (routes, "await upload_fn("),
         (routes, '"maximum allowed size" in exc.message'),
         (route_utils, "GradioMultiPartParser("),
@@ -62,6 +66,11 @@ def test_the_parameters_are_the_same(function, parameters):
 )
 def test_the_source_still_uses_it(module, text):
     assert text in inspect.getsource(module)
+
+
+def test_a_session_is_light_and_whole():
+    session = gradio_patches.Session(DEMO)
+    assert session.config_values == {} and session[FIELD._id] is FIELD
 
 
 def test_the_version_that_was_read_is_named():
