@@ -47,6 +47,8 @@ def open_page(browser, served):  # noqa: F811
         page.goto(served.address + query)
         page.locator("#canvas img[src^=data]").wait_for()
         page.locator("#status .model", has_text="stub").wait_for()
+        # A busy page fills its fields after the stage, and would overwrite what a test types.
+        page.evaluate("() => new Promise(done => requestIdleCallback(done, {timeout: 5000}))")
         return page
 
     yield open_it
