@@ -100,7 +100,9 @@ def test_the_stage_follows_the_tab(open_page):
 
 def test_changed_inputs_dim_the_result_and_the_stage(open_page):
     page = open_page()
-    page.locator("#phrases textarea").fill("a zebra")
+    page.locator("#card-find .verdict").first.wait_for()
+    page.locator("#phrases textarea").fill("")
+    page.locator("#phrases textarea").press_sequentially("a zebra", delay=100)
     page.locator("#note-find .stale").wait_for()
     assert float(page.locator("#canvas img").evaluate("e => getComputedStyle(e).opacity")) < 1
     page.locator("#run-find").click()
