@@ -83,7 +83,7 @@ def test_an_upload_through_every_tab(open_page, picture_file):
     page.locator("#run-compare").click()
     page.locator("#card-compare", has_text="Correlation").wait_for()
     open_tab(page, "about")
-    assert "arXiv:2211.12402" in page.locator("#about").inner_text()
+    page.locator("#about", has_text="arXiv:2211.12402").wait_for()
 
 
 def test_the_stage_follows_the_tab(open_page):
