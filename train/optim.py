@@ -63,7 +63,9 @@ class MuonAdamW(torch.optim.AdamW):
     momentum.
 
     An update is scaled to the root mean square of AdamW's, so that both share a learning rate (Liu
-    et al., arXiv 2502.16982).
+    et al., arXiv 2502.16982). `torch.optim.Muon` takes the same steps (a test compares them); it is
+    not used because there every process orthogonalises every matrix, and because it would stand
+    beside AdamW as a second optimizer with a state of its own.
     """
 
     momentum = 0.95

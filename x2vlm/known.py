@@ -33,7 +33,7 @@ class KnownCheckpoint:
 BUNDLED = ("photo", "mini")
 """Checkpoints that come with the package."""
 DEFAULT = BUNDLED[0]
-"""The checkpoint of app, Predictor and command line where none is named."""
+"""The checkpoint of app, command line and every `from_pretrained` where none is named."""
 KNOWN = {
     "x2vlm_base_4m": KnownCheckpoint("x2vlm_base_4m.th", "X2-VLM base, on 4M images"),
     "x2vlm_large_4m": KnownCheckpoint("x2vlm_large_4m.th", "X2-VLM large, on 4M images", 2.4),

@@ -183,6 +183,26 @@ def test_muon_moves_the_matrices_of_the_layers_and_adamw_the_rest(model):
     model.zero_grad(set_to_none=True)
 
 
+@pytest.mark.parametrize("shape", [(24, 24), (16, 48), (48, 16)])
+def test_muon_takes_the_steps_of_torch(shape):
+    torch.manual_seed(0)
+    layers = torch.nn.ModuleList([torch.nn.Linear(*shape, bias=False)])
+    encoder = torch.nn.ModuleDict({"encoder": torch.nn.ModuleDict({"layers": layers})})
+    (matrix,) = encoder.parameters()
+    theirs = torch.nn.Parameter(matrix.detach().clone())
+    config = OptimizerConfig(lr=0.1, weight_decay=0.05, muon=True)
+    optimizers = (
+        build_optimizer(encoder, config),
+        torch.optim.Muon([theirs], lr=0.1, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(3):
+        matrix.grad = torch.randn_like(matrix)
+        theirs.grad = matrix.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(matrix, theirs)
+
+
 def muon_steps(rank: int, world: int, folder: Path) -> None:
     """Two steps of the same gradients on every process; each writes its weights."""
     if world > 1:

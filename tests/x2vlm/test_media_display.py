@@ -153,6 +153,32 @@ def test_a_turned_video_whose_pixels_are_no_squares(matrix):
     assert shows(opened.frames[0], quadrants().transpose(TURNS[matrix]))
 
 
+@pytest.mark.parametrize(
+    ("height", "named", "matrix"),
+    [
+        (720, None, "ITU709"),
+        (718, None, "ITU601"),
+        (720, "ITU601", "ITU601"),
+        (48, "ITU709", "ITU709"),
+    ],
+)
+def test_colours_without_a_named_matrix_are_those_of_players(height, named, matrix):
+    """HD is BT.709 and what is smaller BT.601, unless the stream says otherwise."""
+    green, file = (30, 200, 30), io.BytesIO()
+    with av.open(file, "w", format="mp4") as out:
+        stream = out.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
+        if named:
+            stream.codec_context.colorspace = {"ITU709": 1, "ITU601": 6}[named]
+        image = av.VideoFrame.from_ndarray(np.full((height, 64, 3), green, np.uint8))
+        frame = image.reformat(format="yuv420p", dst_colorspace=matrix)
+        frame.colorspace, frame.pts, frame.time_base = 2, 0, Fraction(1, 10)
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    (shown,) = open_video(file.getvalue(), 1).frames
+    assert np.abs(np.asarray(shown).astype(int) - green).max() <= 3
+
+
 @pytest.mark.parametrize("options", [{"aspect": PAL}, {"matrix": (0, -ONE, -ONE, 0)}])
 def test_training_sees_the_same_frames(options):
     data = video(**options)

@@ -1,4 +1,5 @@
-"""How a player lays a stored frame on the screen: pixels that are no squares, turns and mirrors."""
+"""How a player lays a stored frame on the screen: pixels that are no squares, turns and mirrors,
+colours."""
 
 from dataclasses import dataclass
 
@@ -6,6 +7,9 @@ import numpy as np
 
 PIXEL_ASPECTS = (1 / 16, 16)
 """Widths of a pixel, in heights, beyond which a header is taken for damaged."""
+HD_ROWS = 720
+UNNAMED = 2
+"""AVCOL_SPC_UNSPECIFIED, the colour matrix of a frame that names none."""
 
 
 def pixel_aspect(stream) -> float:
@@ -13,6 +17,12 @@ def pixel_aspect(stream) -> float:
     aspect = float(stream.sample_aspect_ratio or 1)
     least, most = PIXEL_ASPECTS
     return aspect if least <= aspect <= most else 1.0
+
+
+def color_matrix(frame) -> str | None:
+    """The matrix of a frame that names none: BT.709 for HD, as players have it, and BT.601 below;
+    None where FFmpeg knows it by itself."""
+    return "ITU709" if frame.colorspace == UNNAMED and frame.height >= HD_ROWS else None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import MediaError, ParameterError
-from .display import Turn, fit, pixel_aspect
+from .display import Turn, color_matrix, fit, pixel_aspect
 from .limits import ANOTHER_COPY, RESAVE, MediaLimits, address_space, check_frame_size
 
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
@@ -375,6 +375,12 @@ class _Decoder:
         width, height = fit(self.size, self.max_side)
         if turn.sideways:
             width, height = height, width
-        method = "AREA" if width < frame.width else "BICUBIC"
-        rgb = frame.reformat(width, height, "rgb24", interpolation=method, threads=1).to_ndarray()
-        return turn.apply(rgb)
+        rgb = frame.reformat(
+            width,
+            height,
+            "rgb24",
+            src_colorspace=color_matrix(frame),
+            interpolation="AREA" if width < frame.width else "BICUBIC",
+            threads=1,
+        )
+        return turn.apply(rgb.to_ndarray())

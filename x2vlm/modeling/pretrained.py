@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import HfApi
 
 from x2vlm.checkpoint import load, save_model
+from x2vlm.known import DEFAULT
 from x2vlm.settings import Settings
 
 
@@ -18,7 +19,7 @@ class Pretrained:
     `from_config`, which builds the X2VLM, and `_wrap`, which makes one of its own of it."""
 
     @classmethod
-    def from_pretrained(cls, path_or_name: str | Path = "mini", **options: Any) -> Self:
+    def from_pretrained(cls, path_or_name: str | Path = DEFAULT, **options: Any) -> Self:
         """Loads any checkpoint of the family.
 
         Args:
