@@ -66,6 +66,7 @@ LAYERS = (
         "x2vlm/batch_norm.py",
         "x2vlm/losses.py",
         "x2vlm/metrics.py",
+        "x2vlm/caption_metrics.py",
         "x2vlm/media",
         "x2vlm/stickers",
         "x2vlm/processing.py",

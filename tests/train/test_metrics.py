@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from train.metrics.answers import normalize_answer, soft_accuracy
-from train.metrics.captions import bleu, cider_d, rouge_l, tokenize
+from x2vlm.caption_metrics import bleu, cider_d, rouge_l, tokenize
 from x2vlm.metrics import (
     auc,
     grounding_accuracy,

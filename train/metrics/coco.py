@@ -1,5 +1,5 @@
 """Captions scored by pycocoevalcap, the field's scorers: PTB tokens, BLEU, METEOR, ROUGE-L, CIDEr
-and SPICE. They need Java; `train.metrics.captions` needs nothing."""
+and SPICE. They need Java; `x2vlm.caption_metrics` needs nothing."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ import torch
 from train.data.captioning import caption_layout, collate_captions
 from train.data.masking import MaskingConfig, TokenMasker
 from train.data.records import TestRecords
-from train.metrics.captions import caption_scores
 from train.tasks.records import RecordTask, choose_exactly, device_of
+from x2vlm.caption_metrics import caption_scores
 from x2vlm.inference.captions import caption_score
 from x2vlm.inference.generation import beam_search
 from x2vlm.modeling.captioning import CaptionDecoder, X2VLMForCaptioning
@@ -35,7 +35,8 @@ class Captioning(RecordTask):
             sticker world, and not any.
         prompt: stands before every caption and is not learnt.
         label_smoothing: of the predicted token.
-        num_beams, min_length, max_new_tokens: of the captions written in evaluation.
+        num_beams, min_length, max_new_tokens, no_repeat_ngram_size: of the captions written in
+            evaluation, see `x2vlm.inference.generation.beam_search`.
         ranked: of what the beams find, the caption is taken that a Predictor takes: by its match
             too.
     """
@@ -50,6 +51,7 @@ class Captioning(RecordTask):
     num_beams: int = 3
     min_length: int = 5
     max_new_tokens: int = 50
+    no_repeat_ngram_size: int = 0
     ranked: bool = False
 
     def prepare(self, processor: Any) -> None:
@@ -123,6 +125,7 @@ class Captioning(RecordTask):
             num_return=self.num_beams if self.ranked else 1,
             min_length=self.min_length,
             max_new_tokens=min(self.max_new_tokens, self.max_tokens - prompt.shape[1]),
+            no_repeat_ngram_size=self.no_repeat_ngram_size,
         )
         if not self.ranked:
             return [processor.decode(hypotheses[0].token_ids) for hypotheses in found]

@@ -12,6 +12,7 @@ from x2vlm.errors import DataError, X2VLMError
 from x2vlm.inference.explain import agreement
 from x2vlm.inference.predictor import Predictor
 from x2vlm.inference.scene import Scene
+from x2vlm.inspection.captions import Captioned, CaptionTest
 from x2vlm.inspection.truth import Truth
 from x2vlm.metrics import pixel_iou, pointing_hits
 
@@ -46,8 +47,9 @@ class Asked:
 @dataclass(frozen=True)
 class Measured:
     """One image: its texts, those that are true first. `faithfulness` is that of the first text's
-    map and `verdict` what it allows to say, None where they were not measured; `error` says why the
-    image could not be used, `unread` which of its texts."""
+    map and `verdict` what it allows to say, None where they were not measured; `captioned` is about
+    its captions, None where it has none; `error` says why the image could not be used, `unread`
+    which of its texts."""
 
     id: str
     asked: tuple[Asked, ...] = ()
@@ -55,6 +57,7 @@ class Measured:
     verdict: str | None = None
     error: str | None = None
     unread: tuple[str, ...] = ()
+    captioned: Captioned | None = None
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,12 @@ def inspect(
     predictor.require("ground")
     predictor.require("match")
     measured: list[Measured] = []
+    captions = CaptionTest(predictor)
     for start in range(0, len(truths), predictor.items_at_once):
         given = truths[start : start + predictor.items_at_once]
         part, unread = zip(*(readable(truth, predictor) for truth in given), strict=True)
         scenes = predictor.encode([medium(truth, predictor) for truth in part])
+        captions.add(start, part, scenes)
         asked = [i for i, scene in enumerate(scenes) if isinstance(scene, Scene) and part[i].texts]
         texts = [part[i].texts for i in asked]
         found = predictor.find_phrases([scenes[i] for i in asked], texts) if asked else []
@@ -114,20 +119,23 @@ def inspect(
         progress(len(part), sum(one.error is not None for one in measured[start:]))
     if all(one.error is not None for one in measured):
         raise DataError(f"No image can be used; the first: {measured[0].error}", "data/unreadable")
+    for place, captioned in captions.results().items():
+        measured[place] = replace(measured[place], captioned=captioned)
     info = predictor.info
     return Inspection(name or info.name, info.hash, tuple(measured))
 
 
 def readable(truth: Truth, predictor: Predictor) -> tuple[Truth, tuple[str, ...]]:
     """A truth without the texts that the model cannot read, and what is wrong with these."""
-    problems = {text: predictor.check_text(text) for text in truth.texts}
+    texts = dict.fromkeys((*truth.texts, *truth.captions))
+    problems = {text: predictor.check_text(text) for text in texts}
     kept = replace(
         truth,
         regions=tuple(one for one in truth.regions if problems[one.text] is None),
-        captions=tuple(one for one in truth.captions if problems.get(one) is None),
+        captions=tuple(one for one in truth.captions if problems[one] is None),
         absent=tuple(one for one in truth.absent if problems[one] is None),
     )
-    if truth.regions and not kept.regions:  # its captions were not asked for
+    if truth.regions and not kept.regions:  # its captions must not be asked in their place
         kept = replace(kept, captions=())
     return kept, tuple(f"{text}: {error}" for text, error in problems.items() if error is not None)
 

@@ -6,39 +6,48 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from x2vlm.inspection.measure import Inspection
+from x2vlm.inspection.captions import Captioned
+from x2vlm.inspection.measure import Inspection, Measured
 from x2vlm.metrics import auc
 
 SIZES = (("small", 0.0, 0.01), ("medium", 0.01, 0.1), ("large", 0.1, 1.01))
 """Boxes by their share of the image."""
 IOU = 0.5
 BINS = 10
+RECALLS = ("r@1", "r@5", "r@10")
 DRAWS = 1000
 COVERED = 0.95
 
 
 @dataclass(frozen=True)
 class Table:
-    """Every text of every image as columns of equal length, NaN where a value is not known."""
+    """Every text of every image as columns of equal length, NaN where a value is not known; and
+    columns with one value an image."""
 
     image: np.ndarray
     columns: dict[str, np.ndarray]
-    faithful: np.ndarray
+    of_image: dict[str, np.ndarray]
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.columns[name]
 
     def rows(self, index: np.ndarray) -> Table:
-        """Some rows; `faithful` has one value an image and is left as it is."""
-        return Table(
-            self.image[index], {k: v[index] for k, v in self.columns.items()}, self.faithful
-        )
+        """Some rows, of the same images."""
+        return Table(self.image[index], _taken(self.columns, index), self.of_image)
+
+    def of_images(self, index: np.ndarray, rows: np.ndarray) -> Table:
+        """Some images, with the rows of their texts."""
+        return replace(self.rows(rows), of_image=_taken(self.of_image, index))
+
+
+def _taken(columns: dict[str, np.ndarray], index: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: values[index] for name, values in columns.items()}
 
 
 COLUMNS = ("present", "match", "iou", "area", "hit", "agrees", "energy")
@@ -53,8 +62,23 @@ def tabulate(inspection: Inspection) -> Table:
         )
         for name in COLUMNS
     }
-    faithful = [np.nan if i.faithfulness is None else i.faithfulness for i in inspection.images]
-    return Table(np.array([number for number, _ in rows], int), columns, np.array(faithful, float))
+    each = [_of_image(image) for image in inspection.images]
+    of_image = {
+        name: np.array([np.nan if one[name] is None else one[name] for one in each], float)
+        for name in each[0]
+    }
+    return Table(np.array([number for number, _ in rows], int), columns, of_image)
+
+
+def _of_image(image: Measured) -> dict[str, float | None]:
+    """What is known of an image as a whole."""
+    known = {"faithfulness": image.faithfulness}
+    told = image.captioned or Captioned(0)
+    known |= {"captions": told.count, "cider_d": told.cider_d}
+    for k in RECALLS:
+        known[f"text_{k}"] = (told.text_recall or {}).get(k)
+        known[f"image_{k}"] = (told.image_recall or {}).get(k)
+    return known
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -85,6 +109,17 @@ def _pointing(table: Table) -> float | None:
     return _mean(table["hit"])
 
 
+def _of_captions(k: str) -> Callable[[Table], float | None]:
+    """Recall of images over all captions, of which one image may have more than another."""
+
+    def measure(table: Table) -> float | None:
+        recall, count = table.of_image[f"image_{k}"], table.of_image["captions"]
+        known = ~np.isnan(recall)
+        return float(np.average(recall[known], weights=count[known])) if known.any() else None
+
+    return measure
+
+
 MEASURES: dict[str, tuple[str, Callable[[Table], float | None]]] = {
     "accuracy": (f"boxes with IoU of at least {IOU}", _accuracy),
     **{
@@ -112,8 +147,23 @@ MEASURES: dict[str, tuple[str, Callable[[Table], float | None]]] = {
     ),
     "faithfulness": (
         "faithfulness: area between deleting by heat and at random",
-        lambda table: _mean(table.faithful),
+        lambda table: _mean(table.of_image["faithfulness"]),
     ),
+    "cider_d": (
+        "CIDEr-D of the captions that the model writes",
+        lambda table: _mean(table.of_image["cider_d"]),
+    ),
+    **{
+        f"text_{k}": (
+            f"an image finds one of its captions by features, {k}",
+            lambda table, name=f"text_{k}": _mean(table.of_image[name]),
+        )
+        for k in RECALLS
+    },
+    **{
+        f"image_{k}": (f"a caption finds its image by features, {k}", _of_captions(k))
+        for k in RECALLS
+    },
 }
 """Name -> what it says and its function of a table."""
 LESS_IS_BETTER = ("calibration_error",)
@@ -170,15 +220,13 @@ def intervals(
     """95% intervals of every measure for each table; with two tables, a third entry is the interval
     of second minus first, on the same resampled images."""
     rng, first = np.random.default_rng(seed), tables[0]
-    images = len(first.faithful)
+    images = len(first.of_image["faithfulness"])
     places = [_places(table, images) for table in tables]
     drawn: dict[str, list[list[float]]] = {name: [[] for _ in tables] for name in MEASURES}
     for _ in range(draws):
         chosen = rng.integers(0, images, images)
         for number, table in enumerate(tables):
-            rows = np.concatenate([places[number][i] for i in chosen])
-            part = table.rows(rows)
-            part = Table(part.image, part.columns, table.faithful[chosen])
+            part = table.of_images(chosen, np.concatenate([places[number][i] for i in chosen]))
             for name, value in measures(part).items():
                 drawn[name][number].append(np.nan if value is None else value)
     return {name: _bounds([np.array(one) for one in values]) for name, values in drawn.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def read_truth(data: str, limit: int | None = None) -> list[Truth]:
             (instances, captions or both) or a list of entries; a `.jsonl` of entries. An entry has
             `image` (or `file`), and any of `captions`, `regions` (`text` and `box_xyxy` or
             `box_xywh` in pixels), `elems` (`caption` and `bb`), `objects` (`category` and
-            `box_xywh`), `refs`, `absent`.
+            `box_xywh`), `refs`, `absent`. Entries of one image are one image with all its texts.
 
     Raises:
         DataError: there is no such data set, or nothing in it to measure (`data/*`).
@@ -89,10 +89,24 @@ def read_truth(data: str, limit: int | None = None) -> list[Truth]:
                     "data/missing",
                 )
             path = named[0]
-        found = [truth for truth in _read(path) if truth.present]
+        found = [truth for truth in _of_one_image(_read(path)) if truth.present]
     if not found:
         raise DataError(f"{data} says nothing that could be measured.", "data/missing")
     return with_absent(found)[:limit]
+
+
+def _of_one_image(truths: Iterable[Truth]) -> list[Truth]:
+    """Flat lists name an image once a text: their rows become one truth."""
+    found: dict[Any, Truth] = {}
+    for truth in truths:
+        first = found.setdefault(truth.media, truth)
+        if first is not truth:
+            joined = {
+                name: tuple(dict.fromkeys(getattr(first, name) + getattr(truth, name)))
+                for name in ("captions", "regions", "absent")
+            }
+            found[truth.media] = replace(first, **joined)
+    return list(found.values())
 
 
 def with_absent(truths: Sequence[Truth]) -> list[Truth]:

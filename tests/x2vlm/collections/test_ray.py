@@ -1,10 +1,11 @@
 """The Ray engine: rows of its readers, and runs whose workers or driver are killed."""
 
 import io
-import json
 import os
 import random
 import signal
+import socket
+import subprocess
 import sys
 import tarfile
 import time
@@ -84,6 +85,14 @@ def shards(folder, count):
     return folder
 
 
+def matches(records):
+    """Item -> match of its text, None for an error."""
+    return {
+        record["id"]: record["matches"][0]["probability"] if "matches" in record else None
+        for record in records
+    }
+
+
 @pytest.mark.slow
 def test_a_killed_worker_loses_and_doubles_nothing(start, tmp_path, make_images, run):
     """Two workers over a folder, a table, Parquet and shards; one is killed at the first record."""
@@ -113,20 +122,18 @@ def test_a_killed_worker_loses_and_doubles_nothing(start, tmp_path, make_images,
         process.kill()
     assert killed and process.returncode == 0, err.decode()
     found = list(read_records(out))
-    names = [record["id"] for record in found]
-    assert len(names) == len(set(names)) == 150 + 2 + 4 + 6
+    assert len(found) == 150 + 2 + 4 + 6
     assert sum("error" in record for record in found) == 1
+    own = matches(found)
+    assert len(own) == len(found)
     run("match", folder, "dog", "--out", tmp_path / "local.jsonl")
-    own = {record["id"]: record for record in found}
-    for record in read_records(tmp_path / "local.jsonl"):
-        match = record["matches"][0]["probability"]
-        there = own[record["id"]]["matches"][0]["probability"]
-        assert there == pytest.approx(match, abs=1e-4)
+    for name, match in matches(read_records(tmp_path / "local.jsonl")).items():
+        assert own[name] == pytest.approx(match, abs=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
-def test_kill_and_resume_with_ray(start, tmp_path, make_images):
+def test_kill_and_resume_with_ray(start, tmp_path, make_images, run):
     folder, out = make_images(tmp_path / "photos", 500), tmp_path / "out.jsonl"
     command = ("match", folder, "dog", "--out", out, "--engine", "ray", "--workers", "2")
     rng = random.Random(5)
@@ -142,5 +149,55 @@ def test_kill_and_resume_with_ray(start, tmp_path, make_images):
     process = start(*command)
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err.decode()
-    names = [json.loads(line)["id"] for line in out.read_text().splitlines()]
-    assert len(names) == len(set(names)) == 500
+    found = list(read_records(out))
+    own = matches(found)
+    assert len(own) == len(found) == 500
+    run("match", folder, "dog", "--out", tmp_path / "whole.jsonl")
+    whole = matches(read_records(tmp_path / "whole.jsonl"))
+    assert own.keys() == whole.keys()
+    for name, match in whole.items():
+        assert own[name] == pytest.approx(match, abs=1e-4), name
+
+
+@pytest.fixture
+def storage(monkeypatch):
+    """A server of the S3 protocol on this machine, with a bucket `photos` of six images."""
+    pytest.importorskip("moto.server", reason="it needs pip install 'moto[server]'")
+    from pyarrow.fs import S3FileSystem
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = {"ENDPOINT_URL": f"http://{address}", "DEFAULT_REGION": "us-east-1"}
+    settings |= {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "EC2_METADATA_DISABLED": "true"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    command = [sys.executable, "-m", "moto.server", "-p", address.rpartition(":")[2]]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            with socket.socket() as knock:
+                if knock.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))) == 0:
+                    break
+            time.sleep(0.1)
+        files = S3FileSystem(allow_bucket_creation=True)
+        files.create_dir("photos")
+        for number in range(6):
+            with files.open_output_stream(f"photos/some/{number}.png") as file:
+                file.write(png(number))
+        yield "s3://photos/some/"
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.slow
+def test_images_of_a_bucket(start, tmp_path, storage):
+    out = tmp_path / "out.jsonl"
+    options = ("--text", "dog", "--out", out, "--engine", "ray", "--workers", "1")
+    for _ in range(2):  # the second run finds all records there
+        process = start("match", storage, *options)
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err.decode()
+        names = sorted(record["id"] for record in read_records(out))
+        assert names == [f"photos/some/{number}.png" for number in range(6)]

@@ -11,8 +11,10 @@ from tests.x2vlm.collections.conftest import png
 from train.data.records import DataConfig
 from train.data.stickers import StickerData
 from train.evaluate import evaluate
+from train.tasks.captioning import Captioning
 from train.tasks.grounding import Grounding
 from train.tasks.matching import Matching
+from train.tasks.retrieval import Retrieval
 from x2vlm.cli import main
 from x2vlm.modeling.build import load_model
 from x2vlm.processing import Processor
@@ -23,12 +25,16 @@ def evaluated(folder, data, *tasks):
     """What `train.evaluate` says of a data set."""
     loaded = load_model(folder)
     processor = Processor.from_pretrained(loaded.tokenizer_dir, loaded.config)
-    layer = Settings.read(folder).maps.phrase.layer
+    settings = Settings.read(folder)
+    shared = {"losses": {}, "batch_size": 1, "data": data, "test": {"x": data}}
+    shared["max_tokens"] = settings.max_tokens
+    rules = ("min_length", "no_repeat_ngram_size")
+    writing = {rule: getattr(settings, rule) for rule in rules}
     made = {
-        "grounding": Grounding(
-            losses={}, batch_size=1, data=data, test={"x": data}, explain_layer=layer
-        ),
-        "matching": Matching(losses={}, batch_size=1, data=data, test={"x": data}),
+        "grounding": Grounding(**shared, explain_layer=settings.maps.phrase.layer),
+        "matching": Matching(**shared),
+        "captions": Captioning(**shared, **writing, ranked=True),
+        "retrieval": Retrieval(**shared, reranked=0),
     }
     results = evaluate({name: made[name] for name in tasks}, loaded.model, processor)
     return {name.partition("/")[0]: numbers for name, numbers in results.items()}
@@ -43,15 +49,26 @@ def inspected(tmp_path, *arguments):
     ]
 
 
+CAPTION_MEASURES = ("cider_d", *(f"{of}_r@{k}" for of in ("text", "image") for k in (1, 5, 10)))
+
+
+def equal_on_captions(found, expected):
+    truth = expected["captions"] | expected["retrieval"]
+    for name in CAPTION_MEASURES:
+        assert found[name] == pytest.approx(truth[name], abs=1e-4), name
+
+
 def equal_on_stickers(tmp_path, model, count):
     folder = ROOT / "assets" / model
     stickers = StickerData(kind="scene", split="test", first=50_000, count=count)
-    expected = evaluated(folder, DataConfig(stickers=stickers), "grounding", "matching")
+    tasks = ("grounding", "matching", "captions", "retrieval")
+    expected = evaluated(folder, DataConfig(stickers=stickers), *tasks)
     options = ("--limit", count, "--checkpoint", folder, "--faithfulness", "0")
     (found,) = inspected(tmp_path, "stickers", *options)
     assert found["accuracy"] == pytest.approx(expected["grounding"]["accuracy"], abs=1e-5)
     assert found["pointing"] == pytest.approx(expected["grounding"]["pointing"], abs=1e-5)
     assert found["auc"] == pytest.approx(expected["matching"]["auc"], abs=1e-5)
+    equal_on_captions(found, expected)
 
 
 def test_numbers_on_stickers_are_those_of_evaluate(tmp_path):
@@ -89,6 +106,21 @@ def test_numbers_on_coco_are_those_of_evaluate(tmp_path, shared_dir, model):
     (found,) = inspected(tmp_path, data, *options)
     assert found["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-5)
     assert found["pointing"] == pytest.approx(expected["pointing"], abs=1e-5)
+
+
+def test_captions_of_a_flat_list_are_measured_as_evaluate_does(tmp_path, tiny_folder):
+    """A row a caption, several of one image."""
+    captions = tmp_path / "captions.json"
+    rows = [(0, "a dog runs"), (1, "two cats"), (0, "the dog is red"), (2, "a man with a ball")]
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    entries = [{"image": f"{number}.png", "caption": text} for number, text in rows]
+    captions.write_text(json.dumps(entries))
+    files = DataConfig(files=[str(captions)], media=str(tmp_path), format="image_text")
+    expected = evaluated(tiny_folder, files, "captions", "retrieval")
+    (found,) = inspected(tmp_path, captions, "--checkpoint", tiny_folder, "--faithfulness", "0")
+    equal_on_captions(found, expected)
+    assert found["accuracy"] is None and found["auc"] is not None
 
 
 class Links(html.parser.HTMLParser):

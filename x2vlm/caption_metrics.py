@@ -76,11 +76,19 @@ def rouge_l(
 def cider_d(
     candidates: Sequence[str], references: Sequence[Sequence[str]], sigma: float = 6.0
 ) -> float:
-    """Mean CIDEr-D (Vedantam et al., arXiv 1411.5726): clipped tf-idf n-gram cosines with a length
-    penalty, times 10.
+    """Mean of `cider_d_scores`."""
+    scores = cider_d_scores(candidates, references, sigma)
+    return sum(scores) / len(scores)
+
+
+def cider_d_scores(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], sigma: float = 6.0
+) -> list[float]:
+    """CIDEr-D of each image (Vedantam et al., arXiv 1411.5726): clipped tf-idf n-gram cosines with
+    a length penalty, times 10.
 
     An n-gram weighs the more, the fewer of these images have it in their references. Where every
-    image has every n-gram, as a single image always does, all weights and the score are 0; a
+    image has every n-gram, as a single image always does, all weights and the scores are 0; a
     `UserWarning` says so.
     """
     reference_counts = [
@@ -105,7 +113,7 @@ def cider_d(
             for counts in group
         ]
         scores.append(10 * sum(similarities) / len(similarities))
-    return sum(scores) / len(scores)
+    return scores
 
 
 def caption_scores(
