@@ -174,7 +174,12 @@ def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.evaluate", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--config", required=True, help="YAML of the run")
+    parser.add_argument(
+        "--config",
+        required=True,
+        action="append",
+        help="YAML of the run; a second one lies over the first",
+    )
     parser.add_argument("--checkpoint", help="model folder; default: the run's best weights")
     parser.add_argument("--limit", type=int, help="samples of each test set at most")
     parser.add_argument("--only", default="", help="tasks to measure, separated by commas")
@@ -195,7 +200,8 @@ def _options() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options, overrides = _options().parse_known_args(arguments)
     try:
-        run, tasks = load_run(["--config", options.config, *overrides])
+        layers = [word for path in options.config for word in ("--config", path)]
+        run, tasks = load_run([*layers, *overrides])
         only = [name for name in options.only.split(",") if name]
         unknown = sorted(set(only) - set(tasks))
         if unknown:

@@ -70,8 +70,8 @@ def launch(arguments: list[str], stop: StopSignal, needs_checkpoint: bool = Fals
 def load_source(source: ModelSource) -> tuple[X2VLM, object, set[str]]:
     """Model, tokenizer and the names of the parameters that start fresh beside loaded ones.
 
-    A checkpoint without an answer decoder gets one from its fusion layers, where `overrides` ask
-    for that head.
+    A checkpoint without an answer decoder gets one from its fusion layers, and one without a
+    `causal_lm` head the weights of its `masked_lm` head, where `overrides` ask for those heads.
 
     Raises:
         ConfigError: neither a preset nor a checkpoint is named, or an unknown preset.
@@ -102,6 +102,9 @@ def load_source(source: ModelSource) -> tuple[X2VLM, object, set[str]]:
     new = set(loaded.report.missing)
     if "answer_decoder" in loaded.report.missing_heads:
         new = _copy_decoder(loaded.model, new)
+    if "causal_lm" in loaded.report.missing_heads and "masked_lm" in loaded.report.heads:
+        loaded.model.causal_lm_head.load_state_dict(loaded.model.masked_lm_head.state_dict())
+        new = {name for name in new if not name.startswith("causal_lm_head.")}
     return loaded.model, find_tokenizer(loaded.config, loaded.tokenizer_dir, given), new
 
 

@@ -11,7 +11,7 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _CLITICS = re.compile(r"(?<=\w)(n't|'(?:s|re|ve|ll|d|m))\b")
 _TOKEN = re.compile(r"n't(?!\w)|'(?:s|re|ve|ll|d|m)(?!\w)|\w+(?:[.,]\d+)*(?:[-'/&]\w+)*|[^\w\s]")
@@ -91,12 +91,8 @@ def cider_d_scores(
     image has every n-gram, as a single image always does, all weights and the scores are 0; a
     `UserWarning` says so.
     """
-    reference_counts = [
-        [_all_ngrams(tokenize(reference)) for reference in group] for group in references
-    ]
-    frequency: Counter = Counter()
-    for group in reference_counts:
-        frequency.update(set().union(*group))
+    groups = [ngrams_of(group) for group in references]
+    frequency = document_frequency(groups)
     if all(images == len(references) for images in frequency.values()):
         warnings.warn(
             "CIDEr-D is 0 whatever the captions are: it weighs words by how few of the images have "
@@ -104,16 +100,46 @@ def cider_d_scores(
             "measured). Measure several different images.",
             stacklevel=2,
         )
-    log_documents = math.log(max(1, len(references)))
-    scores = []
-    for candidate, group in zip(candidates, reference_counts, strict=True):
-        vector = _tf_idf(_all_ngrams(tokenize(candidate)), frequency, log_documents)
-        similarities = [
-            _similarity(vector, _tf_idf(counts, frequency, log_documents), sigma)
-            for counts in group
-        ]
-        scores.append(10 * sum(similarities) / len(similarities))
-    return scores
+    return [
+        caption_cider_d(candidate, group, frequency, len(references), sigma)
+        for candidate, group in zip(candidates, groups, strict=True)
+    ]
+
+
+def ngrams_of(texts: Sequence[str]) -> list[Counter]:
+    """Of each text how often it has every n-gram of one to four tokens."""
+    return [_all_ngrams(tokenize(text)) for text in texts]
+
+
+def document_frequency(groups: Iterable[Sequence[Counter]]) -> Counter:
+    """In the references of how many images each n-gram stands; a group of `ngrams_of` an image."""
+    frequency: Counter = Counter()
+    for group in groups:
+        frequency.update(set().union(*group))
+    return frequency
+
+
+def caption_cider_d(
+    candidate: str,
+    references: Sequence[Counter],
+    frequency: Counter,
+    documents: int,
+    sigma: float = 6.0,
+) -> float:
+    """CIDEr-D of one caption.
+
+    Args:
+        references: `ngrams_of` the references of its image.
+        frequency: `document_frequency` of `documents` images; an n-gram that it lacks counts as
+            standing in one.
+    """
+    log_documents = math.log(max(1, documents))
+    vector = _tf_idf(_all_ngrams(tokenize(candidate)), frequency, log_documents)
+    similarities = [
+        _similarity(vector, _tf_idf(counts, frequency, log_documents), sigma)
+        for counts in references
+    ]
+    return 10 * sum(similarities) / len(similarities)
 
 
 def caption_scores(

@@ -200,6 +200,19 @@ def next_token_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> T
     return _global_mean(loss.masked_fill(~real, 0), real)
 
 
+def self_critical_loss(log_probabilities: Tensor, advantages: Tensor, written: Tensor) -> Tensor:
+    """REINFORCE with the model's own greedy text as the baseline (Rennie et al., arXiv 1612.00563):
+    minus the log-probability of every token times the advantage of its text, mean over tokens.
+
+    Args:
+        log_probabilities: float[N, T], of the tokens of texts that were drawn.
+        advantages: float[N], reward of each text minus that of the greedy one of its image.
+        written: bool[N, T], False = padding.
+    """
+    terms = -log_probabilities.float() * advantages[:, None]
+    return _global_mean(terms.masked_fill(~written, 0), written)
+
+
 def box_losses(
     boxes_cxcywh: Tensor, targets_cxcywh: Tensor, is_image: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

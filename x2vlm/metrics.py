@@ -1,4 +1,5 @@
-"""Retrieval, grounding, matching, pairs and pointing: what a list of numbers says about a model."""
+"""Retrieval, grounding, matching, attributes, pairs and pointing: what a list of numbers says of a
+model."""
 
 from __future__ import annotations
 
@@ -112,6 +113,20 @@ def auc(positive_scores: Sequence[float], negative_scores: Sequence[float]) -> f
     below = np.searchsorted(negative, positive, side="left")
     not_above = np.searchsorted(negative, positive, side="right")
     return float(((below + not_above) / 2 / len(negative)).mean())
+
+
+def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Mean precision at the scores of the positives: the sum over falling thresholds of (recall
+    gained) x (precision there); equal scores are one threshold, as in scikit-learn.
+
+    Args:
+        scores: float (N,); positive: bool (N,), at least one True.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order], np.cumsum(positive[order])
+    last = np.append(ranked[1:] != ranked[:-1], True)
+    precision = hits[last] / (np.flatnonzero(last) + 1)
+    return float((np.diff(hits[last], prepend=0) / hits[-1] * precision).sum())
 
 
 def winoground(scores: np.ndarray) -> dict[str, float]:

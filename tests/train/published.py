@@ -6,59 +6,28 @@ from __future__ import annotations
 import base64
 import csv
 import gzip
-import hashlib
 import io
-import json
 import pickle
-import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
+from tests.train.published_corpora import CORPORA
+from tests.train.published_files import (
+    HEIGHT,
+    WIDTH,
+    coco_name,
+    image,
+    json_file,
+    json_lines,
+    text,
+    video,
+    zip_file,
+)
 from train.prepare.refcoco import DATASETS
-from x2vlm.media.writing import write_video
 
-WIDTH, HEIGHT, COUNT = 48, 36, 6
-
-
-def image(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    seed = int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:4], "big")
-    shape = (HEIGHT, WIDTH, 3)
-    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
-def text(path: Path, content: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content, "utf-8")
-
-
-def json_file(path: Path, value) -> None:
-    text(path, json.dumps(value))
-
-
-def json_lines(path: Path, values: list) -> None:
-    text(path, "".join(json.dumps(value) + "\n" for value in values))
-
-
-def zip_file(path: Path, members: dict[str, object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "a") as archive:
-        for name, value in members.items():
-            archive.writestr(name, json.dumps(value))
-
-
-def video(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_video([Image.new("RGB", (32, 32), (40 * i, 90, 90)) for i in range(6)], 4, path)
-
-
-def coco_name(part: str, number: int) -> str:
-    return f"COCO_{part}_{number:012d}.jpg"
+COUNT = 6
 
 
 def karpathy(folder: Path, dataset: str) -> None:
@@ -171,25 +140,6 @@ def vqa(data: Path) -> None:
             zip_file(raw / archive, {member: {"annotations": answers}})
 
 
-def web_pairs(data: Path) -> None:
-    addresses = {n: f"http://example.org/{n}.jpg" for n in range(4)}
-    for dataset in ("sbu", "cc3m", "cc12m"):
-        for address in addresses.values():
-            name = hashlib.sha256(address.encode()).hexdigest()[:20]
-            image(data / dataset / "images" / name[:2] / f"{name}.jpg")
-    table = {"image_urls": list(addresses.values()), "captions": ["a dog on a lawn"] * 4}
-    content = json.dumps(table).encode()
-    (data / "sbu/raw").mkdir(parents=True)
-    with tarfile.open(data / "sbu/raw/sbu-captions-all.tar.gz", "w:gz") as archive:
-        member = tarfile.TarInfo("sbu-captions-all.json")
-        member.size = len(content)
-        archive.addfile(member, io.BytesIO(content))
-    first = "".join(f"a dog\t{address}\n" for address in addresses.values())
-    text(data / "cc3m/raw/Train_GCC-training.tsv", first)
-    second = "".join(f"{address}\ta dog\n" for address in addresses.values())
-    text(data / "cc12m/raw/cc12m.tsv", second)
-
-
 def nlvr2(data: Path) -> None:
     for name in ("train", "dev", "test1"):
         lines = []
@@ -228,8 +178,13 @@ def marvl(data: Path) -> None:
             "label": True,
         }
         json_lines(data / f"marvl/raw/marvl-{language}.jsonl", [line])
+        with_folder = {side: f"1-dog/{line[side]}" for side in ("left_img", "right_img")}
+        for shots in ("1", "2", "4", "10", "10x2"):
+            few = data / f"marvl/raw/marvl-{language}_train{shots}.jsonl"
+            json_lines(few, [line | with_folder] * 2)
         for side in (0, 1):
             image(data / f"marvl/marvl-images/{language}/images/1-dog/1-{side}.jpg")
+            image(data / f"marvl/marvl_fewshot/{language}/all/1-{side}.jpg")
 
 
 def multi30k(data: Path) -> None:
@@ -257,6 +212,8 @@ def xflickrco(data: Path) -> None:
             {"sentences": ["a cat"], "id": "2", "img_path": coco_name("val2014", 2)},
         ]
         json_lines(data / f"xflickrco/raw/{language}.jsonl", lines)
+        for shots in (1, 5, 10, 25, 50, 100):
+            json_lines(data / f"xflickrco/raw/{language}_train_{shots}.jsonl", lines[:1])
 
 
 def xvnli(data: Path) -> None:
@@ -265,6 +222,9 @@ def xvnli(data: Path) -> None:
     lines = [{"Flikr30kID": "1.jpg", "gold_label": label, "sentence2": "a dog"} for label in labels]
     for name in ("train", "dev", *(f"test_{code}" for code in ("en", "ar", "es", "fr", "ru"))):
         json_lines(data / f"xvnli/raw/{name}.jsonl", lines)
+        for shots in (1, 5, 10, 20, 25, 48):
+            few = f"train_{shots}_{name.removeprefix('test_')}.jsonl"
+            json_lines(data / "xvnli/raw" / few, lines)
 
 
 def xgqa(data: Path) -> None:
@@ -282,6 +242,8 @@ def xgqa(data: Path) -> None:
     for language in ("en", "bn", "de", "id", "ko", "pt", "ru", "zh"):
         question = {"imageId": "1", "question": "ist es ein hund?", "answer": "yes"}
         json_file(raw / f"test_{language}.json", {"7": question})
+        for shots in (1, 5, 10, 20, 25, 48):
+            json_file(raw / f"{language}_train_{shots}.json", {"8": question})
 
 
 def wit(data: Path) -> None:
@@ -322,6 +284,51 @@ def video_qa(data: Path) -> None:
     video(data / "msvd_qa/videos/clip_1.mp4")
 
 
+def ovad(data: Path) -> None:
+    names = {n: f"{n:012d}.jpg" for n in (1, 2)}
+    for name in names.values():
+        image(data / "ovad/val2017" / name)
+    attributes = [
+        {"id": 1, "name": "color quantity:two", "is_has_att": "has", "freq_set": "head"},
+        {"id": 0, "name": "maturity:young/baby", "is_has_att": "is", "freq_set": "tail"},
+    ]
+    boxes = [
+        {"id": n, "image_id": n, "bbox": [4.5, 3, 20, 20], "area": 300.0, "att_vec": [n % 2, -1]}
+        for n in names
+    ]
+    tiny = boxes[0] | {"id": 9, "area": 12.0}
+    content = {
+        "images": [{"id": n, "file_name": name} for n, name in names.items()],
+        "annotations": [*boxes, tiny],
+        "attributes": attributes,
+    }
+    json_file(data / "ovad/raw/ovad2000.json", content)
+
+
+def next_qa(data: Path) -> None:
+    raw = data / "next_qa/raw"
+    json_file(raw / "map_vid_vidorID.json", {"4010069381": "1164/4010069381"})
+    video(data / "next_qa/videos/1164/4010069381.mp4")
+    columns = "video,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4\n"
+    rows = [
+        f"4010069381,6,32,32,why is the dog there,{n},{n},{kind},a,cat,the dog,run,left\n"
+        for n, kind in enumerate(("CW", "TP", "DC"))
+    ]
+    for split in ("train", "val", "test"):
+        text(raw / f"{split}.csv", columns + "".join(rows))
+
+
+def own(data: Path) -> None:
+    """CUHK-PEDES, which needs no module of its own."""
+    people = []
+    for n, split in enumerate(("train",) * 8 + ("val", "test") * 2):
+        name = f"CUHK01/{n}.png"
+        image(data / "cuhk_pedes/imgs" / name)
+        captions = [f"a man with dog {n}", "a man in a coat"]
+        people.append({"split": split, "captions": captions, "file_path": name, "id": n})
+    json_file(data / "cuhk_pedes/reid_raw.json", people)
+
+
 SAMPLES: dict[str, Callable[[Path], None]] = {
     "refcoco": refcoco,
     "coco": coco,
@@ -329,7 +336,6 @@ SAMPLES: dict[str, Callable[[Path], None]] = {
     "coco_objects": coco_objects,
     "visual_genome": visual_genome,
     "vqa": vqa,
-    "web_pairs": web_pairs,
     "nlvr2": nlvr2,
     "winoground": winoground,
     "marvl": marvl,
@@ -340,22 +346,9 @@ SAMPLES: dict[str, Callable[[Path], None]] = {
     "wit": wit,
     "msrvtt": msrvtt,
     "video_qa": video_qa,
+    "ovad": ovad,
+    "next_qa": next_qa,
+    "own": own,
+    **CORPORA,
 }
 """Module of `train.prepare` -> what writes its sample below the folder `data`."""
-
-
-def without_preparation(data: Path) -> None:
-    """Files of ours for the corpora that no command of ours prepares."""
-    for n in range(3):
-        image(data / f"pairs/{n}.jpg")
-    pairs = [{"image": f"../pairs/{n}.jpg", "caption": "a dog"} for n in range(3)]
-    for folder in ("laion", "cc3m_6languages", "coco_multilingual"):
-        for n, pair in enumerate(pairs):
-            image(data / folder / f"{n}.jpg")
-            pair["image"] = f"{n}.jpg"
-        json_lines(data / folder / "part-0.jsonl", pairs)
-    for folder in ("howto100m", "yttemporal", "webvid"):
-        video(data / folder / "1.mp4")
-        json_lines(data / folder / "part-0.jsonl", [{"video": "1.mp4", "caption": "a dog"}] * 3)
-    lines = [{"source_text": f"dog {n}", "target_text": f"hund {n}"} for n in range(3)]
-    json_lines(data / "wikimatrix/part-0.jsonl", lines)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 
-from tests.train.published import SAMPLES, without_preparation
+from tests.train.published import SAMPLES
 from train import trainer
-from train.config import RunConfig, build
+from train.config import RunConfig, _merge, build
 from train.evaluate import evaluate
 from train.strict_yaml import read_yaml
 from train.tasks.text import ParallelText
@@ -24,6 +24,8 @@ CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 OTHERS = ("photo", "mini", "mini_pretrain", "forkme", "flickr8k_captioning", "flickr8k_retrieval")
 """Runs of the bundled models and on one's own data, which other tests take."""
 PATHS = [path for path in sorted(CONFIGS.glob("*.yaml")) if path.stem not in OTHERS]
+FEW_SHOT = sorted((CONFIGS / "few_shot").glob("*.yaml"))
+"""Each lies over the run of its name."""
 PRETRAINED = ("contrastive", "matching", "box", "masked_lm")
 COMMAND = re.compile(r"python -m train\.prepare\.(\w+) (.*?)(?:\s+# and (\w+))?$", re.MULTILINE)
 
@@ -55,11 +57,9 @@ def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
     for sample in SAMPLES.values():
         sample(folder / "data")
-    without_preparation(folder / "data")
-    heads = "\n".join(path.read_text("utf-8").split("\n\n")[0] for path in PATHS)
+    heads = "\n".join(path.read_text("utf-8").split("\n\n")[0] for path in [*PATHS, *FEW_SHOT])
     order = list(SAMPLES)
     wanted = {(module, tuple(words)) for module, words in commands(heads)}
-    wanted |= {("web_pairs", ("--dataset", "cc12m", "--out", "data/cc12m"))}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for module, words in sorted(wanted, key=lambda found: (order_of(order, found[0]), found)):
@@ -86,6 +86,7 @@ def toy(values: dict) -> dict:
         **values,
         "output_dir": "run",
         "max_steps": 2,
+        "epochs": 0,
         "precision": "fp32",
         "num_workers": 0,
         "device": "cpu",
@@ -100,8 +101,12 @@ def toy(values: dict) -> dict:
 @pytest.mark.parametrize(
     "path",
     [  # at toy size a large model is the base one again
-        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * ("_large" in path.stem))
-        for path in PATHS
+        pytest.param(
+            path,
+            id=f"{path.parent.stem}/{path.stem}",
+            marks=[pytest.mark.slow] * ("_large" in path.stem),
+        )
+        for path in [*PATHS, *FEW_SHOT]
     ],
 )
 def test_run_trains_and_is_measured(
@@ -110,9 +115,14 @@ def test_run_trains_and_is_measured(
     AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.chdir(prepared)
     values = read_yaml(path)
+    if path in FEW_SHOT:
+        values = _merge(read_yaml(CONFIGS / path.name), values)
     changed = values["model"].get("overrides", {})
+    twins = changed.get("fusion", {}).get("twin_layers", False)
     config = tiny_config.replace(
-        heads=tuple(changed.get("heads", PRETRAINED)), num_labels=changed.get("num_labels", 2)
+        heads=tuple(changed.get("heads", PRETRAINED)),
+        num_labels=changed.get("num_labels", 2),
+        fusion=replace(tiny_config.fusion, twin_layers=twins),
     )
     run = build(RunConfig, {**toy(values), "output_dir": str(tmp_path)})
     tasks = run.build_tasks()

@@ -63,8 +63,26 @@ def test_ablation_changes_the_base_run(path):
     assert tasks != plain_tasks or run.model != plain.model
 
 
+@pytest.mark.parametrize(
+    "path", sorted((CONFIGS / "few_shot").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_few_shots_go_on_from_the_run_of_their_name(path):
+    base = ["--config", str(CONFIGS / path.name)]
+    plain, plain_tasks = load_run(base)
+    run, tasks = load_run([*base, "--config", str(path)])
+    assert run.model.init_from == f"{plain.output_dir}/best"
+    assert run.model.overrides == plain.model.overrides
+    assert run.epochs and not run.evaluate.metric and run.output_dir != plain.output_dir
+    for name, task in tasks.items():
+        assert task.loss_weights == plain_tasks[name].loss_weights
+        assert task.test == plain_tasks[name].test and task.data != plain_tasks[name].data
+
+
 def test_a_loss_is_listed_where_it_is_computed():
-    """The tasks read the lists of the task models; three tasks compute losses themselves."""
+    """The tasks read the lists of the task models; some tasks compute losses themselves."""
     files = (CONFIGS.parents[1] / "train" / "tasks").glob("*.py")
     lists = {path.stem for path in files if "all_losses: ClassVar" in path.read_text("utf-8")}
-    assert lists == {"base", "matching", "photos", "scene"}
+    assert lists == {
+        *("base", "matching", "photos", "scene"),
+        *("multiple_choice", "self_critical", "text_assignment"),
+    }

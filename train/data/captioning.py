@@ -1,5 +1,5 @@
-"""Captions for left-to-right masked LM: a [MASK] stands before each predicted token, at the same
-position.
+"""Captions for next-token prediction (`caption_tokens`) and for left-to-right masked LM: there a
+[MASK] stands before each predicted token, at the same position.
 
     tokens      [CLS] a dog  [SEP]            sequence    [CLS] a [MASK] dog [SEP]
     masked          . . x    .                positions     0   1    2    2    3
@@ -11,7 +11,7 @@ predicts its token from the real tokens before it, exactly as in generation.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,14 @@ class CaptionLayout:
     labels: list[int]
 
 
+def caption_tokens(caption: str, processor: Processor, prompt: str) -> list[int]:
+    """`[CLS] prompt caption [SEP]`, cut to the processor's `max_tokens`. A caption that begins with
+    the prompt does not get it twice."""
+    caption = re.sub(rf"^\s*{re.escape(prompt)}\b", "", caption, flags=re.IGNORECASE)
+    words = [*processor.pieces(prompt), *processor.pieces(caption)]
+    return [processor.cls_id, *words, processor.sep_id][: processor.max_tokens]
+
+
 def caption_layout(
     caption: str,
     processor: Processor,
@@ -41,29 +49,36 @@ def caption_layout(
     rng: np.random.Generator,
     prompt: str = "a picture of",
 ) -> CaptionLayout:
-    """`[CLS] prompt caption [SEP]`, cut to the processor's `max_tokens`, with masks inserted; the
-    prompt is never predicted.
+    """`caption_tokens` with masks inserted in front of some; the prompt is never predicted."""
+    tokens = caption_tokens(caption, processor, prompt)
+    chosen = masker.sample_positions(tokens, rng, len(processor.pieces(prompt)))
+    return masked_layout(tokens, chosen, processor)
 
-    A caption that begins with the prompt does not get it twice. Positions count from the text
-    encoder's `first_position`.
-    """
-    caption = re.sub(rf"^\s*{re.escape(prompt)}\b", "", caption, flags=re.IGNORECASE)
-    prompt_ids = processor.pieces(prompt)
-    tokens = [processor.cls_id, *prompt_ids, *processor.pieces(caption), processor.sep_id]
-    tokens = tokens[: processor.max_tokens]
-    chosen = set(masker.sample_positions(tokens, rng, len(prompt_ids)))
+
+def masked_layout(
+    tokens: Sequence[int], chosen: Collection[int], processor: Processor
+) -> CaptionLayout:
+    """Tokens with masks inserted in front of those at the places `chosen`. Positions count from the
+    text encoder's `first_position`."""
+    first, places = processor.config.text.first_position, set(chosen)
     ids, position_ids, mask_positions = [], [], []
     for place, token in enumerate(tokens):
-        position = processor.config.text.first_position + place
-        if place in chosen:
+        if place in places:
             mask_positions.append(len(ids))
-            ids.append(masker.mask_token_id)
-            position_ids.append(position)
+            ids.append(processor.mask_id)
+            position_ids.append(first + place)
         ids.append(token)
-        position_ids.append(position)
-    return CaptionLayout(
-        ids, position_ids, mask_positions, [tokens[place] for place in sorted(chosen)]
-    )
+        position_ids.append(first + place)
+    return CaptionLayout(ids, position_ids, mask_positions, [tokens[p] for p in sorted(places)])
+
+
+def collate_tokens(rows: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask` int64 (N, T) of `caption_tokens`, for next-token
+    prediction."""
+    return {
+        "input_ids": pad_rows(rows, pad_token_id),
+        "attention_mask": pad_rows([[1] * len(row) for row in rows], 0),
+    }
 
 
 def collate_captions(layouts: Sequence[CaptionLayout], pad_token_id: int) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from train.data.entries import Entries, Shard, expand, open_entries
-from train.data.formats import BY_IMAGE, image_id, record_format
+from train.data.formats import BY_IMAGE, captions_of, image_id, record_format
 from x2vlm.errors import DataError, X2VLMError
 
 
@@ -77,6 +77,13 @@ class FileRecords(Sequence):
                 shown = None
             groups.setdefault(index if shown is None else str(shown), []).append(index)
         return [tuple(group) for group in groups.values()]
+
+    def captions(self) -> Iterator[list[str]]:
+        """The captions of every entry that has readable ones; images are not opened."""
+        for index in range(len(self)):
+            file, place = self._find(index)
+            with contextlib.suppress(X2VLMError), _naming(file.name(place)):
+                yield captions_of(self._entry(file, place))
 
     def name(self, index: int) -> str:
         """File and line, or shard and key."""

@@ -147,6 +147,31 @@ def labelled(entry: dict[str, Any], file: Entries) -> Record:
     return _visual(entry, file) | {"statement": statement, "label": int(entry["label"])}
 
 
+def multiple_choice(entry: dict[str, Any], file: Entries) -> Record:
+    """`question`, `choices` (texts), `label` (index of the right one), image or video, and maybe
+    `kinds`, names of the groups of questions that it belongs to (NExT-QA)."""
+    choices, label = [_text(choice) for choice in entry["choices"]], int(entry["label"])
+    if not 0 <= label < len(choices):
+        raise DataError(f"The label {label} is none of 0 to {len(choices) - 1}.", "data/entry")
+    return _visual(entry, file) | {
+        "statement": _caption(entry["question"]),
+        "choices": choices,
+        "label": label,
+        "kinds": list(entry.get("kinds", ())),
+    }
+
+
+def attributes(entry: dict[str, Any], file: Entries) -> Record:
+    """`box` (x, y, w, h in pixels) in `image`, which becomes what the box shows, and `attributes`:
+    a list of 1 (has it), 0 (has it not) and -1 (unknown) (OVAD)."""
+    image, labels = _image(entry, file), entry["attributes"]
+    if not set(labels) <= {1, 0, -1}:
+        raise DataError("The attributes are not a list of 1, 0 and -1.", "data/entry")
+    to_fractions(entry["box"], *image.size)
+    x, y, w, h = (int(value) for value in entry["box"])
+    return {"image": image.crop((x, y, x + max(1, w), y + max(1, h))), "attributes": labels}
+
+
 def record(entry: dict[str, Any], file: Entries) -> Record:
     """A record as `train.data.shards` writes it: `images_as` says whether the images are `image`,
     `frames` or `images`; the boxes of `regions` and `objects` are fractions."""
@@ -173,6 +198,8 @@ FORMATS: dict[str, Callable[[dict[str, Any], Entries], Record]] = {
     "image_pair": image_pair,
     "caption_pair": caption_pair,
     "labelled": labelled,
+    "multiple_choice": multiple_choice,
+    "attributes": attributes,
     "record": record,
 }
 

@@ -11,6 +11,8 @@ keys that it needs:
     questions      [{question, answers: {text: weight}}]
     statement      text about a pair or an image
     label          whether the statement is true, or a class index
+    choices        [text], answers of which `label` is right; `kinds` groups the questions
+    attributes     [1, 0 or -1], whether the image has each of a list of attributes
 """
 
 from __future__ import annotations

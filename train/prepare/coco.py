@@ -1,5 +1,5 @@
 """COCO captions in Karpathy's split -> karpathy_{train,val,test}.jsonl (train: one line a caption,
-restval included).
+restval included) and karpathy_train_images.jsonl (one line an image).
 
     python -m train.prepare.coco --out data/coco [--exclude data/refcoco+/val.jsonl ...]
 
@@ -15,14 +15,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from train.prepare.common import EXCLUDE, arguments, excluded, fetch, read_json, write_json_lines
+from train.prepare.common import (
+    EXCLUDE,
+    arguments,
+    excluded,
+    fetch,
+    read_json,
+    run,
+    write_json_lines,
+)
 
 URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 
 
-def entries(images: list[dict[str, Any]], split: str) -> Iterator[dict[str, Any]]:
-    """Entries of one split; training gets one for each caption, evaluation one for each image with
-    all of them."""
+def entries(
+    images: list[dict[str, Any]], split: str, by_image: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Entries of one split; training gets one for each caption, evaluation, or training `by_image`,
+    one for each image with all of them."""
     for image in images:
         if (image["split"] if image["split"] != "restval" else "train") != split:
             continue
@@ -33,7 +43,7 @@ def entries(images: list[dict[str, Any]], split: str) -> Iterator[dict[str, Any]
             sentence["raw"].strip() for sentence in image["sentences"] if sentence["raw"].strip()
         ]
         common = {"image": path, "image_id": image.get("cocoid", image.get("imgid"))}
-        if split == "train":
+        if split == "train" and not by_image:
             yield from ({**common, "caption": caption} for caption in captions)
         else:
             yield {**common, "captions": captions}
@@ -50,6 +60,9 @@ def main(dataset: str = "coco") -> None:
     )
     for split in ("train", "val", "test"):
         write_json_lines(options.out / f"karpathy_{split}.jsonl", entries(content["images"], split))
+    write_json_lines(
+        options.out / "karpathy_train_images.jsonl", entries(content["images"], "train", True)
+    )
     if options.exclude:
         left_out = excluded(options.exclude)
         kept = (
@@ -61,4 +74,4 @@ def main(dataset: str = "coco") -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -20,6 +20,7 @@ from train.prepare.common import (
     excluded,
     fetch,
     read_json,
+    run,
     write_json_lines,
 )
 
@@ -69,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -4,24 +4,27 @@ JSON lines."""
 from __future__ import annotations
 
 import argparse
+import csv
 import gzip
 import hashlib
 import io
 import json
 import os
 import pickle
+import sys
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from x2vlm.errors import DataError
+from x2vlm.errors import DataError, X2VLMError
 
 CHUNK = 1 << 20
+Row = TypeVar("Row")
 EXCLUDE = {
     "nargs": "*",
     "type": Path,
@@ -29,6 +32,36 @@ EXCLUDE = {
     "help": "files whose image_id are COCO pictures to leave out",
 }
 """An option of `arguments`, see `excluded`."""
+SHOTS = {
+    "nargs": "*",
+    "default": [],
+    "help": "also few_shot_LANGUAGE_SHOTS.jsonl of IGLUE, for example 1 10 48",
+}
+"""An option of `arguments`: the training parts of IGLUE's few-shot setting."""
+IGLUE = "https://raw.githubusercontent.com/e-bug/iglue/main/datasets"
+
+
+_read: list[str] = []
+"""Names of the files that were read, the latest last."""
+
+
+def run(main: Callable[..., None], *given: Any) -> None:
+    """Runs a command of this package. What is wrong with the files is told in words, with what the
+    module says of them; the exit code is then 2."""
+    try:
+        main(*given)
+    except X2VLMError as error:
+        print(error, file=sys.stderr)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        about = sys.modules[main.__module__].__doc__
+        print(
+            f"{_read[-1] if _read else 'A file'} is not as its publisher has it "
+            f"({type(error).__name__}: {error}). What is expected:\n\n{about}",
+            file=sys.stderr,
+        )
+    else:
+        return
+    sys.exit(2)
 
 
 def arguments(description: str, **options: dict[str, Any]) -> argparse.Namespace:
@@ -95,6 +128,7 @@ def need(name: str, raw: Path, where: str) -> Path:
 
 def read_json(path: Path, member: str | None = None) -> Any:
     """A JSON file, or a member of a zip file. Raises `DataError`."""
+    _read.append(path.name if member is None else f"{member} of {path.name}")
     try:
         if member is None:
             return json.loads(path.read_text(encoding="utf-8"))
@@ -107,8 +141,53 @@ def read_json(path: Path, member: str | None = None) -> Any:
         ) from None
 
 
+def read_table(
+    path: Path, columns: Collection[str], source: str, delimiter: str = ","
+) -> Iterator[dict[str, str]]:
+    """The rows of a table whose first line names the columns.
+
+    Raises:
+        DataError: a column of `columns` is missing (`data/key`); the message says where the
+            publisher keeps the file, `source`.
+    """
+    _read.append(path.name)
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file, delimiter=delimiter)
+        if lacking := sorted(set(columns) - set(reader.fieldnames or ())):
+            raise DataError(
+                f"{path.name} has no column {lacking[0]!r}; expected are "
+                f"{', '.join(sorted(columns))}. It comes from {source}.",
+                "data/key",
+            )
+        yield from reader
+
+
+def with_text(
+    rows: Iterable[Row], text_of: Callable[[Row], str], file: str, source: str
+) -> Iterator[Row]:
+    """The rows that say something.
+
+    Raises:
+        DataError: after the last row, when there was none, or more than a third of them were empty
+            (`data/empty`): the file is cut, or of another layout.
+    """
+    empty = count = 0
+    for row in rows:
+        count += 1
+        if (text_of(row) or "").strip():
+            yield row
+        else:
+            empty += 1
+    if 3 * empty > count or not count:
+        raise DataError(
+            f"{file}: the text is empty in {empty} of {count} rows. It comes from {source}.",
+            "data/empty",
+        )
+
+
 def read_json_lines(path: Path) -> Iterator[Any]:
     """One JSON value a line, of a `.gz` file too. Raises `DataError` with the line."""
+    _read.append(path.name)
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
@@ -164,6 +243,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 def read_plain_pickle(path: Path) -> Any:
     """A pickle of plain values (RefCOCO's `refs(unc).p`). Raises `DataError` for anything else."""
+    _read.append(path.name)
     try:
         return _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="utf-8").load()
     except (

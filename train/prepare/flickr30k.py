@@ -5,6 +5,7 @@ python -m train.prepare.flickr30k --out data/flickr30k
 """
 
 from train.prepare.coco import main
+from train.prepare.common import run
 
 if __name__ == "__main__":
-    main("flickr30k")
+    run(main, "flickr30k")

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from train.prepare.common import arguments, need, read_json, stable_share, write_json_lines
+from train.prepare.common import arguments, need, read_json, run, stable_share, write_json_lines
 
 SOURCE = "the MSR-VTT authors; mirrors are linked from https://github.com/ArrowLuo/CLIP4Clip"
 
@@ -49,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from train.prepare.common import arguments, fetch, write_json_lines
+from train.prepare.common import arguments, fetch, run, write_json_lines
 
 URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data"
 TASK_1 = {"train": "train", "val": "val", "test": "test_2016_flickr"}
@@ -69,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from train.prepare.common import arguments, fetch, read_json_lines, write_json_lines
+from train.prepare.common import arguments, fetch, read_json_lines, run, write_json_lines
 
 URL = "https://raw.githubusercontent.com/lil-lab/nlvr/master/nlvr2/data"
 
@@ -38,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from train.data.boxes import check_units
-from train.prepare.common import arguments, fetch, read_json, read_plain_pickle, write_json_lines
+from train.prepare.common import (
+    arguments,
+    fetch,
+    read_json,
+    read_plain_pickle,
+    run,
+    write_json_lines,
+)
 
 URL = (
     "https://web.archive.org/web/20220413011656/"
@@ -72,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

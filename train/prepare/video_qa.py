@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from train.prepare.common import arguments, need, read_json, write_json, write_json_lines
+from train.prepare.common import arguments, need, read_json, run, write_json, write_json_lines
 
 CLASSES = {"msrvtt": 1500, "msvd": 1000}
 
@@ -60,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

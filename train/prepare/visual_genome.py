@@ -22,6 +22,7 @@ from train.prepare.common import (
     excluded,
     fetch,
     read_json,
+    run,
     write_json_lines,
 )
 
@@ -111,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

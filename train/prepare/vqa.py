@@ -19,6 +19,7 @@ from train.prepare.common import (
     arguments,
     fetch,
     read_json,
+    run,
     stable_share,
     write_json,
     write_json_lines,
@@ -117,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,19 +1,27 @@
-"""SBU, CC3M and CC12M: lists of addresses and captions -> JSON lines of the images that can still
-be had.
+"""SBU, CC3M (also in six languages), CC12M and LAION: lists of addresses and captions -> JSON lines
+of the images that can still be had.
 
     python -m train.prepare.web_pairs --dataset sbu --out data/sbu --workers 32
 
 Addresses die: expect 70-90 %. Images are shrunk to 512 px at the shorter side and stored as JPEG
-below OUT/images; the run can be repeated and goes on. CC3M and CC12M: put Google's list
-(Train_GCC-training.tsv, cc12m.tsv) into OUT/raw.
+below OUT/images; the run can be repeated and goes on. What OUT/raw must hold:
+
+    cc3m, cc12m      Google's lists, Train_GCC-training.tsv and cc12m.tsv
+    cc3m_6languages  the same list for every language, Train_GCC-training_{cs,de,en,fr,ja,zh}.tsv.
+                     The translations come from UC² (https://github.com/zmykevin/UC2), whose files
+                     are not described anywhere, so bring them into this form
+    laion            parquet files of LAION with the columns URL and TEXT; a billion images are
+                     better downloaded by img2dataset, whose shards are read as they are
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import tarfile
 import urllib.request
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -21,11 +29,15 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from train.prepare.common import arguments, fetch, need, write_json_lines
+from train.prepare.common import arguments, fetch, need, run, with_text, write_json_lines
+from x2vlm.errors import DataError
 from x2vlm.media import decode_image
 
 SBU = "https://www.cs.rice.edu/~vo9/sbucaptions/sbu-captions-all.tar.gz"
-LISTS = {"cc3m": ("Train_GCC-training.tsv", False), "cc12m": ("cc12m.tsv", True)}
+CONCEPTUAL = "https://ai.google.com/research/ConceptualCaptions"
+LANGUAGES = ("cs", "de", "en", "fr", "ja", "zh")
+UC2 = "https://github.com/zmykevin/UC2"
+LAION = "https://huggingface.co/datasets/laion"
 SHORTER_SIDE = 512
 MAX_BYTES = 20_000_000
 BATCH = 10_000
@@ -37,16 +49,60 @@ def pairs_of_table(path: Path, address_first: bool) -> Iterator[tuple[str, str]]
         for line in file:
             fields = line.rstrip("\n").split("\t")
             if len(fields) == 2 and all(fields):
-                yield (fields[0], fields[1]) if address_first else (fields[1], fields[0])
+                address, caption = fields if address_first else reversed(fields)
+                yield address, caption.strip()
+
+
+def pairs_of_languages(raw: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """(address, captions by language) of the lists of CC3M in six languages."""
+    captions: dict[str, dict[str, str]] = defaultdict(dict)
+    for language in LANGUAGES:
+        path = need(f"Train_GCC-training_{language}.tsv", raw, UC2)
+        for address, caption in pairs_of_table(path, address_first=False):
+            captions[address][language] = caption
+    yield from captions.items()
+
+
+def pairs_of_laion(raw: Path) -> Iterator[tuple[str, str]]:
+    """(address, caption) of the parquet files in `raw`. Raises `DataError` for other columns."""
+    import pyarrow.parquet
+
+    files = sorted(raw.glob("*.parquet"))
+    if not files:
+        raise DataError(
+            f"There are no parquet files in {raw.name}/. They come from {LAION}.", "data/missing"
+        )
+    for path in files:
+        file = pyarrow.parquet.ParquetFile(path)
+        if not {"URL", "TEXT"} <= set(file.schema_arrow.names):
+            raise DataError(
+                f"{path.name} has the columns {', '.join(file.schema_arrow.names)}; expected are "
+                f"URL and TEXT. LAION's files come from {LAION}.",
+                "data/key",
+            )
+        for batch in file.iter_batches(columns=["URL", "TEXT"]):
+            yield from ((row["URL"], row["TEXT"] or "") for row in batch.to_pylist())
 
 
 def pairs_of_sbu(path: Path) -> Iterator[tuple[str, str]]:
-    import json
-
     with tarfile.open(path) as tar:
         member = next(member for member in tar if member.name.endswith(".json"))
         content = json.load(tar.extractfile(member))
-    yield from zip(content["image_urls"], content["captions"], strict=True)
+    for address, caption in zip(content["image_urls"], content["captions"], strict=True):
+        yield address, caption.strip()
+
+
+DATASETS: dict[str, tuple[str, Callable[[Path], Iterator]]] = {
+    "sbu": (SBU, lambda raw: pairs_of_sbu(fetch("sbu-captions-all.tar.gz", SBU, raw))),
+    "cc3m": (
+        CONCEPTUAL,
+        lambda raw: pairs_of_table(need("Train_GCC-training.tsv", raw, CONCEPTUAL), False),
+    ),
+    "cc12m": (CONCEPTUAL, lambda raw: pairs_of_table(need("cc12m.tsv", raw, CONCEPTUAL), True)),
+    "cc3m_6languages": (UC2, pairs_of_languages),
+    "laion": (LAION, pairs_of_laion),
+}
+"""Name -> where its publisher keeps it, and what reads it from a folder."""
 
 
 def store(address: str, folder: Path) -> str | None:
@@ -88,26 +144,21 @@ def shrink(content: bytes, path: Path) -> bool:
 def main() -> None:
     options = arguments(
         __doc__.splitlines()[0],
-        dataset={"required": True, "choices": ["sbu", *LISTS]},
+        dataset={"required": True, "choices": list(DATASETS)},
         workers={"type": int, "default": 16},
         limit={"type": int, "help": "addresses at most"},
     )
-    if options.dataset == "sbu":
-        pairs = pairs_of_sbu(fetch("sbu-captions-all.tar.gz", SBU, options.raw))
-    else:
-        name, first = LISTS[options.dataset]
-        pairs = pairs_of_table(
-            need(name, options.raw, "https://ai.google.com/research/ConceptualCaptions"), first
-        )
+    source, read = DATASETS[options.dataset]
+    pairs = with_text(read(options.raw), lambda pair: "".join(pair[1]), "the list", source)
     pairs, images = islice(pairs, options.limit), options.out / "images"
     with ThreadPoolExecutor(options.workers) as pool, tqdm(unit=" pictures") as bar:
         number = 0
         while batch := list(islice(pairs, BATCH)):
             names = list(pool.map(lambda pair: store(pair[0], images), batch))
             kept = [
-                {"image": name, "caption": caption.strip()}
+                {"image": name, "caption": caption}
                 for name, (_, caption) in zip(names, batch)
-                if name and caption.strip()
+                if name
             ]
             bar.update(len(batch))
             write_json_lines(options.out / f"{options.dataset}-{number:05d}.jsonl", kept)
@@ -115,4 +166,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from train.prepare.common import arguments, need, read_json_lines, write_json_lines
+from train.prepare.common import arguments, need, read_json_lines, run, write_json_lines
 
 SOURCE = "https://huggingface.co/datasets/facebook/winoground (data/examples.jsonl)"
 
@@ -32,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

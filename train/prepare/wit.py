@@ -3,10 +3,10 @@ base64.
 
     python -m train.prepare.wit --out data/wit
 
-Put IGLUE's train_en.jsonl, val_en.jsonl and test_<language>.jsonl (https://github.com/e-bug/iglue)
-into OUT/raw, and the files with the images (*.csv: address, tab, base64; linked from there) into
-OUT/raw/images. Captions of one address belong together; those without any letter or digit are
-dropped (officially kept).
+Put IGLUE's train_en.jsonl (linked from https://github.com/e-bug/iglue; the other annotations come
+from there by themselves) into OUT/raw, and the files with the images (*.csv: address, tab, base64,
+as CCLM reads them) into OUT/raw/images. Captions of one address belong together; those without any
+letter or digit are dropped (officially kept).
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from train.prepare.common import arguments, need, read_json_lines, write_json_lines
+from train.prepare.common import (
+    IGLUE,
+    arguments,
+    fetch,
+    need,
+    read_json_lines,
+    run,
+    write_json_lines,
+)
 from x2vlm.errors import DataError
 
 SOURCE = "https://github.com/e-bug/iglue"
@@ -71,9 +79,15 @@ def main() -> None:
         f"test_{language}": f"test_{language}" for language in LANGUAGES
     }
     for ours, theirs in names.items():
-        lines = read_json_lines(need(f"{theirs}.jsonl", options.raw, SOURCE))
-        write_json_lines(options.out / f"{ours}.jsonl", entries(lines, images, ours))
+        name = f"{theirs}.jsonl"
+        path = (
+            need(name, options.raw, SOURCE)
+            if ours == "train"
+            else fetch(name, f"{IGLUE}/wit/annotations/{name}", options.raw)
+        )
+        found = entries(read_json_lines(path), images, ours)
+        write_json_lines(options.out / f"{ours}.jsonl", found)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

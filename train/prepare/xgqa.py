@@ -1,7 +1,7 @@
 """GQA for training, xGQA for the test -> {train,val}.jsonl, test_{en,bn,de,id,ko,pt,ru,zh}.jsonl
 and answer_list.json.
 
-    python -m train.prepare.xgqa --out data/xgqa
+    python -m train.prepare.xgqa --out data/xgqa [--shots 1 5 10 20 25 48]
 
 Put LXMERT's train.json, valid.json and trainval_ans2label.json of GQA
 (https://github.com/airsplay/lxmert) into OUT/raw; the translated questions come from IGLUE. `val`
@@ -14,16 +14,19 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from train.prepare.common import (
+    IGLUE,
+    SHOTS,
     arguments,
     fetch,
     need,
     read_json,
+    run,
     stable_share,
     write_json,
     write_json_lines,
 )
 
-URL = "https://raw.githubusercontent.com/e-bug/iglue/main/datasets/xGQA/annotations/few_shot"
+URL = f"{IGLUE}/xGQA/annotations/few_shot"
 SOURCE = "LXMERT's copy of GQA, https://github.com/airsplay/lxmert"
 LANGUAGES = ("en", "bn", "de", "id", "ko", "pt", "ru", "zh")
 VALIDATION = 0.05
@@ -56,7 +59,7 @@ def translated(questions: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]
 
 
 def main() -> None:
-    options = arguments(__doc__.splitlines()[0])
+    options = arguments(__doc__.splitlines()[0], shots=SHOTS)
     write_json(
         options.out / "answer_list.json",
         list(read_json(need("trainval_ans2label.json", options.raw, SOURCE))),
@@ -74,7 +77,12 @@ def main() -> None:
             fetch(f"test_{language}.json", f"{URL}/{language}/test.json", options.raw)
         )
         write_json_lines(options.out / f"test_{language}.jsonl", translated(questions))
+        for shots in options.shots:
+            name = f"train_{shots}.json"
+            path = fetch(f"{language}_{name}", f"{URL}/{language}/{name}", options.raw)
+            few = options.out / f"few_shot_{language}_{shots}.jsonl"
+            write_json_lines(few, translated(read_json(path)))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

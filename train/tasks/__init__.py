@@ -23,6 +23,10 @@ TASKS: dict[str, str] = {
     "photos": "train.tasks.photos:Photos",
     "scene": "train.tasks.scene:Scene",
     "classification": "train.tasks.classification:Classification",
+    "multiple_choice": "train.tasks.multiple_choice:MultipleChoice",
+    "attributes": "train.tasks.attributes:Attributes",
+    "self_critical": "train.tasks.self_critical:SelfCritical",
+    "text_assignment": "train.tasks.text_assignment:TextAssignment",
 }
 """Task type -> `module:Class`."""
 

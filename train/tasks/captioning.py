@@ -1,5 +1,5 @@
-"""Captioning as left-to-right masked LM (spec: "FG-free" layout), several captions of an image at a
-time."""
+"""Captioning, several captions of an image at a time: as left-to-right masked LM, X²-VLM's way
+("FG-free" layout), or by next-token prediction where the model has a `causal_lm` head (X-VLM)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from train.data.captioning import caption_layout, collate_captions
+from train.data.captioning import (
+    caption_layout,
+    caption_tokens,
+    collate_captions,
+    collate_tokens,
+)
 from train.data.masking import MaskingConfig, TokenMasker
 from train.data.records import TestRecords
 from train.tasks.records import RecordTask, choose_exactly, device_of
 from x2vlm.caption_metrics import caption_scores
 from x2vlm.inference.captions import caption_score
-from x2vlm.inference.generation import beam_search
+from x2vlm.inference.closing_beams import closing_beam_search
+from x2vlm.inference.generation import StepDecoder, beam_search
 from x2vlm.modeling.captioning import CaptionDecoder, X2VLMForCaptioning
+from x2vlm.modeling.causal_captioning import CausalCaptionDecoder, X2VLMForCausalCaptioning
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import normalize
 from x2vlm.stickers import check_caption
@@ -58,6 +66,11 @@ class Captioning(RecordTask):
         super().prepare(processor)
         self.masker = TokenMasker.from_tokenizer(self.masking, processor.tokenizer)
 
+    @property
+    def causal(self) -> bool:
+        """Whether captions are written by next-token prediction."""
+        return self.processor.config.causal
+
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.record(index)
         captions = choose_exactly(record["captions"], self.captions_per_image, rng)
@@ -66,22 +79,38 @@ class Captioning(RecordTask):
             for caption in captions
         ]
         layouts = [
-            caption_layout(caption, self.processor, self.masker, rng, self.prompt)
+            caption_tokens(caption, self.processor, self.prompt)
+            if self.causal
+            else caption_layout(caption, self.processor, self.masker, rng, self.prompt)
             for caption in captions
         ]
         return {"visual": self.pixels(record, rng), "layouts": layouts}
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         layouts = [layout for sample in samples for layout in sample["layouts"]]
-        fields = collate_captions(layouts, self.processor.pad_id)
+        collated = collate_tokens if self.causal else collate_captions
+        fields = collated(layouts, self.processor.pad_id)
         return {"visual": torch.stack([sample["visual"] for sample in samples]), **fields}
 
     def training_step(self, model, batch):
         batch = batch | {"visual": normalize(batch["visual"])}
+        smoothing = {"label_smoothing": self.label_smoothing}
+        if self.causal:
+            prompt_length = len(self.prompt_ids())
+            task = X2VLMForCausalCaptioning(model)
+            return task(**batch, **smoothing, prompt_length=prompt_length).losses
         task = X2VLMForCaptioning(model)
-        return task(
-            **batch, label_smoothing=self.label_smoothing, excluded_id=self.processor.cls_id
-        ).losses
+        return task(**batch, **smoothing, excluded_id=self.processor.cls_id).losses
+
+    def prompt_ids(self) -> list[int]:
+        """[CLS] and the prompt."""
+        return [self.processor.cls_id, *self.processor.pieces(self.prompt)]
+
+    def decoder(self, model: X2VLM, embeds: Tensor) -> StepDecoder:
+        """What writes captions of image_embeds float (N, P, D)."""
+        if self.causal:
+            return CausalCaptionDecoder(model, embeds)
+        return CaptionDecoder(model, embeds, self.processor.mask_id)
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """BLEU, ROUGE-L and CIDEr-D; for sticker scenes also `true`: the share whose every claim
@@ -112,13 +141,10 @@ class Captioning(RecordTask):
     def write(self, model, records) -> list[str]:
         """The best caption of each record by beam search, without the prompt."""
         processor, embeds = self.processor, self.see(model, records)
-        decoder = CaptionDecoder(model, embeds, processor.mask_id)
-        prompt = torch.tensor(
-            [[processor.cls_id, *processor.pieces(self.prompt)]] * len(records),
-            device=device_of(model),
-        )
-        found = beam_search(
-            decoder,
+        prompt = torch.tensor([self.prompt_ids()] * len(records), device=device_of(model))
+        search = closing_beam_search if self.causal else beam_search
+        found = search(
+            self.decoder(model, embeds),
             prompt,
             end_id=processor.sep_id,
             num_beams=self.num_beams,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ class RegionTextTask(RecordTask):
 
     Attributes:
         batch_size: images.
+        boxes: which lists of a record are learnt. Files have everything under `regions`; the
+            sticker world tells `regions` (phrases for items and groups) and `objects` apart.
         max_texts: texts of a batch on one process; a random subset is kept when there are more (0:
             all are kept).
         careful_flip: images whose texts name a side are not mirrored (with an augmentation that
@@ -38,6 +40,7 @@ class RegionTextTask(RecordTask):
 
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     equal_texts: bool = True
+    boxes: list[Literal["regions", "objects"]] = field(default_factory=lambda: ["regions"])
     max_regions: int = 5
     max_texts: int = 0
     careful_flip: bool = True
@@ -55,7 +58,8 @@ class RegionTextTask(RecordTask):
         image = record["image"]
         regions = [
             region | {"text": choose(region.get("texts", [region["text"]]), 1, rng)[0]}
-            for region in record["regions"]
+            for name in self.boxes
+            for region in record.get(name, ())
         ]
         caption = choose(record.get("captions", ()), 1, rng)
         crop, flip = (0, 0, *image.size), False

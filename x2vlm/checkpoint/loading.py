@@ -118,6 +118,8 @@ def load(
             final = detect_config(translated, overrides)
         trained, final = final.vision, _adjust(final, image_size, num_frames, heads)
         check_grid(final.vision)
+        if final.fusion.twin_layers and not translated.layout.twin_fusion:
+            translated = _twinned(translated, final.fusion.num_layers)
         model, report = _assemble(build, final, trained, translated, weights.name, allow_extra)
     except CheckpointError as error:
         if translated.ours and config is None and not stored.is_file():
@@ -173,6 +175,23 @@ def translated_tensors(path_or_name: str | Path) -> dict[str, Tensor]:
     """A checkpoint's tensors under our names, whatever their sizes; constants left out. Raises as
     `load` does."""
     return _open(path_or_name)[1].state
+
+
+def _twinned(translated: Translated, layers: int) -> Translated:
+    """Every fusion layer twice where the file has each once: X-VLM's NLVR2 starts so from an
+    ordinary model."""
+    stem = "fusion_encoder.layers."
+    own = {name: t for name, t in translated.state.items() if name.startswith(stem)}
+    numbers = {int(name.removeprefix(stem).partition(".")[0]) for name in own}
+    if numbers != set(range(layers)):
+        return translated
+    state = {name: t for name, t in translated.state.items() if name not in own}
+    renamed = {key: name for key, name in translated.renamed.items() if name not in own}
+    for name, tensor in own.items():
+        number, _, rest = name.removeprefix(stem).partition(".")
+        for twin in (0, 1):
+            state[f"{stem}{2 * int(number) + twin}.{rest}"] = tensor
+    return replace(translated, state=state, renamed=renamed)
 
 
 def _adjust(

@@ -10,7 +10,7 @@ are never fetched.
 from .images import upright_rgb
 from .limits import MediaLimits
 from .opening import OpenedImage, OpenedVideo, open_image, open_media, open_video, shown_name
-from .trusted import count_frames, decode_image, decode_video
+from .trusted import count_frames, decode_image, decode_video, video_seconds
 from .videos import sample_frame_indices
 from .writing import write_video
 
@@ -27,5 +27,6 @@ __all__ = [
     "sample_frame_indices",
     "shown_name",
     "upright_rgb",
+    "video_seconds",
     "write_video",
 ]

@@ -27,17 +27,25 @@ def decode_image(data: bytes) -> Image.Image:
 
 def count_frames(data: bytes) -> int:
     """How many frames of a video can be read. Raises `MediaError` (`video/*`)."""
-    return _read_video(data, [0])[0]["num_frames"]
+    return _read_video(data, indices=[0])[0]["num_frames"]
 
 
-def decode_video(data: bytes, indices: Sequence[int]) -> list[Image.Image]:
-    """The frames of some numbers, in the order asked. Raises `MediaError` (`video/*`) or
-    `ParameterError`."""
-    reply, frames = _read_video(data, list(indices))
+def video_seconds(data: bytes) -> float:
+    """How long a video is. Raises `MediaError` (`video/*`)."""
+    return _read_video(data, indices=[0])[0]["duration"]
+
+
+def decode_video(
+    data: bytes, indices: Sequence[int] = (), times: Sequence[float] = ()
+) -> list[Image.Image]:
+    """The frames of some numbers, or those shown at some seconds, in the order asked. Raises
+    `MediaError` (`video/*`) or `ParameterError`."""
+    choice = {"indices": list(indices)} if indices else {"times": list(times)}
+    reply, frames = _read_video(data, **choice)
     images = map(Image.fromarray, frames)
     decoded = dict(zip(sorted(set(reply["indices"])), images, strict=True))
     return [decoded[index] for index in reply["indices"]]
 
 
-def _read_video(data: bytes, indices: list[int]) -> tuple[dict, list]:
-    return read(data, "video", {"indices": indices, "max_side": MAX_SIDE}, LIMITS)[1:]
+def _read_video(data: bytes, **choice: list) -> tuple[dict, list]:
+    return read(data, "video", choice | {"max_side": MAX_SIDE}, LIMITS)[1:]

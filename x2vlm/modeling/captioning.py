@@ -50,9 +50,10 @@ class X2VLMForCaptioning(TaskModel):
         Returns:
             losses caption_loss.
         """
-        text_embeds = self.model.encode_text(input_ids, attention_mask, position_ids)
-        fused = self.model.fuse(text_embeds, attention_mask, self.model.encode_visual(visual))
-        logits = self.model.masked_lm_logits(fused, masked_positions)
+        image_embeds = self.model.encode_visual(visual)
+        logits = self.predict(
+            image_embeds, input_ids, attention_mask, position_ids, masked_positions
+        )
         if label_smoothing:
             loss = smoothed_lm_loss(
                 logits, masked_labels, label_smoothing, excluded_id, masked_weights
@@ -60,6 +61,20 @@ class X2VLMForCaptioning(TaskModel):
         else:
             loss = masked_lm_loss(logits, masked_labels)
         return TaskOutput({"caption_loss": loss})
+
+    def predict(
+        self,
+        image_embeds: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        masked_positions: Tensor,
+    ) -> Tensor:
+        """Logits float[N, M, V] of the masked tokens of N texts; consecutive ones share an image of
+        image_embeds float[B, P, D]. The rest as for `forward`."""
+        text_embeds = self.model.encode_text(input_ids, attention_mask, position_ids)
+        fused = self.model.fuse(text_embeds, attention_mask, image_embeds)
+        return self.model.masked_lm_logits(fused, masked_positions)
 
 
 class CaptionDecoder:

@@ -27,6 +27,7 @@ class X2VLMForCausalCaptioning(TaskModel):
     """Training loss; `CausalCaptionDecoder` writes."""
 
     heads = ("causal_lm",)
+    loss_names = ("caption_loss",)
 
     def forward(
         self,
@@ -47,13 +48,17 @@ class X2VLMForCausalCaptioning(TaskModel):
         Returns:
             losses caption_loss.
         """
-        sees = causal_mask(input_ids.shape[1], input_ids.device) & attention_mask.bool()[:, None]
-        text_embeds = self.model.encode_text(input_ids, sees)
-        fused = self.model.fuse(text_embeds, sees, self.model.encode_visual(visual))
         labels = input_ids.masked_fill(attention_mask == 0, -100)
         labels[:, :prompt_length] = -100
-        logits = self.model.causal_lm_head(fused[:, :-1])
+        logits = self.predict(self.model.encode_visual(visual), input_ids, attention_mask)
         return TaskOutput({"caption_loss": next_token_loss(logits, labels[:, 1:], label_smoothing)})
+
+    def predict(self, image_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits float[N, T - 1, V] of all tokens of N texts but the first; consecutive ones share
+        an image of image_embeds float[B, P, D]. The rest as for `forward`."""
+        sees = causal_mask(input_ids.shape[1], input_ids.device) & attention_mask.bool()[:, None]
+        fused = self.model.fuse(self.model.encode_text(input_ids, sees), sees, image_embeds)
+        return self.model.causal_lm_head(fused[:, :-1])
 
 
 class CausalCaptionDecoder:
