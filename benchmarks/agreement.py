@@ -21,8 +21,8 @@ from collections.abc import Iterator, Sequence
 
 from train.data.files import FileRecords
 from train.metrics.answers import soft_accuracy
-from x2vlm.caption_metrics import caption_scores, tokenize
 from train.metrics.coco import require_coco
+from x2vlm.caption_metrics import caption_scores, tokenize
 from x2vlm.errors import X2VLMError
 
 OFFICIAL = "2cdd85a284c66f8381a0f077b3dd677bdc24f5ee8f59cfce00d41c732fddc396"

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from train.data.captioning import collate_captions, collate_tokens, masked_layout
 from train.data.files import FileRecords
-from x2vlm.caption_metrics import caption_cider_d, document_frequency, ngrams_of
 from train.tasks.captioning import Captioning
 from train.tasks.records import device_of
+from x2vlm.caption_metrics import caption_cider_d, document_frequency, ngrams_of
 from x2vlm.errors import ConfigError
 from x2vlm.inference.generation import beam_search, sample
 from x2vlm.losses import self_critical_loss
