@@ -67,11 +67,11 @@ class Attributes(RecordTask):
             features = model.image_features(self.see(model, group)).float()
             # The benchmark cuts similarities to 0 .. 1 before it ranks them.
             found = (features @ texts.T).clamp(0, 1).cpu().numpy()
-            scores.append(found)
+            scores += list(found)
             labels += [record["attributes"] for record in group]
             for record, row in zip(group, found, strict=True):
                 records.predict(record, scores=[round(float(value), 6) for value in row])
-        precision = _precision_of_each(np.concatenate(scores), np.array(labels))
+        precision = _precision_of_each(np.array(scores), np.array(labels))
         groups: dict[str, list[float]] = {"map": [v for v in precision if not np.isnan(v)]}
         for one, value in zip(named, precision, strict=True):
             if not np.isnan(value):

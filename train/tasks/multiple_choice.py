@@ -60,7 +60,7 @@ class MultipleChoice(RecordTask):
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """`accuracy`, and `accuracy_KIND` of the questions of each kind."""
-        right: dict[str, list[float]] = defaultdict(list)
+        told: list[tuple[float, list[str]]] = []
         for group in records.batches(16):
             owners, texts = owned(group, _texts)
             _, mask, text_embeds = self.read(model, texts)
@@ -70,8 +70,7 @@ class MultipleChoice(RecordTask):
                 own = [value for owner, value in zip(owners, odds, strict=True) if owner == place]
                 chosen = int(np.argmax(own))
                 score = float(chosen == record["label"])
-                for kind in ("", *record["kinds"]):
-                    right[f"accuracy_{kind}".rstrip("_")].append(score)
+                told.append((score, record["kinds"]))
                 records.predict(
                     record,
                     question=record["statement"],
@@ -79,6 +78,10 @@ class MultipleChoice(RecordTask):
                     right=record["choices"][record["label"]],
                     score=score,
                 )
+        right: dict[str, list[float]] = defaultdict(list)
+        for score, kinds in told:
+            for name in ("accuracy", *(f"accuracy_{kind}" for kind in kinds)):
+                right[name].append(score)
         return {name: sum(scores) / len(scores) for name, scores in sorted(right.items())}
 
 
