@@ -322,7 +322,7 @@ def own(data: Path) -> None:
     """CUHK-PEDES, which needs no module of its own."""
     people = []
     for n, split in enumerate(("train",) * 8 + ("val", "test") * 2):
-        name = f"CUHK01/{n}.png"
+        name = f"{('CUHK01', 'Market')[n % 2]}/{n}.png"
         image(data / "cuhk_pedes/imgs" / name)
         captions = [f"a man with dog {n}", "a man in a coat"]
         people.append({"split": split, "captions": captions, "file_path": name, "id": n})
