@@ -11,6 +11,7 @@ from benchmarks.agreement import (
     digest,
     ptb_tokens,
     read_captions,
+    scores_of_tokens,
     split,
     their_scores,
 )
@@ -33,7 +34,7 @@ def test_captions_score_as_in_pycocoevalcap(shared_dir):
     assert len(groups) == 5000
     tokens = ptb_tokens(groups)
     theirs = their_scores(*split(tokens))
-    same_tokens, own_tokens = caption_scores(*split(tokens)), caption_scores(*split(groups))
+    same_tokens, own_tokens = scores_of_tokens(*split(tokens)), caption_scores(*split(groups))
     for name, score in theirs.items():
         assert same_tokens[name] == pytest.approx(score, abs=1e-6), name
-        assert own_tokens[name] == pytest.approx(score, rel=5e-3), name
+        assert own_tokens[name] == pytest.approx(score, rel=5e-4), name
