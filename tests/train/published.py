@@ -80,7 +80,7 @@ def refcoco(data: Path) -> None:
         refer(data / dataset / "raw", data / "coco/train2014", file, splits, first)
 
 
-def refer(raw: Path, images: Path, file: str, splits: tuple[str, ...], first: int) -> None:
+def refer(raw: Path, images: Path, file: str, splits: dict[str, int], first: int) -> None:
     numbers = range(first, first + len(splits))
     refs = [
         {

@@ -167,3 +167,9 @@ def test_a_command_tells_what_it_expects_instead_of_a_traceback(tmp_path, monkey
     with pytest.raises(SystemExit):
         run(ovad.main)
     assert "ovad2000.json is not in raw/. It comes from" in capsys.readouterr().err
+
+
+def test_another_number_than_the_published_one_is_told(prepare, capsys):
+    prepare("winoground", "--out", "data/winoground", samples=("winoground",))
+    said = capsys.readouterr().out
+    assert "test.jsonl: 2 entries instead of the 400 published: a file is cut" in said

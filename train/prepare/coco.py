@@ -25,6 +25,11 @@ from train.prepare.common import (
     write_json_lines,
 )
 
+COUNTS = {
+    "coco": {"train": 566_747, "val": 5_000, "test": 5_000},
+    "flickr30k": {"train": 145_000, "val": 1_014, "test": 1_000},
+}
+"""Captions of the training part, images of the others."""
 URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 
 
@@ -52,14 +57,15 @@ def entries(
 def main(dataset: str = "coco") -> None:
     options = arguments(
         __doc__.splitlines()[0],
-        dataset={"default": dataset, "choices": ["coco", "flickr30k"]},
+        dataset={"default": dataset, "choices": list(COUNTS)},
         exclude=EXCLUDE,
     )
     content = read_json(
         fetch("caption_datasets.zip", URL, options.raw), f"dataset_{options.dataset}.json"
     )
-    for split in ("train", "val", "test"):
-        write_json_lines(options.out / f"karpathy_{split}.jsonl", entries(content["images"], split))
+    for split, published in COUNTS[options.dataset].items():
+        found = entries(content["images"], split)
+        write_json_lines(options.out / f"karpathy_{split}.jsonl", found, published)
     write_json_lines(
         options.out / "karpathy_train_images.jsonl", entries(content["images"], "train", True)
     )

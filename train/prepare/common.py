@@ -200,9 +200,11 @@ def read_json_lines(path: Path) -> Iterator[Any]:
                     ) from None
 
 
-def write_json_lines(path: Path, entries: Iterable[dict[str, Any]]) -> int:
+def write_json_lines(
+    path: Path, entries: Iterable[dict[str, Any]], published: int | None = None
+) -> int:
     """Writes entries under the final name only when all are written; returns and prints their
-    number."""
+    number, and that which is `published`, if it is another one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     count = 0
@@ -211,7 +213,8 @@ def write_json_lines(path: Path, entries: Iterable[dict[str, Any]]) -> int:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
             count += 1
     os.replace(partial, path)
-    print(f"{path}: {count} entries")
+    wrong = f" instead of the {published} published: a file is cut, or of another version"
+    print(f"{path}: {count} entries{wrong if published not in (None, count) else ''}")
     return count
 
 

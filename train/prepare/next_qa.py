@@ -25,6 +25,8 @@ from train.prepare.common import (
 
 SOURCE = "https://github.com/doc-doc/NExT-QA (nextqa.zip)"
 CHOICES = ("a0", "a1", "a2", "a3", "a4")
+SPLITS = {"train": 34_132, "val": 4_996, "test": 8_564}
+"""With their numbers of questions."""
 COLUMNS = ("video", "question", "answer", "type", *CHOICES)
 
 
@@ -43,12 +45,12 @@ def entries(rows: Iterable[dict[str, str]], videos: dict[str, str]) -> Iterator[
 def main() -> None:
     options = arguments(__doc__.splitlines()[0])
     videos = read_json(need("map_vid_vidorID.json", options.raw, SOURCE))
-    for split in ("train", "val", "test"):
+    for split, published in SPLITS.items():
         path = need(f"{split}.csv", options.raw, SOURCE)
         rows = with_text(
             read_table(path, COLUMNS, SOURCE), lambda row: row["question"], path.name, SOURCE
         )
-        write_json_lines(options.out / f"{split}.jsonl", entries(rows, videos))
+        write_json_lines(options.out / f"{split}.jsonl", entries(rows, videos), published)
 
 
 if __name__ == "__main__":

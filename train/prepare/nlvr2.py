@@ -15,6 +15,9 @@ from train.prepare.common import arguments, fetch, read_json_lines, run, write_j
 
 URL = "https://raw.githubusercontent.com/lil-lab/nlvr/master/nlvr2/data"
 
+SPLITS = {"train": ("train", 86_373), "dev": ("dev", 6_982), "test": ("test1", 6_967)}
+"""Our name -> theirs, and the number of statements."""
+
 
 def entries(lines: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[str, Any]]:
     """Left and right image of `train-10171-0-0` are `train-10171-0-img0.png` and `-img1.png`."""
@@ -32,9 +35,10 @@ def entries(lines: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[str, 
 
 def main() -> None:
     options = arguments(__doc__.splitlines()[0])
-    for split, name in {"train": "train", "dev": "dev", "test": "test1"}.items():
+    for split, (name, published) in SPLITS.items():
         path = fetch(f"{name}.json", f"{URL}/{name}.json", options.raw)
-        write_json_lines(options.out / f"{split}.jsonl", entries(read_json_lines(path), name))
+        found = entries(read_json_lines(path), name)
+        write_json_lines(options.out / f"{split}.jsonl", found, published)
 
 
 if __name__ == "__main__":

@@ -29,13 +29,15 @@ URL = (
     "https://web.archive.org/web/20220413011656/"
     "https://bvisionweb1.cs.unc.edu/licheng/referit/data/{}.zip"
 )
-UNC = ("refs(unc).p", ("train", "val", "testA", "testB"))
 DATASETS = {
-    "refcoco+": UNC,
-    "refcoco": UNC,
-    "refcocog": ("refs(umd).p", ("train", "val", "test")),
+    "refcoco+": (
+        "refs(unc).p",
+        {"train": 120_191, "val": 10_758, "testA": 5_726, "testB": 4_889},
+    ),
+    "refcoco": ("refs(unc).p", {"train": 120_624, "val": 10_834, "testA": 5_657, "testB": 5_095}),
+    "refcocog": ("refs(umd).p", {"train": 80_512, "val": 4_896, "test": 9_602}),
 }
-"""Name of the archive -> its file of phrases, and its splits."""
+"""Name of the archive -> its file of phrases, and its splits with their numbers of phrases."""
 
 
 def entries(
@@ -74,8 +76,9 @@ def main() -> None:
         unpack(fetch(archive, URL.format(options.dataset), options.raw), options.raw, phrases)
     refs = read_plain_pickle(options.raw / phrases)
     instances = read_json(options.raw / "instances.json")
-    for split in splits:
-        write_json_lines(options.out / f"{split}.jsonl", entries(refs, instances, split))
+    for split, published in splits.items():
+        found = entries(refs, instances, split)
+        write_json_lines(options.out / f"{split}.jsonl", found, published)
 
 
 if __name__ == "__main__":

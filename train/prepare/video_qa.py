@@ -17,6 +17,11 @@ from typing import Any
 from train.prepare.common import arguments, need, read_json, run, write_json, write_json_lines
 
 CLASSES = {"msrvtt": 1500, "msvd": 1000}
+COUNTS = {
+    "msrvtt": {"train": 158_581, "val": 12_278, "test": 72_821},
+    "msvd": {"train": 30_933, "val": 6_415, "test": 13_157},
+}
+"""Numbers of questions."""
 
 
 def labels(questions: Iterable[dict[str, Any]], count: int) -> dict[str, int]:
@@ -56,7 +61,8 @@ def main() -> None:
             names[int(number.removeprefix("vid"))] = name
     write_json(options.out / "labels.json", known)
     for name, questions in parts.items():
-        write_json_lines(options.out / f"{name}.jsonl", entries(questions, known, names))
+        found, published = entries(questions, known, names), COUNTS[options.dataset][name]
+        write_json_lines(options.out / f"{name}.jsonl", found, published)
 
 
 if __name__ == "__main__":

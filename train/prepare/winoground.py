@@ -28,7 +28,7 @@ def entries(lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def main() -> None:
     options = arguments(__doc__.splitlines()[0])
     lines = read_json_lines(need("examples.jsonl", options.raw, SOURCE))
-    write_json_lines(options.out / "test.jsonl", entries(lines))
+    write_json_lines(options.out / "test.jsonl", entries(lines), 400)
 
 
 if __name__ == "__main__":
