@@ -30,6 +30,7 @@ HEADS = (
     "contrastive",
     "matching",
     "box",
+    "dense_box",
     "masked_lm",
     "causal_lm",
     "answer_decoder",
@@ -37,7 +38,8 @@ HEADS = (
     "classification",
 )
 """Every head a model can carry. `causal_lm` writes captions word by word (X-VLM), `pair` reasons
-over two images (NLVR2), `classification` answers from a closed list."""
+over two images (NLVR2), `classification` answers from a closed list, `dense_box` finds boxes
+patch by patch and needs `contrastive`."""
 
 
 SWIN_PATCH = 4

@@ -249,26 +249,31 @@ def alignment_loss(
         weights: float or bool[B, K], 0 = no box is known.
     """
     similarity = patch_features.float() @ text_features.float().transpose(1, 2) / temperature
-    shares = similarity.log_softmax(dim=1).transpose(1, 2)
-    within = shares.masked_fill(~inside, -torch.inf).logsumexp(dim=2)
+    return share_loss(similarity.transpose(1, 2), inside, weights)
+
+
+def share_loss(scores: Tensor, inside: Tensor, weights: Tensor) -> Tensor:
+    """Minus the logarithm of the share inside a phrase's box, shares being the softmax of float[B,
+    K, P]; the rest as for `alignment_loss`."""
+    shares = scores.float().log_softmax(dim=-1)
+    within = shares.masked_fill(~inside, -torch.inf).logsumexp(dim=-1)
     return _global_mean(-within.masked_fill(~weights.bool(), 0), weights)
 
 
-def attention_loss(logits: list[Tensor], inside: Tensor, weights: Tensor) -> Tensor:
-    """How much of a phrase's cross-attention falls outside its box. Not in the paper.
-
-    A box head that reads [CLS] learns places only when [CLS] looks at them; found by the box losses
-    alone, that takes hundreds of thousands of boxes.
+def dense_box_losses(
+    boxes_xyxy: Tensor, targets_cxcywh: Tensor, inside: Tensor
+) -> tuple[Tensor, Tensor]:
+    """L1 and 1 - GIoU of the boxes that the patches inside a region tell, every region counted
+    once. Not in the paper.
 
     Args:
-        logits: of each layer float[B, H, K, 1 + P], the scores of [CLS] over the pooled token and
-            the patches; the loss is minus the logarithm of the share inside, the mean of the heads.
-        inside: bool[B, K, P], the patches of each phrase's box.
-        weights: float or bool[B, K], 0 = no box is known.
+        boxes_xyxy: float[R, P, 4] as fractions of the picture's sides.
+        targets_cxcywh: float[R, 4].
+        inside: bool[R, P], the patches of each region; a region without any is left out.
     """
-    terms = []
-    for scores in logits:
-        shares = scores.float().softmax(dim=-1)[..., 1:]
-        within = (shares * inside[:, None]).sum(dim=-1).mean(dim=1)
-        terms.append(-within.clamp(min=1e-6).log())
-    return _global_mean(torch.stack(terms).mean(dim=0), weights)
+    region, _ = inside.nonzero(as_tuple=True)
+    told, right = boxes_xyxy.float()[inside], cxcywh_to_xyxy(targets_cxcywh.float())[region]
+    weights = 1 / inside.sum(dim=1)[region]
+    l1 = (told - right).abs().sum(dim=1)
+    giou = generalized_iou_pairs(told, right)
+    return _global_mean(l1, weights), _global_mean(1 - giou, weights)

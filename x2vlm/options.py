@@ -87,17 +87,24 @@ class Method:
     Attributes:
         layered: whether a fusion layer and an attention head can be chosen.
         help: one sentence for people.
+        whole: whether a text has one map, whatever is explained of it, and its words none.
     """
 
     layered: bool
     help: str
+    whole: bool = False
 
 
 METHODS: dict[str, Method] = {
     "gradient": Method(True, "Grad-CAM on cross-attention: attention times positive gradient"),
     "attention": Method(True, "cross-attention probabilities alone"),
     "rollout": Method(False, "relevance through self- and cross-attention of all layers"),
-    "image-gradcam": Method(False, "Grad-CAM at the image tower's output, one map for the text"),
+    "similarity": Method(
+        False, "what looks like the text: similarity of every patch, by the encoders alone", True
+    ),
+    "image-gradcam": Method(
+        False, "Grad-CAM at the image tower's output, one map for the text", True
+    ),
     "random": Method(False, "the random baseline"),
 }
 

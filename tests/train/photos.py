@@ -35,14 +35,15 @@ def toy_photo(name: str, side: int = 48) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def write_photos(path, repeats: int = 2):
-    """A shard of `repeats` photos of each colour; returns the path."""
+def write_photos(path, repeats: int = 2, regions: bool = True):
+    """A shard of `repeats` photos of each colour, with a box each or none; returns the path."""
     with tarfile.open(path, "w") as tar:
         for number in range(repeats):
             for name in COLOURS:
                 image = io.BytesIO()
                 toy_photo(name).save(image, "JPEG", quality=95)
-                fields = json.dumps(toy_record(name)).encode()
+                record = toy_record(name)
+                fields = json.dumps(record if regions else record | {"regions": []}).encode()
                 for suffix, content in (("jpg", image.getvalue()), ("json", fields)):
                     info = tarfile.TarInfo(f"{name}{number}.{suffix}")
                     info.size = len(content)

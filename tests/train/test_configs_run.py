@@ -21,7 +21,15 @@ from x2vlm.modeling.build import build_model
 from x2vlm.processing import Processor
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
-OTHERS = ("photo", "mini", "mini_pretrain", "forkme", "flickr8k_captioning", "flickr8k_retrieval")
+OTHERS = (
+    "photo",
+    "photo_boxes",
+    "mini",
+    "mini_pretrain",
+    "forkme",
+    "flickr8k_captioning",
+    "flickr8k_retrieval",
+)
 """Runs of the bundled models and on one's own data, which other tests take."""
 PATHS = [path for path in sorted(CONFIGS.glob("*.yaml")) if path.stem not in OTHERS]
 FEW_SHOT = sorted((CONFIGS / "few_shot").glob("*.yaml"))

@@ -21,6 +21,7 @@ from train.tasks.photos import similar, topics
 from x2vlm.errors import CheckpointError, ConfigError, DataError
 from x2vlm.inference.domain import outside_note
 from x2vlm.inference.predictor import Predictor
+from x2vlm.modeling.build import load_model
 from x2vlm.processing import normalize, to_pixels
 
 
@@ -193,6 +194,39 @@ def test_the_smoke_twin_trains_every_loss(run_file, finished):
     _, tasks = load_run(["--config", run_file])
     wanted = {f"{name}/{loss}" for name, task in tasks.items() for loss in task.loss_weights}
     assert all(name in said for name in wanted)
+
+
+def test_the_dense_box_head_is_learnt_above_the_finished_model(run_file, finished, folder):
+    boxes = yaml.safe_load(Path("train/configs/photo_boxes.yaml").read_text(encoding="utf-8"))
+    photo = yaml.safe_load(Path(run_file).read_text(encoding="utf-8"))
+    boxes |= {"output_dir": str(folder / "boxes"), "max_steps": 2, "log": {"trackers": []}}
+    boxes["model"]["init_from"] = str(finished)
+    for name, task in boxes["tasks"].items():
+        task["batch_size"], task["data"] = 2, photo["tasks"][name]["data"]
+    path = folder / "photo_boxes.yaml"
+    path.write_text(yaml.safe_dump(boxes), encoding="utf-8")
+    assert pretrain.main(["--config", str(path)]) == 0
+    before, after = (load_model(place).model for place in (finished, folder / "boxes" / "final"))
+    changed = {
+        name.partition(".")[0]
+        for name, tensor in after.state_dict().items()
+        if not torch.equal(tensor, before.state_dict().get(name, torch.tensor(torch.nan)))
+    }
+    assert changed == {"dense_box_head"}
+    records = PhotoRecords(PhotoData(files=photo["tasks"]["photos"]["data"]["photos"]["files"]), 64)
+    found = Predictor.from_pretrained(folder / "boxes" / "final").ground(
+        records[0]["image"], "a red square"
+    )
+    assert len(found) == 1
+
+
+def test_photos_without_boxes_teach_no_boxes(folder):
+    path = folder / "unboxed.tar"
+    write_photos(path, regions=False)
+    records = PhotoRecords(PhotoData(files=[str(path)], views=2), 64)
+    assert not any(records.has_boxes(i) for i in range(len(records)))
+    mosaics = PhotoRecords(PhotoData(files=[str(path)], kind="mosaics", count=3), 64)
+    assert all(mosaics.has_boxes(i) for i in range(3))
 
 
 def test_a_bundle_has_settings_of_its_validation_photos(run_file, finished, folder):

@@ -83,6 +83,6 @@ def test_a_loss_is_listed_where_it_is_computed():
     files = (CONFIGS.parents[1] / "train" / "tasks").glob("*.py")
     lists = {path.stem for path in files if "all_losses: ClassVar" in path.read_text("utf-8")}
     assert lists == {
-        *("base", "matching", "photos", "scene"),
+        *("base", "dense_boxes", "matching", "photos", "scene"),
         *("multiple_choice", "self_critical", "text_assignment"),
     }

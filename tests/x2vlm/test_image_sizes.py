@@ -236,7 +236,9 @@ def test_a_predictor_tells_height_and_width(predictor):
     assert predictor.info.image_size == (96, 32) and predictor.info.grid_size == (6, 2)
 
 
-@pytest.mark.parametrize("method", ["gradient", "attention", "rollout", "image-gradcam", "random"])
+@pytest.mark.parametrize(
+    "method", ["gradient", "attention", "rollout", "similarity", "image-gradcam", "random"]
+)
 def test_maps_lie_on_the_oblong_grid(predictor, photo, method):
     explanation = predictor.explain(photo, "a dog", method=method)
     assert explanation.overall.shape == (6, 2)

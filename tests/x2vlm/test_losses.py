@@ -15,10 +15,10 @@ from x2vlm.boxes import (
 )
 from x2vlm.losses import (
     alignment_loss,
-    attention_loss,
     box_losses,
     classification_loss,
     contrastive_loss,
+    dense_box_losses,
     has_negative,
     masked_lm_loss,
     sample_hard_negatives,
@@ -168,15 +168,19 @@ def test_alignment_leaves_out_phrases_without_a_box():
     assert alignment_loss(patches, texts, inside, 1.0, torch.zeros(2, 3)).item() == 0
 
 
-def test_attention_counts_the_share_inside_the_box_and_the_pooled_token_as_outside():
-    """Equal scores of 1 + 7 tokens, two inside; the other layer looks inside alone."""
-    inside = torch.tensor([[[True, True] + [False] * 5]])
-    even, sure = torch.zeros(1, 2, 1, 8), torch.full((1, 2, 1, 8), -100.0)
-    sure[..., 1] = 0
-    loss = attention_loss([even, sure], inside, torch.ones(1, 1))
-    assert loss.item() == pytest.approx(math.log(4) / 2, abs=1e-5)
+def test_dense_boxes_count_every_region_once_and_the_patches_inside_alone():
+    """Of one region two patches tell the right box and a box moved by 0.1, of the other four the
+    right one."""
+    right = torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.3, 0.3, 0.2, 0.2]])
+    boxes = cxcywh_to_xyxy(right)[:, None].repeat(1, 5, 1)
+    boxes[0, 1, 0] += 0.1
+    boxes[:, 4] = torch.nan
+    inside = torch.tensor([[True, True, False, False, False], [True, True, True, True, False]])
+    l1, giou = dense_box_losses(boxes.nan_to_num(9.0), right, inside)
+    assert l1.item() == pytest.approx(0.1 / 2 / 2, abs=1e-6)
+    assert giou.item() == pytest.approx((1 - 0.3 / 0.4) / 2 / 2, abs=1e-6)
 
 
-def test_attention_leaves_out_phrases_without_a_box():
-    scores, inside = torch.randn(2, 3, 4, 9), torch.rand(2, 4, 8) > 0.5
-    assert attention_loss([scores], inside, torch.zeros(2, 4)).item() == 0
+def test_dense_boxes_without_a_region_cost_nothing():
+    l1, giou = dense_box_losses(torch.rand(2, 5, 4), torch.rand(2, 4), torch.zeros(2, 5).bool())
+    assert l1.item() == 0 and giou.item() == 0

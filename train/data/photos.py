@@ -108,6 +108,10 @@ class PhotoRecords(Sequence):
         shown = self._visual(index, lambda: self._cut(entry, file, seen))
         return {"image_id": f"photo {number}"} | record | shown
 
+    def has_boxes(self, index: int) -> bool:
+        """Whether anything in an image has a known box, without opening it."""
+        return self.composed or bool(self._entry(index % self.photos)[0]["regions"])
+
     def captions(self, index: int) -> list[str]:
         """The captions of a single photo, without opening it."""
         return self._entry(index % self.photos)[0]["captions"]

@@ -20,6 +20,7 @@ TASKS: dict[str, str] = {
     "retrieval": "train.tasks.retrieval:Retrieval",
     "matching": "train.tasks.matching:Matching",
     "pair_reasoning": "train.tasks.pair_reasoning:PairReasoning",
+    "dense_boxes": "train.tasks.dense_boxes:DenseBoxes",
     "photos": "train.tasks.photos:Photos",
     "scene": "train.tasks.scene:Scene",
     "classification": "train.tasks.classification:Classification",

@@ -87,8 +87,10 @@ class Grounding(RecordTask):
                 _, mask, text_embeds = self.read(
                     model, [phrase["text"] for phrase in phrases[part]]
                 )
-                fused, maps = self._fuse(model, text_embeds, mask, embeds[owners[part]])
-                predicted.append(model.predict_boxes(fused).float().cpu().numpy() * sizes[part])
+                seen = embeds[owners[part]]
+                fused, maps = self._fuse(model, text_embeds, mask, seen)
+                found = model.locate(seen, text_embeds, fused)
+                predicted.append(found.float().cpu().numpy() * sizes[part])
                 if maps is not None:
                     corners = cxcywh_to_xyxy(torch.from_numpy(boxes[part])).numpy()
                     hits.append(pointing_hits(maps.cpu().numpy(), corners))

@@ -28,31 +28,17 @@ from train.tasks.scene import region_features
 from x2vlm.boxes import cxcywh_to_xyxy
 from x2vlm.losses import (
     alignment_loss,
-    attention_loss,
     box_losses,
     classification_loss,
     contrastive_loss,
     masked_lm_loss,
     sample_hard_negatives,
 )
-from x2vlm.modeling.layers import fused_attention
 from x2vlm.modeling.vqa import X2VLMForQuestionAnswering
 from x2vlm.processing import normalize, patch_mask
 
 YES_NO_WEIGHT = 0.4
 """How often a question that is answered by yes or no is taken, against any other."""
-
-
-class FirstTokenScores:
-    """Cross-attention that keeps the scores of the first token, float[B, H, K, S] of each call."""
-
-    def __init__(self):
-        self.scores: list[Tensor] = []
-
-    def __call__(self, query, key, value, bias, dropout=0.0) -> Tensor:
-        first = query[:, :, 0].unflatten(0, (len(key), -1)).transpose(1, 2)
-        self.scores.append(first * first.shape[-1] ** -0.5 @ key.transpose(-2, -1))
-        return fused_attention(query, key, value, bias, dropout)
 
 
 @dataclass(kw_only=True)
@@ -73,7 +59,6 @@ class Photos(RecordTask):
         "contrastive_loss",
         "region_contrastive_loss",
         "alignment_loss",
-        "attention_loss",
         "matching_loss",
         "caption_matching_loss",
         "box_l1_loss",
@@ -204,8 +189,7 @@ class Photos(RecordTask):
         images, count = batch["boxed"].shape
         mask = batch["phrases"]["attention_mask"]
         text_embeds = model.encode_text(batch["phrases"]["input_ids"], mask)
-        attend = FirstTokenScores()
-        fused = model.fusion_encoder(text_embeds, mask, contexts, attend=attend)
+        fused = model.fusion_encoder(text_embeds, mask, contexts)
         present = (torch.arange(len(mask) // images, device=mask.device) < count).repeat(images)
         boxed, inside = batch["boxed"].flatten(), batch["patch_mask"]
         boxes = model.predict_boxes(fused[present])
@@ -229,9 +213,6 @@ class Photos(RecordTask):
                 inside,
                 model.temperature,
                 batch["boxed"],
-            ),
-            "attention_loss": attention_loss(
-                [scores[:, :, :count] for scores in attend.scores], inside, batch["boxed"]
             ),
         }
 

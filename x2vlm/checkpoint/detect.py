@@ -25,6 +25,7 @@ HEAD_PARTS = {
     "contrastive": ("image_projection", "text_projection", "temperature"),
     "matching": ("matching_head",),
     "box": ("box_head",),
+    "dense_box": ("dense_box_head",),
     "masked_lm": ("masked_lm_head",),
     "causal_lm": ("causal_lm_head",),
     "answer_decoder": ("answer_decoder",),

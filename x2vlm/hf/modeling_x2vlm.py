@@ -173,10 +173,12 @@ class X2VLMForZeroShotObjectDetection(X2VLMPreTrainedModel):
         """pixel_values float[B, 3, H, W], input_ids int64[N, T], N a multiple of B."""
         model = self.model
         text_embeds = model.encode_text(input_ids, attention_mask)
-        fused = model.fuse(text_embeds, attention_mask, model.encode_image(pixel_values)).float()
+        image_embeds = model.encode_image(pixel_values)
+        fused = model.fuse(text_embeds, attention_mask, image_embeds).float()
         match = model.match_logits(fused)
         odds = (match[:, 1] - match[:, 0])[:, None]
-        return X2VLMOutput(pred_boxes=model.predict_boxes(fused)[:, None], logits=odds)
+        boxes = model.locate(image_embeds.float(), text_embeds.float(), fused)
+        return X2VLMOutput(pred_boxes=boxes[:, None], logits=odds)
 
 
 class X2VLMForZeroShotImageClassification(X2VLMPreTrainedModel):

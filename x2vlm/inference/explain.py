@@ -93,8 +93,10 @@ class FusionInputs:
         return tuple(getattr(self, f.name) for f in fields(self))
 
 
-def token_maps(inputs: FusionInputs, choice: MapChoice, seed: int) -> tuple[Tensor, Tensor]:
-    """Maps of every token by any of `x2vlm.options.METHODS`.
+def token_maps(
+    inputs: FusionInputs, choices: Sequence[MapChoice], seed: int
+) -> tuple[list[Tensor], Tensor]:
+    """Maps of every token by any of `x2vlm.options.METHODS`, one pass for all that need one.
 
     A method without maps of tokens gives all tokens of a text the text's one map.
 
@@ -102,21 +104,38 @@ def token_maps(inputs: FusionInputs, choice: MapChoice, seed: int) -> tuple[Tens
         seed: of the random baseline.
 
     Returns:
-        float32[N, T, P-1] and fused_embeds float[N, T, C].
+        For each choice float32[N, T, P-1], and fused_embeds float[N, T, C].
     """
-    if METHODS[choice.method].layered:
+    trace, found = None, {}
+    if any(METHODS[choice.method].layered for choice in choices):
         trace = trace_attention(*inputs.arguments())
-        return relevance(trace, choice.method, choice.layer, choice.head), trace.fused_embeds
-    with torch.no_grad():
-        fused = inputs.model.fuse(inputs.text_embeds, inputs.attention_mask, inputs.image_embeds)
-    texts, tokens = fused.shape[:2]
-    if choice.method == "rollout":
-        return rollout(*inputs.arguments()), fused
-    if choice.method == "random":
+        fused = trace.fused_embeds
+    else:
+        with torch.no_grad():
+            fused = inputs.model.fuse(
+                inputs.text_embeds, inputs.attention_mask, inputs.image_embeds
+            )
+    ways = [(choice.method, choice.layer, choice.head) for choice in choices]
+    for way in dict.fromkeys(ways):
+        if METHODS[way[0]].layered:
+            found[way] = relevance(trace, *way)
+        else:
+            found[way] = _maps_without_layers(inputs, way[0], fused.shape[1], seed)
+    return [found[way] for way in ways], fused
+
+
+def _maps_without_layers(inputs: FusionInputs, method: str, tokens: int, seed: int) -> Tensor:
+    texts = len(inputs.text_embeds)
+    if method == "rollout":
+        return rollout(*inputs.arguments())
+    if method == "random":
         drawn = random_maps(inputs.image_embeds, texts * tokens, seed)
-        return drawn.unflatten(0, (texts, tokens)), fused
-    rows = [image_gradcam(*inputs.row(i).arguments()) for i in range(texts)]
-    return torch.stack(rows)[:, None].expand(-1, tokens, -1), fused
+        return drawn.unflatten(0, (texts, tokens))
+    if method == "similarity":
+        rows = similarity_maps(inputs.model, inputs.image_embeds, inputs.text_embeds)
+    else:
+        rows = torch.stack([image_gradcam(*inputs.row(i).arguments()) for i in range(texts)])
+    return rows[:, None].expand(-1, tokens, -1)
 
 
 def gradcam(attention: Tensor, gradients: Tensor) -> Tensor:
@@ -202,6 +221,20 @@ def rollout(
         )
         text_to_image = text_to_image + mixed.transpose(1, 2) @ cross_attention
     return text_to_image[..., 1:]
+
+
+@torch.no_grad()
+def similarity_maps(model: X2VLM, image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
+    """Each patch's share of a text, the softmax of their similarities: float32[N, P-1]. Of the
+    dense box head where the model has one, else of the contrastive features.
+
+    Raises:
+        CheckpointError: the model has no contrastive head (`ckpt/keys`).
+    """
+    seen, texts = image_embeds.float(), text_embeds.float()
+    if model.dense_box_head is None:
+        return model.patch_similarity(seen, texts).softmax(dim=-1)
+    return model.dense_boxes(seen, texts)[0].softmax(dim=-1)
 
 
 def image_gradcam(

@@ -72,9 +72,9 @@ def explain_sentence(
         image_embeds,
         target.objective,
     )
-    maps, fused = explain.token_maps(inputs, choice, options.seed)
+    (maps,), fused = explain.token_maps(inputs, (choice,), options.seed)
     words, read = target.tokens.words, maps[0, -len(target.word_index) :].cpu()
-    if choice.method == "image-gradcam":
+    if METHODS[choice.method].whole:
         spans, heat = (Span(tuple(range(len(words))), (0, len(words) - 1)),), read[:1]
     else:
         spans = tuple(Span((i,), (i, i)) for i in range(len(words)))
@@ -136,14 +136,14 @@ def explain_phrases(
         image_embeds: float[B, P, D].
         batches: the rows of each of the B images.
         whole, part: how the maps of whole texts (target `match` or `box`) and of phrases are
-            computed. Without a matching head phrases are explained by their box. Methods without
-            layers explain both alike.
+            computed. Without a matching head phrases are explained by their box.
 
     Returns:
         For each image one explanation per whole text, named after `whole`, and fused_embeds
         float[N, 1, C] of their `[CLS]`.
     """
-    if len(batches) > 1 and not METHODS[part.method].layered:  # such a method knows one image
+    layered = [METHODS[choice.method].layered for choice in (whole, part)]
+    if len(batches) > 1 and not all(layered):  # the other methods know one image
         return [
             explain_phrases(member, embeds, [batch], whole, part, seed)[0]
             for embeds, batch in zip(image_embeds.split(1), batches, strict=True)
@@ -165,16 +165,7 @@ def explain_phrases(
 
     text_embeds, mask = encode_texts(member, rows)
     inputs = explain.FusionInputs(member.model, text_embeds, mask, image_embeds, objective)
-    if METHODS[part.method].layered:
-        trace = explain.trace_attention(*inputs.arguments())
-        fused = trace.fused_embeds
-        by_whole, by_part = (
-            explain.relevance(trace, choice.method, choice.layer, choice.head)
-            for choice in (whole, part)
-        )
-    else:
-        by_part, fused = explain.token_maps(inputs, part, seed)
-        by_whole = by_part
+    (by_whole, by_part), fused = explain.token_maps(inputs, (whole, part), seed)
     with torch.no_grad():
         matches = match_probability(member, fused).tolist() if matching else [None] * len(rows)
         scores = matches if of_whole is match_logit else box_sum(member, fused).tolist()

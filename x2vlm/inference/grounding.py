@@ -74,6 +74,11 @@ def _find_at_once(
     member: Member, image_embeds: Tensor, phrases: list[list[TokenizedText]], explain: bool
 ) -> list[list[FoundPhrase]]:
     model, matching = member.model, "matching" in member.model.config.heads
+    read = [None] * len(phrases)
+    if not explain or "dense_box" in model.config.heads:
+        with torch.no_grad():
+            text_embeds, mask = encode_texts(member, padded(phrases))
+        read = text_embeds.float().split(len(text_embeds) // len(phrases))
     if explain:
         maps = member.settings.maps
         whole = maps.phrase if matching else replace(maps.phrase, target="box")
@@ -84,16 +89,18 @@ def _find_at_once(
         ]
         explained = explain_phrases(member, image_embeds, batches, whole, part)
     else:
-        text_embeds, mask = encode_texts(member, padded(phrases))
         with torch.no_grad():
             fused = model.fuse(text_embeds, mask, image_embeds)[:, :1]
         rows = fused.split(len(fused) // len(phrases))
         explained = [([None] * len(one), own) for one, own in zip(phrases, rows, strict=True)]
     found = []
-    for texts, (explanations, fused) in zip(phrases, explained, strict=True):
-        fused = fused[: len(texts)]
+    seen = image_embeds.float().split(1)
+    for texts, image, own, (explanations, fused) in zip(
+        phrases, seen, read, explained, strict=True
+    ):
         with torch.no_grad():
-            boxes = cxcywh_to_xyxy(model.predict_boxes(fused.float()).cpu())
+            boxes = cxcywh_to_xyxy(model.locate(image, own, fused.float()).cpu())[: len(texts)]
+            fused = fused[: len(texts)]
             matches = match_probability(member, fused).tolist() if matching else [None] * len(texts)
         each = zip(texts, boxes, matches, explanations, strict=True)
         found.append([FoundPhrase(*one) for one in each])

@@ -28,7 +28,13 @@ from x2vlm.texts import validate_text
 
 DEFAULT_FRAMES = 8
 """Frames of a video for a model that was trained on images."""
-FLOAT32_PARTS = ("matching_head", "box_head", "image_projection", "text_projection")
+FLOAT32_PARTS = (
+    "matching_head",
+    "box_head",
+    "dense_box_head",
+    "image_projection",
+    "text_projection",
+)
 """Small heads stay float32 in a bfloat16 model: eight bits would move a box by two pixels."""
 
 

@@ -19,8 +19,8 @@ from x2vlm.results import Explanation
 
 CASES = 200
 """Texts that each use is measured on at most."""
-METHODS_TRIED = ("gradient", "attention", "rollout")
-"""Those that tell the words of a text apart."""
+METHODS_TRIED = ("gradient", "attention", "rollout", "similarity")
+"""Those that tell the words of a text apart, or the phrases that are read by themselves."""
 YES = "yes"
 
 

@@ -31,4 +31,5 @@ class X2VLMForGrounding(TaskModel):
         """(cx, cy, w, h) in [0, 1], float[N, 4], of phrases int64[N, T] in images float[B, P,
         D]."""
         text_embeds = self.model.encode_text(input_ids, attention_mask)
-        return self.model.predict_boxes(self.model.fuse(text_embeds, attention_mask, image_embeds))
+        fused = self.model.fuse(text_embeds, attention_mask, image_embeds)
+        return self.model.locate(image_embeds, text_embeds, fused)

@@ -7,6 +7,7 @@ from torch import nn
 
 from x2vlm.config import X2VLMConfig
 from x2vlm.modeling.decoder import AnswerDecoder
+from x2vlm.modeling.dense_boxes import DenseBoxHead
 from x2vlm.modeling.heads import MaskedLMHead, MLPHead, ProjectionHead
 from x2vlm.modeling.layers import TransformerLayer
 from x2vlm.modeling.text import FusionEncoder, TextEmbeddings, TextEncoder
@@ -66,15 +67,24 @@ def build_parts(config: X2VLMConfig) -> dict[str, nn.Module | None]:
     if "contrastive" in heads:
         parts["image_projection"] = ProjectionHead(vision.hidden_size, config.projection_size)
         parts["text_projection"] = ProjectionHead(width, config.projection_size)
+    return {"vision": VisionEncoder(build_tower(vision), vision), **parts, **_mlp_heads(config)}
+
+
+def _mlp_heads(config: X2VLMConfig) -> dict[str, nn.Module]:
+    width, vision = config.text.hidden_size, config.vision
     outputs = {
         "matching": (width, 2),
         "box": (width, 4),
-        "pair": (width if fusion.twin_layers else 2 * width, 2),
+        "pair": (width if config.fusion.twin_layers else 2 * width, 2),
         "classification": (width, config.num_labels),
     }
-    for head, (inputs, classes) in outputs.items():
-        parts[f"{head}_head"] = MLPHead(inputs, classes) if head in heads else None
-    return {"vision": VisionEncoder(build_tower(vision), vision), **parts}
+    heads = {
+        f"{head}_head": MLPHead(*sizes) for head, sizes in outputs.items() if head in config.heads
+    }
+    if "dense_box" in config.heads:
+        sizes = vision.hidden_size, config.projection_size
+        heads["dense_box_head"] = DenseBoxHead(*sizes, vision.grid_size)
+    return heads
 
 
 def _fusion_layer(

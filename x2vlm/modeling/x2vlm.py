@@ -14,9 +14,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from x2vlm.boxes import xyxy_to_cxcywh
 from x2vlm.config import X2VLMConfig
 from x2vlm.errors import CheckpointError
 from x2vlm.modeling.decoder import AnswerDecoder
+from x2vlm.modeling.dense_boxes import DenseBoxHead, elect_boxes
 from x2vlm.modeling.heads import MaskedLMHead, MLPHead, ProjectionHead
 from x2vlm.modeling.layers import Attend, fused_attention
 from x2vlm.modeling.parts import build_parts
@@ -45,6 +47,7 @@ class X2VLM(nn.Module, Pretrained):
         text_projection: ProjectionHead | None = None,
         matching_head: MLPHead | None = None,
         box_head: MLPHead | None = None,
+        dense_box_head: DenseBoxHead | None = None,
         masked_lm_head: MaskedLMHead | None = None,
         causal_lm_head: MaskedLMHead | None = None,
         answer_decoder: AnswerDecoder | None = None,
@@ -63,6 +66,7 @@ class X2VLM(nn.Module, Pretrained):
         )
         self.matching_head = matching_head
         self.box_head = box_head
+        self.dense_box_head = dense_box_head
         self.masked_lm_head = masked_lm_head
         self.causal_lm_head = causal_lm_head
         self.answer_decoder = answer_decoder
@@ -173,6 +177,36 @@ class X2VLM(nn.Module, Pretrained):
         its sides."""
         self.require("box")
         return self.box_head(fused_embeds[:, 0]).sigmoid()
+
+    def patch_similarity(self, image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
+        """Contrastive similarity of texts float[N, T, C] and every patch of image_embeds float[B,
+        P, D], divided by the temperature: float[N, P-1], N a multiple of B."""
+        texts = self.text_features(text_embeds).unflatten(0, (len(image_embeds), -1))
+        patches = self.image_features(image_embeds[:, 1:].flatten(0, 1)[:, None])
+        patches = patches.unflatten(0, (len(image_embeds), -1))
+        return (texts @ patches.transpose(1, 2) / self.temperature).flatten(0, 1)
+
+    def dense_boxes(self, image_embeds: Tensor, text_embeds: Tensor) -> tuple[Tensor, Tensor]:
+        """What every patch of image_embeds float[B, P, D] says of the phrases text_embeds float[N,
+        T, C], see `x2vlm.modeling.dense_boxes.DenseBoxHead`."""
+        self.require("dense_box")
+        similarity = self.patch_similarity(image_embeds, text_embeds)
+        return self.dense_box_head(image_embeds[:, 1:], self.text_features(text_embeds), similarity)
+
+    def locate(
+        self, image_embeds: Tensor, text_embeds: Tensor | None, fused_embeds: Tensor
+    ) -> Tensor:
+        """The boxes of phrases (cx, cy, w, h) float[N, 4]: by the dense box head where the model
+        has one, else `predict_boxes`.
+
+        Args:
+            image_embeds: float[B, P, D].
+            text_embeds: float[N, T, C], N a multiple of B; only the dense box head reads them.
+            fused_embeds: float[N, T, C].
+        """
+        if self.dense_box_head is None:
+            return self.predict_boxes(fused_embeds)
+        return xyxy_to_cxcywh(elect_boxes(*self.dense_boxes(image_embeds, text_embeds)))
 
     def masked_lm_logits(self, fused_embeds: Tensor, positions: Tensor) -> Tensor:
         """Vocabulary logits float[N, M, V] at `positions` int64[N, M] of fused_embeds float[N, T,

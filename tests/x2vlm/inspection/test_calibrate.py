@@ -26,7 +26,7 @@ def test_every_use_gets_what_pointed_best(found, use):
 def test_targets_methods_layers_and_heads_are_searched(found):
     tried = found.pointing["query"]
     assert {choice.target for choice in tried} == {"phrase", "match", "box", "caption"}
-    assert {choice.method for choice in tried} == {"gradient", "attention", "rollout"}
+    assert {choice.method for choice in tried} == {"gradient", "attention", "rollout", "similarity"}
 
 
 def test_a_layer_and_a_head_that_point_are_chosen(tiny_predictor, monkeypatch):
