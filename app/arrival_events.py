@@ -33,10 +33,15 @@ class ArrivalEvents(Events):
 
     def __init__(self, page: Page):
         super().__init__(page)
-        self.uploads = Uploads(page.runner, page.stored, list(page.tabs.values()))
+        known = page.painted is not None and bool(page.painted.results)
+        self.uploads = Uploads(page.runner, page.stored, list(page.tabs.values()), known)
 
     def wire_arrivals(self, demo: gr.Blocks) -> None:
         page, uploads, model = self.page, self.uploads, self.page.model
+
+        def clear(call: Call) -> Arrival | None:
+            return uploads.clear(call.session, call[model])
+
         for uploader, triggers in (
             (page.image, [page.image.upload]),
             (page.video, [page.video.upload, page.video.stop_recording]),
@@ -48,7 +53,7 @@ class ArrivalEvents(Events):
             uploaded = self.arrival(triggers, upload, [uploader])
             # What was refused does not stay beside the stage.
             self.on.on_view(uploaded.failure, None, [], [uploader], js="() => null")
-            self.arrival(uploader.clear, lambda call: uploads.clear(call.session, call[model]))
+            self.arrival(uploader.clear, clear)
 
         def use_frames(call: Call) -> Arrival | None:
             wanted = call[page.frame_count], call[page.frame_numbers]
@@ -104,21 +109,26 @@ class ArrivalEvents(Events):
         **options: Any,
     ) -> Any:
         """An event that brings media onto the stage."""
-
-        def arrived(call: Call) -> Shown:
-            arrival = bring(call)
-            return {} if arrival is None else self.everything(call, arrival)
-
-        arrived.__name__ = bring.__name__ if bring.__name__ != "<lambda>" else "clear"
         settings = {"show_progress_on": self.page.stage.legend} | options
-        outputs = self.everything_outputs()
-        return self.on.on_model(triggers, arrived, [*self.context, *extra], outputs, **settings)
+        return self.on.on_model(
+            triggers,
+            bring,
+            [*self.context, *extra],
+            self.everything_outputs(),
+            settle=self.everything,
+            **settings,
+        )
 
-    def everything(self, call: Call, arrival: Arrival) -> Shown:
-        """Stage, uploaders, frames, all tabs' fields and results for what has arrived."""
+    def everything(self, call: Call, arrival: Arrival | None) -> Shown:
+        """Stage, uploaders, frames, all tabs' fields and results for what has arrived; nothing
+        where a newer arrival came first."""
+        if arrival is None:
+            return {}
         page, state = self.page, arrival.state
         before = call[page.state]
-        if state is not None and not state.tab:
+        # The visitor's tab stays, unless a link names one or an empty stage knew of none.
+        opens = state is not None and (before is None or state.tab in page.tabs)
+        if state is not None and state.tab not in page.tabs:
             tab = before.tab if before else next(iter(page.tabs))
             state = dataclasses.replace(state, tab=tab)
         options = page.stage.options(call.values)
@@ -132,7 +142,7 @@ class ArrivalEvents(Events):
                 shown[tab.note] = ""
         if state is not None and arrival.model != call[page.model]:
             shown[page.model] = arrival.model
-        if state is not None and state.tab in page.tabs:
+        if opens:
             shown[page.bar] = gr.update(selected=state.tab)
         return shown | self.around(state, arrival.truth)
 

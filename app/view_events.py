@@ -30,7 +30,7 @@ class Events:
     """
 
     def __init__(self, page: Page):
-        self.page, self.on = page, Wiring(page.runner.jobs)
+        self.page, self.on = page, Wiring(page.runner.jobs, page.state)
         self.asking = [tab for tab in page.tabs.values() if tab.asks]
         self.context = [page.state, page.model, *page.stage.controls.values()]
         self.drawn = [page.state, *page.stage.show(None, ViewOptions())]
