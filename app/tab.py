@@ -53,12 +53,16 @@ class Asker:
         error."""
         return self.runner.run_each(task, paths, self.model, self.session, *args)
 
-    def explain(self, text: str, **options: Any) -> Explanation | None:
-        """The maps of a text; None where the model cannot explain it, or it names nothing."""
+    def tried(self, task: str, /, *args: Any, **options: Any) -> Any:
+        """As a call; None where the model lacks the head, or the text names nothing."""
         try:
-            return self("explain", text, **options)
+            return self(task, *args, **options)
         except (CheckpointError, TextError):
             return None
+
+    def explain(self, text: str, **options: Any) -> Explanation | None:
+        """The maps of a text, where the model can explain it."""
+        return self.tried("explain", text, **options)
 
     @property
     def info(self) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from x2vlm.errors import CheckpointError, MediaError, X2VLMError
+from x2vlm.errors import MediaError, X2VLMError
 
 from . import examples, html, inputs, limits, scenes
 from .examples import Example
@@ -27,6 +27,7 @@ from .state import MediaRef, ViewState, loaded
 from .tab import Asker, Tab
 
 LINK_BYTES = 4000
+CAPTIONS = 3  # of an upload, of which those are offered that the model is sure of
 OUTSIDE = "[scene/domain]"  # how the note of an image outside a model's world ends
 
 
@@ -75,17 +76,26 @@ def newest(bring: Callable) -> Callable:
 class Uploads:
     """What brings media onto the stage.
 
+    Args:
+        painted: whether the page begins with the first example's results.
+
     Attributes:
         newest: the stop flag of each session's newest arrival, while that is under way.
     """
 
-    def __init__(self, runner: Runner, stored: dict[str, Example], tabs: Sequence[Tab]):
-        self.runner, self.stored, self.tabs = runner, stored, tabs
+    def __init__(
+        self,
+        runner: Runner,
+        stored: dict[str, Example],
+        tabs: Sequence[Tab],
+        painted: bool = False,
+    ):
+        self.runner, self.stored, self.tabs, self.painted = runner, stored, tabs, painted
         self.newest: WeakValueDictionary[str, threading.Event] = WeakValueDictionary()
 
     @newest
     def upload(self, session: str, path: str | None, model: str) -> Arrival:
-        """An uploaded file; its own caption gives the texts that the tabs offer."""
+        """An uploaded file; the tabs offer what a caption of it says."""
         if path is None:
             return Arrival(None, model)
         origin = f"media={Path(path).parent.name}"
@@ -125,8 +135,8 @@ class Uploads:
 
     @newest
     def arrive(self, session: str, wish: dict[str, str], model: str) -> Arrival | None:
-        """What the page's address asks for; else the first example under a model whose weights
-        were not known before it was loaded."""
+        """What the page's address asks for; else the first example's results, where the model's
+        weights were not known before it was loaded."""
         model = wish["model"] if wish.get("model") in self.runner.models.names else model
         arrival = self.wished(session, wish, model)
         if arrival is None or arrival.state is None:
@@ -151,10 +161,10 @@ class Uploads:
             state = self.state(session, MediaRef(kept_upload(kept)), model, f"media={kept}")
             return Arrival(self.described(session, state, model), model)
         first = first_image(self.stored)
-        weights = self.runner.models[model].info.hash
-        if first is None or not weights or weights == examples.bundled_hash(model):
+        if first is None or self.painted or not first.hash:
             return None
-        return Arrival(first.on_stage(weights), model) if weights == first.hash else None
+        known = self.runner.models[model].info.hash == first.hash
+        return Arrival(first.on_stage(first.hash), model) if known else None
 
     def known(self, model: str, name: str) -> str:
         """The model that knows an example, where it is on offer."""
@@ -192,12 +202,10 @@ class Uploads:
         return ViewState(media, preview, origin, frame=frame)
 
     def described(self, session: str, state: ViewState, model: str) -> ViewState:
-        """The texts that a caption of the model gives."""
-        try:
-            (caption, *_) = Asker(self.runner, session, state, model)("caption")
-        except CheckpointError:
-            return state
-        return dataclasses.replace(state, texts=texts_of(caption.text))
+        """The texts that captions of the model give."""
+        ask = Asker(self.runner, session, state, model)
+        captions = ask.tried("caption", num_captions=CAPTIONS) or ()
+        return dataclasses.replace(state, texts=texts_of(captions, ask))
 
 
 def first_image(stored: dict[str, Example]) -> Example | None:

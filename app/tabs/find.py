@@ -47,6 +47,7 @@ class Find(Tab):
         self.fields["phrases"] = gr.Textbox(
             values["phrases"],
             label=t("phrases"),
+            placeholder=t("phrases_hint"),
             lines=3,
             max_length=limits.LETTERS,
             elem_id="phrases",

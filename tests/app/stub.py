@@ -158,7 +158,9 @@ class StubPredictor:
     ) -> Answers:
         scene = self.encode(scene) if isinstance(scene, Image.Image) else scene
         self._work("answer")
-        texts = (choices or ["red", "blue", "two", "yes", "no"])[:top_k]
+        yes_or_no = question.startswith(("is ", "are ", "can "))
+        texts = ["yes", "no"] if yes_or_no else ["red", "blue", "two", "yes", "no"]
+        texts = (choices or texts)[:top_k]
         weights = np.array([2.0**-k for k in range(len(texts))])
         weights[0] += unit(pixels_of(scene) + question)
         found = tuple(Answer(t, float(p)) for t, p in zip(texts, weights / weights.sum()))
@@ -202,24 +204,29 @@ class StubPredictor:
         target: str = "match",
         layer: int | None = None,
         method: str = "gradient",
+        answer: str = "",
         **_: Any,
     ) -> Explanation:
         self._work("explain")
-        return self._explanation(scene, text, target, method, layer)
+        found = scene, text, target or "match", method or "gradient", layer
+        return self._explanation(*found, answer or "")
 
     def _explanation(
-        self, scene: Scene, text: str, target: str, method: str, layer: int | None
+        self,
+        scene: Scene,
+        text: str,
+        target: str,
+        method: str,
+        layer: int | None,
+        answer: str = "",
     ) -> Explanation:
         words, seen = split_words(text), pixels_of(scene)
         rows, columns = np.mgrid[0:GRID, 0:GRID]
-        maps = [
-            np.exp(
-                -((rows - GRID * unit(w.text)) ** 2 + (columns - GRID * unit(w.text + "c")) ** 2)
-                / 4
-            )
-            * unit(w.text + "h" + seen)
-            for w in words
-        ]
+        maps = []
+        for word in words:
+            y, x = GRID * unit(word.text + answer), GRID * unit(word.text + "c")
+            spot = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 4)
+            maps.append(spot * unit(word.text + "h" + seen))
         if "flat" in text:
             maps = [np.zeros((GRID, GRID)) for _ in words]
         stack = np.array(maps, np.float32)

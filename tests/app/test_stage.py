@@ -155,6 +155,9 @@ def test_csv_holds_no_formula():
         ("a red car and a small dog on the grass", ["a red car", "a small dog", "the grass"]),
         ("there are two cats", ["two cats"]),
         ("a boy is performing a trick on a ramp.", ["a boy", "a trick", "a ramp"]),
+        ("a dog runs through the snow.", ["a dog", "the snow"]),
+        ("a man and a woman sit on a bed.", ["a man", "a woman", "a bed"]),
+        ("an orange and white dog with a ball in its mouth", ["a ball"]),
     ],
 )
 def test_a_caption_becomes_phrases(caption, phrases):

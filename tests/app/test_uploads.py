@@ -8,10 +8,12 @@ import threading
 
 import pytest
 
-from app.state import MediaRef
+from app.phrases import NEUTRAL, question_about
+from app.state import MediaRef, Texts
 from app.tab import Asker
 from app.tabs.find import Find
 from app.uploads import kept_upload, linked_values
+from tests.app.stub import CAPTION
 from x2vlm.errors import MediaError, X2VLMError
 
 
@@ -20,6 +22,55 @@ def test_an_upload_offers_texts_that_suit_it(uploads, picture_file):
     assert state.results == {}
     assert state.texts.phrases.split("\n") == ["a red car", "a small dog", "the grass"]
     assert state.texts.question == "is there a red car?"
+    assert state.texts.text == CAPTION
+
+
+def test_what_the_model_does_not_stand_by_is_not_offered(
+    uploads, picture_file, predictor, monkeypatch
+):
+    """A phrase that it judges absent, one about which it answers no."""
+    caption, answer = predictor.caption, predictor.answer
+
+    def described(*args, **options):
+        (first, *_) = caption(*args, **options)
+        return (dataclasses.replace(first, text="a red car, a unicorn and a small dog"),)
+
+    def denied(scene, question, **options):
+        choices = ["no"] if "small dog" in question else None
+        return answer(scene, question, choices=choices)
+
+    monkeypatch.setattr(predictor, "caption", described)
+    monkeypatch.setattr(predictor, "answer", denied)
+    texts = uploads.upload("v", str(picture_file), "stub").state.texts
+    assert (texts.phrases, texts.questions) == ("a red car", ("is there a red car?",))
+
+
+@pytest.mark.parametrize("match", [0.1, None])
+def test_where_the_model_is_sure_of_no_caption_a_neutral_text_is_offered(
+    uploads, picture_file, predictor, monkeypatch, match
+):
+    caption = predictor.caption
+    monkeypatch.setattr(
+        predictor,
+        "caption",
+        lambda *args, **options: tuple(
+            dataclasses.replace(one, match=match) for one in caption(*args, **options)
+        ),
+    )
+    texts = uploads.upload("v", str(picture_file), "stub").state.texts
+    assert texts == Texts(text=NEUTRAL, texts=NEUTRAL)
+
+
+@pytest.mark.parametrize(
+    "phrase, question",
+    [
+        ("an apple", "is there an apple?"),
+        ("two dogs", "are there two dogs?"),
+        ("the grass", "can you see the grass?"),
+    ],
+)
+def test_a_phrase_is_asked_about_in_english(phrase, question):
+    assert question_about(phrase) == question
 
 
 def test_an_emptied_uploader_empties_the_stage(uploads):
