@@ -166,11 +166,8 @@ class HttpClient:
         Raises:
             RuntimeError: the server refused the call or failed; the text says what it told.
         """
-        try:
-            with self.stream(api_name, self.ask(media, api_name, **values)) as stream:
-                kind, data = stream.read().decode().strip().split("\n")[-2:]
-        except urllib.error.HTTPError as refused:
-            raise RuntimeError(refused.read().decode()) from None
+        with self.stream(api_name, self.ask(media, api_name, **values)) as stream:
+            kind, data = stream.read().decode().strip().split("\n")[-2:]
         if kind != "event: complete":
             raise RuntimeError(data)
         return json.loads(data.removeprefix("data: "))[0]
@@ -184,12 +181,24 @@ class HttpClient:
 
     def stream(self, api_name: str, event: str) -> Any:
         """The open answer to a call."""
-        return urllib.request.urlopen(f"{self.api}call/{api_name}/{event}", timeout=300)
+        return opened(f"{self.api}call/{api_name}/{event}")
 
     def _post(self, route: str, body: bytes, kind: str) -> bytes:
         request = urllib.request.Request(self.api + route, body, {"Content-Type": kind})
-        with urllib.request.urlopen(request, timeout=300) as answer:
+        with opened(request) as answer:
             return answer.read()
+
+
+def opened(request: Any) -> Any:
+    """The open answer to a request.
+
+    Raises:
+        RuntimeError: the server refused it; the text says what it told.
+    """
+    try:
+        return urllib.request.urlopen(request, timeout=300)
+    except urllib.error.HTTPError as refused:
+        raise RuntimeError(refused.read().decode()) from None
 
 
 def form(file: Path) -> bytes:

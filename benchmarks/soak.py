@@ -4,7 +4,7 @@
 Visitors come at random times, whatever the server does (an open loop), and ask about images and
 videos, send files that cannot be read, leave before the answer, or open the page. Every minute
 counts; at the end stand the growth of memory an hour after the warm-up, the open files, the
-temporary files, and every answer that nobody can explain.
+temporary files, and every answer that nobody can explain, by kind.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import random
+import re
 import statistics
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,11 +27,13 @@ from types import SimpleNamespace
 from app.scenes import fresh_scene, save_scene
 from benchmarks import processes
 from benchmarks.app import load_average, make_pictures
-from benchmarks.serving import CALLS, HttpClient, Row, crowd, server, wait_until
+from benchmarks.serving import CALLS, HttpClient, Row, crowd, opened, server, wait_until
 
 SHARE = 0.5  # of the capacity
 WARM_UP = 0.25  # of the minutes, that do not count for the growth
 GROWTH_BAR, TEMP_BAR = 10.0, 2048.0  # MiB an hour, MiB
+# Names of events and numbers, by which errors of one kind differ.
+NUMBERS = re.compile(r"[0-9a-f]{6,}|[0-9]+")
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Visits:
     videos: list[Path]
     broken: list[Path]
     met: Counter = field(default_factory=Counter)
-    unexplained: list[str] = field(default_factory=list)
+    unexplained: Counter = field(default_factory=Counter)
 
     def come(self, chance: random.Random) -> None:
         visits: dict[Callable, int] = {self.ask: 80, self.ask_video: 8, self.fail: 6,
@@ -57,7 +59,8 @@ class Visits:
             if "[busy/" in text:
                 self.met["refused as busy"] += 1
             else:
-                self.unexplained.append(f"{visit.__name__}: {type(error).__name__} {text[:200]}")
+                kind = f"{visit.__name__}: {type(error).__name__} {NUMBERS.sub('#', text)[:200]}"
+                self.unexplained[kind] += 1
 
     def ask(self, chance: random.Random) -> str:
         name = chance.choice(list(CALLS))
@@ -86,7 +89,7 @@ class Visits:
 
     def look(self, chance: random.Random) -> str:
         for route in ("", "config", "gradio_api/info"):
-            urllib.request.urlopen(self.address + route, timeout=60).read()
+            opened(self.address + route).read()
         return "opened the page"
 
 
@@ -111,7 +114,7 @@ def soak(running: SimpleNamespace, visits: Visits, rate: float, minutes: float) 
         if came - reported >= 60:
             reported = came
             samples.append(((came - begun) / 3600, *sample(running.process.pid, running.folder)))
-            met = dict(visits.met) | {"unexplained": len(visits.unexplained)}
+            met = dict(visits.met) | dict(visits.unexplained)
             print(f"{(came - begun) / 60:.0f} min: {samples[-1][1:]} {met}", file=sys.stderr)
     return samples
 
@@ -119,12 +122,12 @@ def soak(running: SimpleNamespace, visits: Visits, rate: float, minutes: float) 
 def report(visits: Visits, samples: list[tuple], rate: float, minutes: float) -> list[Row]:
     kept = [one for one in samples if one[0] * 60 >= WARM_UP * minutes] or samples
     hours, memory, files, temporary = zip(*kept, strict=True)
-    found = visits.unexplained
     growth = statistics.linear_regression(hours, memory).slope if len(kept) > 1 else None
     return [
         Row("minutes", minutes, "", None, f"{rate:.2f} visits a second"),
         *(Row(f"visits: {name}", count, "") for name, count in visits.met.most_common()),
-        Row("visits: unexplained", len(found), "", 0, "; ".join(found[:3])),
+        Row("visits: unexplained", visits.unexplained.total(), "", 0),
+        *(Row("unexplained", count, "", 0, kind) for kind, count in visits.unexplained.items()),
         Row("memory, first and last", memory[0], "MiB", None, f"{memory[-1]:.0f} MiB"),
         Row("memory: growth an hour after the warm-up", growth, "MiB", GROWTH_BAR),
         Row("open files, first and last", files[0], "", None, str(files[-1])),

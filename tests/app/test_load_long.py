@@ -193,7 +193,7 @@ def test_l11_the_soak_counts_what_visitors_meet(running, pictures, tmp_path, mon
     for k in range(30):
         visits.come(random.Random(k))
     samples = [(hours, *soak.sample(running.process.pid, running.folder)) for hours in (0.0, 1.0)]
-    assert visits.unexplained == []
+    assert visits.unexplained == {}
     assert {"answered", "left before the answer", "told that the file cannot be read"} <= set(
         visits.met
     )
