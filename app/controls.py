@@ -31,8 +31,12 @@ def models(names: Sequence[str], open_choice: bool) -> list[tuple[Any, str]]:
 
 def methods() -> list[tuple[Any, str]]:
     """Heat-map methods in the visitor's language."""
-    names = [(t(f"method_{name.replace('-', '_')}"), name) for name in METHODS]
-    return [(t("by_default"), "default"), *names]
+    return [(t("by_default"), "default"), *((t(method_key(name)), name) for name in METHODS)]
+
+
+def method_key(name: str) -> str:
+    """The key of a method's name in the texts."""
+    return f"method_{name.replace('-', '_')}"
 
 
 def targets() -> list[tuple[Any, str]]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import gradio as gr
 
 from x2vlm.errors import CheckpointError
+from x2vlm.options import METHODS
 from x2vlm.results import Explanation, Grounding
 from x2vlm.visualize import is_flat, overlay_heatmap
 
@@ -117,15 +118,15 @@ class Compare(Tab):
             if isinstance(one, Explanation):
                 after = found[k + 1] if k + 1 < len(found) else None
                 box = after if isinstance(after, Grounding) else None
-                made.append(Layer(f"{'AB'[len(made)]}: {one.text} · {one.method}", one, box))
+                made.append(Layer(f"{'AB'[len(made)]}: {one.text}", one, box))
         return tuple(made)
 
     def render(self, result: Result, state: ViewState) -> str:
+        model, other = result.asked["model"], result.asked["other_model"]
+        models = (model, model if other == SAME else other)
         figures = "".join(
-            figure(layer, state, name, result.layer == k, k)
-            for k, (layer, name) in enumerate(
-                zip(result.layers, (result.settings["a"], result.settings["b"]))
-            )
+            figure(layer, state, models[k], k, result.layer == k)
+            for k, layer in enumerate(result.layers)
         )
         return f'<div class="pair">{figures}</div>' + numbers(result.layers)
 
@@ -138,17 +139,20 @@ class Compare(Tab):
         ]
 
 
-def figure(layer: Layer, state: ViewState, name: str, chosen: bool, k: int) -> str:
+def figure(layer: Layer, state: ViewState, model: str, k: int, chosen: bool) -> str:
     """One side: its map over the image, and what made it."""
     image = state.preview.frames[state.frame].copy()
     image.thumbnail((SIDE, SIDE))
-    heat = layer.explanation.overall
-    if not is_flat(heat):
-        image = overlay_heatmap(image, heat, 0.55, threshold=0.2)
-    shown = html.thumbnail(image, SIDE, name)
-    return html.pick(
-        f"{k}:", f"{shown}<span><b>{'AB'[k]}</b> {escape(name)}</span>", chosen, "tile side"
-    )
+    found = layer.explanation
+    if not is_flat(found.overall):
+        image = overlay_heatmap(image, found.overall, 0.55, threshold=0.2)
+    shown = html.thumbnail(image, SIDE, f"{model} · {found.text}")
+    made = [f"<b>{'AB'[k]}</b> {escape(model)}", escape(found.text)]
+    made.append(say(controls.method_key(found.method)))
+    if METHODS[found.method].layered:
+        depth = say("mean_of_all") if found.layer is None else str(found.layer)
+        made.append(f"{say('layer_number')}: {depth}")
+    return html.pick(f"{k}:", f"{shown}<span>{' · '.join(made)}</span>", chosen, "tile side")
 
 
 def numbers(layers: Sequence[Layer]) -> str:
