@@ -260,15 +260,30 @@ def upload_slowly(running: Running) -> bytes:
         return line.recv(1000)
 
 
-@at_both_sizes
-def test_l10_a_signal_finishes_what_runs_and_tells_those_who_wait(tmp_path, full):
-    picture = tmp_path / "picture.png"
-    Image.effect_noise((60, 40), 50).convert("RGB").save(picture)
-    waiting = limits.QUEUE if full else 8
-    with stub_server(tmp_path) as running, ThreadPoolExecutor(waiting + 1) as pool:
-        with running.holding("held"):
-            first = pool.submit(call, running.address, "match", [uploaded(picture), ["held"]])
-            running.wait_until(lambda: running.at_work("held"))
+def test_l13_the_same_file_at_once_with_different_questions(running, pictures):
+    """Same bytes, same name, same place: every visitor has the answer to the own question."""
+    tally = Tally()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda k: tally.visit(running, pictures[0], f"question {k}"), range(16)))
+    assert len(tally.answered) == 16
+
+
+@pytest.mark.parametrize("waiting", [8, pytest.param(limits.QUEUE, marks=pytest.mark.load)])
+def test_l10_a_signal_finishes_what_runs_and_tells_those_who_wait(tmp_path, request, waiting):
+    """Of this file's own server in the short run, so that this comes last."""
+    with contextlib.ExitStack() as stack:
+        if waiting == limits.QUEUE:
+            running = stack.enter_context(stub_server(tmp_path))
+        else:
+            running = request.getfixturevalue("running")
+        pool = stack.enter_context(ThreadPoolExecutor(waiting + 1))
+        picture = running.folder / "last.png"
+        Image.effect_noise((60, 40), 50).convert("RGB").save(picture)
+        with running.holding("held at last"):
+            first = pool.submit(
+                call, running.address, "match", [uploaded(picture), ["held at last"]]
+            )
+            running.wait_until(lambda: running.at_work("held at last"))
             events = [
                 join(running.address, "match", [uploaded(picture), [f"text {k}"]])
                 for k in range(waiting)
@@ -277,17 +292,9 @@ def test_l10_a_signal_finishes_what_runs_and_tells_those_who_wait(tmp_path, full
             running.process.send_signal(signal.SIGTERM)
             time.sleep(0.5)
         name, data = first.result(30)
-        assert name == "complete" and data[0]["matches"] == matched(picture, "held")
+        assert name == "complete" and data[0]["matches"] == matched(picture, "held at last")
         told = [one.result(30) for one in rest]
         assert running.process.wait(30) == 0
     begun = [data for name, data in told if name == "complete"]
     assert len(begun) < limits.AT_ONCE  # those that were let in before the signal
     assert all("[busy/draining]" in data["error"] for name, data in told if name == "error")
-
-
-def test_l13_the_same_file_at_once_with_different_questions(running, pictures):
-    """Same bytes, same name, same place: every visitor has the answer to the own question."""
-    tally = Tally()
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda k: tally.visit(running, pictures[0], f"question {k}"), range(16)))
-    assert len(tally.answered) == 16

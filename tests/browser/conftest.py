@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from tests.app.conftest import (  # noqa: F401
     served,
     upload_folder,
 )
+from tests.browser.pages import Visitor
 
 SIZES = {
     "desktop": {"viewport": {"width": 1440, "height": 900}},
@@ -32,26 +35,56 @@ def browser():
         yield found
 
 
-@pytest.fixture
-def open_page(browser, served):  # noqa: F811
-    """Open the app; gives the page, and fails the test when the browser's console told of an
-    error."""
-    contexts, errors = [], []
+@pytest.fixture(scope="session")
+def windows(browser) -> dict[tuple[str, str], Any]:
+    """(size, locale) -> the browser's context, in which each page after the first finds the app's
+    programs in the cache."""
+    return {}
 
-    def open_it(size: str = "desktop", locale: str = "en-US", query: str = ""):
-        context = browser.new_context(**SIZES[size], locale=locale, accept_downloads=True)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(30_000)
+
+@pytest.fixture(scope="session")
+def visit(browser, windows, served):  # noqa: F811
+    """Open the app; gives the page, and fails at the end when its console told of an error."""
+
+    @contextlib.contextmanager
+    def visit(size: str = "desktop", locale: str = "en-US", query: str = "") -> Iterator[Any]:
+        if (size, locale) not in windows:
+            window = browser.new_context(**SIZES[size], locale=locale, accept_downloads=True)
+            window.set_default_timeout(30_000)
+            windows[size, locale] = window
+        page, errors = windows[size, locale].new_page(), []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(served.address + query)
         page.locator("#canvas img[src^=data]").wait_for()
         page.locator("#status .model", has_text="stub").wait_for()
         # A busy page fills its fields after the stage, and would overwrite what a test types.
         page.evaluate("() => new Promise(done => requestIdleCallback(done, {timeout: 5000}))")
-        return page
+        yield page
+        page.close()
+        assert errors == []
 
-    yield open_it
-    for context in contexts:
-        context.close()
-    assert errors == []
+    return visit
+
+
+@pytest.fixture
+def open_page(visit):
+    """`visit` for the time of a test."""
+    with contextlib.ExitStack() as pages:
+        yield lambda *where, **how: pages.enter_context(visit(*where, **how))
+
+
+VISITS = [
+    pytest.param(("desktop", "en-US"), id="desktop-en"),
+    pytest.param(("phone", "ko-KR"), id="phone-ko"),
+    pytest.param(("desktop", "ko-KR"), id="desktop-ko", marks=pytest.mark.slow),
+    pytest.param(("phone", "en-US"), id="phone-en", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module", params=VISITS)
+def visitor(request, visit):
+    """One visit for all the tests of a file: at each size and in each language, and by default
+    without those two of the four pairs that are marked slow."""
+    size, locale = request.param
+    with visit(size, locale) as page:
+        yield Visitor(page, size, locale[:2])

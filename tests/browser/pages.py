@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+from app.i18n import LOCALES
+
 TOP = "element => element.getBoundingClientRect().top + window.scrollY"
 
 
@@ -60,3 +65,44 @@ def link(page) -> str:
         "document.querySelector('#link textarea, #link input')?.value.startsWith('http')"
     )
     return page.locator("#link textarea, #link input").first.input_value()
+
+
+def wait_for_phrases(page, text: str) -> None:
+    """Until the field of Find holds this text."""
+    page.wait_for_function(
+        "text => document.querySelector('#phrases textarea').value.includes(text)", arg=text
+    )
+
+
+FIELDS = {"find": "phrases", "ask": "question", "inspect": "text", "match": "texts"}
+
+
+@dataclass
+class Visitor:
+    """A page, how large it is, and the language that it speaks."""
+
+    page: Any
+    size: str
+    language: str
+
+    def says(self, key: str, **values: Any) -> str:
+        """A text of the page in the visitor's language."""
+        return LOCALES[self.language][key].format(**values)
+
+    def bring_example(self) -> Any:
+        """One of the two examples, which look and read the same, in place of what is there."""
+        page = self.page
+        first = page.locator("#upload-image img[src*='scene-2.png']").count()
+        page.locator("#examples .pick").nth(0 if first else 1).click()
+        name = "scene.png" if first else "scene-2.png"
+        page.locator(f"#upload-image img[src*='{name}']").wait_for()
+        wait_for_phrases(page, "a unicorn")
+        return page
+
+    def field(self, tab: str) -> Any:
+        name = FIELDS[tab]
+        return self.page.locator(f"#{name} textarea, #{name} input").first
+
+    def write(self, tab: str, text: str) -> None:
+        open_tab(self.page, tab)
+        self.field(tab).fill(text)

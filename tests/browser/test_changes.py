@@ -182,19 +182,6 @@ def test_stages_of_work_are_shown(open_page, served, monkeypatch):
     assert page.locator("#card-describe table").is_visible()
 
 
-def test_a_stop_is_told_as_a_wish_and_not_as_an_error(open_page, served, monkeypatch):
-    page = open_page()
-    monkeypatch.setattr(served.stub, "delay", 2.0)
-    open_tab(page, "ask")
-    page.locator("#run-ask").click()
-    page.wait_for_timeout(700)
-    page.locator("#stop").click()
-    page.locator(".toast-body.info", has_text="Stopped.").first.wait_for()
-    page.locator("#tab-ask .progress-level").wait_for(state="detached")
-    page.wait_for_timeout(2500)
-    assert page.locator(".toast-body.error").count() == 0
-
-
 @pytest.mark.parametrize(
     "where, what, sentence",
     [("limits", "JOBS_A_SESSION", "작업 수를 넘었습니다"), ("queue", "max_size", "붐빕니다")],
@@ -214,12 +201,3 @@ def test_a_tab_that_the_model_lacks_is_grey_and_says_why(open_page, served, monk
     page.locator("#lacks", has_text="no decoder").wait_for()
     assert page.locator("#tab-describe-button").is_disabled()
     assert page.locator("#tab-ask-button").is_enabled()
-
-
-def test_a_new_scene_stands_beside_its_truth(open_page):
-    page = open_page()
-    before = source(page)
-    page.locator("#new-scene").click()
-    wait_for_change(page, before)
-    assert page.locator("#truth tr").count() >= 3
-    assert page.locator("#card-find .verdict").count() >= 1
