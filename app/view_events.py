@@ -221,6 +221,8 @@ class Events:
             if state is None:
                 return {}
             typed = tuple(call[side] for side in page.sides)
+            if any(typed) and not all(typed[2:]):  # right or bottom is still to come
+                return {}
             region = inputs.region(typed, state.preview.size)
             return {} if region == state.region else self.with_region(call, region)
 

@@ -170,6 +170,22 @@ def test_what_arrives_finds_the_tab_that_was_opened_meanwhile(demo, on_stage, mo
 
 
 @pytest.mark.parametrize(
+    "sides, region",
+    [
+        ((20, 0, 0, 0), None),
+        ((20, 10, 80, 0), None),
+        ((20, 10, 80, 90), (20.0, 10.0, 80.0, 90.0)),
+        ((0, 0, 80, 90), (0.0, 0.0, 80.0, 90.0)),
+    ],
+)
+def test_a_region_is_typed_side_by_side(demo, on_stage, sides, region):
+    """Nothing is wrong while right or bottom is still to come."""
+    page = demo.page
+    happened(event_of(demo, page.sides[0], "blur"), on_stage | dict(zip(page.sides, sides)))
+    assert on_stage[page.state].state.region == region
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"num_beams": 10**9},

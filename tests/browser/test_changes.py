@@ -40,7 +40,7 @@ def test_the_last_of_two_uploads_counts(open_page, served, picture_file, phone_p
     page = open_page()
     empty_uploader(page)
     page.locator("#legend .empty").wait_for()
-    monkeypatch.setattr(served.stub, "delay", 2.0)
+    monkeypatch.setattr(served.stub, "delay", 0.7)
     begun = len(served.stub.calls)
     choose(page, picture_file)
     page.locator("#upload-image img").wait_for()
