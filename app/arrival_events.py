@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from . import html, inputs
-from .i18n import say
+from .i18n import language, say
 from .page import Page
 from .state import ViewOptions, ViewState
 from .tab import Shown
@@ -88,11 +88,15 @@ class ArrivalEvents(Events):
 
         def open_page(call: Call) -> Shown:
             tab, state = call.request.query_params.get("tab"), page.painted
-            if tab not in page.tabs or state is None:
-                return {page.state: state}
-            state = dataclasses.replace(state, tab=tab)
-            shown = page.stage.show(state, ViewOptions())
-            return {page.state: state, page.bar: gr.update(selected=tab)} | shown
+            if state is None:
+                return {page.state: None}
+            shown: Shown = {}
+            if tab in page.tabs:
+                state = dataclasses.replace(state, tab=tab)
+                shown = {page.bar: gr.update(selected=tab)}
+            if shown or language():  # what was painted shows the first tab and speaks English
+                shown |= page.stage.show(state, ViewOptions())
+            return shown | {page.state: state}
 
         def arrive(call: Call) -> Arrival | None:
             wish = dict(call.request.query_params)
