@@ -17,6 +17,7 @@ from benchmarks.agreement import (
 )
 from train.metrics.answers import soft_accuracy
 from x2vlm.caption_metrics import caption_scores
+from x2vlm.stickers import make_record, split_seeds
 
 
 def test_twenty_thousand_answers_are_as_right_as_officially():
@@ -24,6 +25,15 @@ def test_twenty_thousand_answers_are_as_right_as_officially():
     assert digest(accuracies) == OFFICIAL
     assert 0.5 < sum(accuracies) / len(accuracies) < 0.55  # rights and wrongs, not all of a kind
     assert {0.0, 0.3, 0.6, 0.9, 1.0} <= {round(value, 6) for value in accuracies}
+
+
+def test_the_arithmetic_is_that_of_pycocoevalcap():
+    pytest.importorskip("pycocoevalcap")
+    first = split_seeds("test").start
+    groups = [make_record(first + n, "test", size=16)["captions"] for n in range(40)]
+    theirs = their_scores(*split(groups))
+    assert 0 < theirs["bleu_4"] < 1 and 0 < theirs["cider_d"] < 10
+    assert scores_of_tokens(*split(groups)) == pytest.approx(theirs, abs=1e-12)
 
 
 @pytest.mark.slow
