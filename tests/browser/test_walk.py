@@ -311,10 +311,10 @@ def test_a_new_scene_stands_beside_its_truth_which_asks_nothing(visitor):
     page.locator("#truth tr").nth(2).wait_for(state="attached")
     open_tab(page, "ask")
     page.locator("#starters .pick").first.wait_for()
-    truth = page.locator("#truth").inner_text()
+    truth = page.locator("#truth").text_content()
     assert all(asked not in truth for asked in page.locator("#starters .pick").all_inner_texts())
     open_tab(page, "find")
-    assert page.locator("#card-find .verdict").count() >= 1
+    page.locator("#card-find .verdict").first.wait_for()
 
 
 def test_what_is_absent_is_drawn_only_where_that_is_asked_for(visitor):
