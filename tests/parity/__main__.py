@@ -25,6 +25,8 @@ from x2vlm.modeling.layers import Attention
 from x2vlm.modeling.x2vlm import X2VLM
 
 TOLERANCE = 1e-4
+_HEADS: dict[str, int] = {}
+"""Attention heads by the hash of the checkpoint, where they had to be searched for."""
 META_KEYS = {
     "kind", "architecture", "note", "checkpoint_image_size", "prompt", "prompt_ids",
     "label_smoothing", "runs", "questions",
@@ -77,12 +79,15 @@ def open_case(folder: Path) -> Case:
     except CheckpointError as error:
         if "number of attention heads" not in error.message:
             raise
-    case, distances = Case(folder, heads=1), {}
-    width = case.model.config.text.hidden_size
-    for heads in filter(lambda heads: width % heads == 0, range(1, width + 1)):
-        _set_heads(case.model, heads)
-        distances[heads] = sum(map(partial(_distance, case), case.recorded.keys() - INPUTS))
-    return Case(folder, heads=min(distances, key=distances.get))
+    case = Case(folder, heads=1)
+    if case.hash not in _HEADS:
+        distances, width = {}, case.model.config.text.hidden_size
+        for heads in filter(lambda heads: width % heads == 0, range(1, width + 1)):
+            _set_heads(case.model, heads)
+            distances[heads] = sum(map(partial(_distance, case), case.recorded.keys() - INPUTS))
+        _set_heads(case.model, 1)
+        _HEADS[case.hash] = min(distances, key=distances.get)
+    return Case(folder, heads=_HEADS[case.hash])
 
 
 def _distance(case: Case, name: str) -> float:

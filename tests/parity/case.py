@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from functools import cached_property
@@ -18,6 +19,8 @@ from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.processing import load_tokenizer
 
 IMAGES = ("image", "images", "video")
+_CONVERTED: dict[tuple[str, int | None, int], tuple[X2VLMConfig, X2VLM]] = {}
+"""Models by the hash of their checkpoint, the number of heads and the size of the images."""
 
 
 class Case:
@@ -36,6 +39,7 @@ class Case:
         self.meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         self.recorded: dict[str, Tensor] = load_file(folder / "cases.safetensors")
         self.read: set[str] = set()
+        self.hash = hashlib.sha256((folder / "checkpoint.th").read_bytes()).hexdigest()
         self.detected, self.model = self._convert(heads)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -55,12 +59,15 @@ class Case:
         folder, at the size of the recorded images."""
         checkpoint, layers = self.folder / "checkpoint.th", {"num_heads": heads}
         told = {"text": layers, "fusion": layers} if heads else None
-        detected = load_model(checkpoint, config=told).config
         images = next(self.recorded[name] for name in IMAGES if name in self.recorded)
-        with tempfile.TemporaryDirectory() as folder:
-            converted = Path(folder) / "converted"
-            convert(checkpoint, converted, config=told, image_size=images.shape[-1])
-            return detected, load_model(converted).model
+        key = self.hash, heads, images.shape[-1]
+        if key not in _CONVERTED:
+            detected = load_model(checkpoint, config=told).config
+            with tempfile.TemporaryDirectory() as folder:
+                converted = Path(folder) / "converted"
+                convert(checkpoint, converted, config=told, image_size=images.shape[-1])
+                _CONVERTED[key] = detected, load_model(converted).model
+        return _CONVERTED[key]
 
     def detected_architecture(self) -> dict[str, Any]:
         """`meta["architecture"]` as it follows from the checkpoint."""
