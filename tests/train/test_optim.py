@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.train.toy import ToyRuns
 from train.config import OptimizerConfig
 from train.optim import build_optimizer, lr_factor, no_decay_names, orthogonalize, set_learning_rate
 from x2vlm.modeling.build import build_model
@@ -224,7 +225,13 @@ def muon_steps(rank: int, world: int, folder: Path) -> None:
 
 def test_processes_that_share_the_orthogonalising_move_as_one_would(tmp_path):
     muon_steps(0, 1, tmp_path)
-    torch.multiprocessing.spawn(muon_steps, (2, tmp_path), nprocs=2)
+    processes = ToyRuns(tmp_path).context  # whose server has torch at hand
+    pair = [processes.Process(target=muon_steps, args=(rank, 2, tmp_path)) for rank in range(2)]
+    for process in pair:
+        process.start()
+    for process in pair:
+        process.join(60)
+    assert [process.exitcode for process in pair] == [0, 0]
     one, *two = (torch.load(tmp_path / name) for name in ("1-0", "2-0", "2-1"))
     for weights in two:
         assert all(torch.equal(weights[name], one[name]) for name in one)

@@ -163,24 +163,31 @@ def test_kill_and_resume_with_ray(start, tmp_path, make_images, run):
 def storage(monkeypatch):
     """A server of the S3 protocol on this machine, with a bucket `photos` of six images."""
     pytest.importorskip("moto.server", reason="it needs pip install 'moto[server]'")
-    from pyarrow.fs import S3FileSystem
+    from pyarrow.fs import FileSystem
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    settings = {"ENDPOINT_URL": f"http://{address}", "DEFAULT_REGION": "us-east-1"}
-    settings |= {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "EC2_METADATA_DISABLED": "true"}
+        place = free.getsockname()
+    settings = {
+        "ENDPOINT_URL": "http://{}:{}".format(*place),
+        "REGION": "us-east-1",
+        "DEFAULT_REGION": "us-east-1",
+        "ACCESS_KEY_ID": "a",
+        "SECRET_ACCESS_KEY": "b",
+        "EC2_METADATA_DISABLED": "true",
+    }
     for name, value in settings.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    command = [sys.executable, "-m", "moto.server", "-p", address.rpartition(":")[2]]
+    command = [sys.executable, "-m", "moto.server", "-p", str(place[1])]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(300):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             with socket.socket() as knock:
-                if knock.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))) == 0:
+                if knock.connect_ex(place) == 0:
                     break
             time.sleep(0.1)
-        files = S3FileSystem(allow_bucket_creation=True)
+        files, _ = FileSystem.from_uri("s3://photos?allow_bucket_creation=true")
         files.create_dir("photos")
         for number in range(6):
             with files.open_output_stream(f"photos/some/{number}.png") as file:
