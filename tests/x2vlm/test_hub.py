@@ -3,6 +3,7 @@ asks for a login."""
 
 import dataclasses
 import hashlib
+import inspect
 import os
 import socketserver
 import subprocess
@@ -18,7 +19,11 @@ import pytest
 
 from x2vlm import hub
 from x2vlm.errors import CheckpointError
+from x2vlm.inference.predictor import Predictor
+from x2vlm.known import DEFAULT
 from x2vlm.modeling.build import load_model
+from x2vlm.modeling.retrieval import X2VLMForRetrieval
+from x2vlm.modeling.x2vlm import X2VLM
 
 NAME = "x2vlm_base_4m"
 FILE = hub.KNOWN[NAME].file
@@ -350,6 +355,12 @@ def test_a_hub_that_cannot_be_reached_costs_seconds_and_no_word_of_a_library(kin
     assert said == ["ckpt/source", "None", "ckpt/source", "ckpt/source"]
     assert result.stderr == ""
     assert float(seconds) < 15  # four for the answer; the rest is a busy machine, not ten retries
+
+
+@pytest.mark.parametrize("owner", [Predictor, X2VLM, X2VLMForRetrieval])
+def test_where_no_checkpoint_is_named_all_take_the_same(owner):
+    first, *_ = inspect.signature(owner.from_pretrained).parameters.values()
+    assert first.default == DEFAULT == hub.BUNDLED[0]
 
 
 def test_hub_repositories(monkeypatch, tmp_path):
