@@ -3,38 +3,52 @@
 
 Prints images per second of a pre-training step (region_text on the sticker world, every loss) with
 data loading on and off, peak memory of the training process, two gloo processes against one at the
-same global batch, and how fast one core draws scenes. Each measurement runs in a process of its
-own; the first interval of its log, with all start-up in it, is dropped.
+same global batch, what saves memory and at which speed, how fast one core draws scenes, the memory
+of a shard's index, and what is gained by keeping an image's keys and values in re-ranking. Each run
+is in a process of its own; the first interval of its log, with all start-up in it, is dropped.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import json
 import multiprocessing
 import os
-import resource
 import socket
+import tarfile
 import tempfile
 import time
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.timing import median_ratio, take_turns
 from train import trainer
 from train.config import RunConfig, build
+from train.data.tars import Tar
 from train.data.vocabulary import learn_vocabulary, save_tokenizer
+from train.step import checkpoint_layers
 from train.tasks.region_text import RegionTextTask
 from x2vlm import stickers
+from x2vlm.checkpoint.detect import merge_overrides
 from x2vlm.modeling.build import build_model
 from x2vlm.presets import PRESETS
 from x2vlm.processing import Processor, load_tokenizer
 
 BATCHES = {"mini": 16, "base": 4}
+SAVINGS: dict[str, dict[str, Any]] = {
+    "4 parts": {"accumulation": 4},
+    "4 parts, cached": {"accumulation": 4, "gradient_cache": True},
+    "checkpointing": {"gradient_checkpointing": True},
+    "LoRA": {"model": {"lora": {"rank": 16}}},
+}
+"""Settings that save memory, each measured against the run without it."""
 
 
 @dataclass(kw_only=True)
@@ -58,7 +72,9 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     arguments = parser.parse_args()
 
-    print(f"scenes drawn by one core: {scene_rate():.0f}/s", flush=True)
+    print(f"scenes drawn by one core: {scene_rate():.0f}/s")
+    print(f"index of a shard: {index_bytes():.1f} bytes a sample")
+    print(f"re-ranking with keys and values of an image kept: {rerank_saving():.1f} x", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         save_tokenizer(
             learn_vocabulary(stickers.corpus(2000), 1600), Path(folder, "tokenizer"), max_length=64
@@ -80,9 +96,50 @@ def main() -> None:
             )
             print(
                 f"  two gloo processes   {pair['rate']:8.2f} pictures/s, "
-                f"{pair['rate'] / still['rate']:.2f} x",
-                flush=True,
+                f"{pair['rate'] / still['rate']:.2f} x"
             )
+            for name, changes in SAVINGS.items():
+                lean = measure(*options, loading=False, **changes)
+                print(
+                    f"  {name:<20} {lean['memory'] / still['memory']:8.2f} x the memory, "
+                    f"{lean['rate'] / still['rate']:.2f} x the pictures/s",
+                    flush=True,
+                )
+
+
+def index_bytes(count: int = 20_000) -> float:
+    """Memory that a sample of a shard takes in a training process."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "shard.tar")
+        with tarfile.open(path, "w") as tar:
+            for name in (f"{n:09}.{suffix}" for n in range(count) for suffix in ("json", "jpg")):
+                tar.addfile(tarfile.TarInfo(name))
+        tracemalloc.start()
+        shard = Tar(path)
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return held / len(shard)
+
+
+def rerank_saving(texts: int = 16, rounds: int = 3) -> float:
+    """How much faster the base model matches an image at 384 px with several texts when its keys
+    and values are projected once, not once for each pair."""
+    config = merge_overrides(PRESETS["base"], {"vision": {"image_size": 384}})
+    model = build_model(config).eval()
+    seen = torch.randn(1, 1 + (384 // 16) ** 2, config.vision.hidden_size)
+    text, mask = torch.randn(texts, 16, config.text.hidden_size), torch.ones(texts, 16)
+    with torch.no_grad():
+        seconds = take_turns(
+            {
+                "kept": lambda: model.match_logits(model.fuse(text, mask, seen)),
+                "again": lambda: model.match_logits(
+                    model.fuse(text, mask, seen.expand(texts, -1, -1))
+                ),
+            },
+            rounds,
+        )
+    return median_ratio(seconds["again"], seconds["kept"])
 
 
 def scene_rate(count: int = 100, size: int = PRESETS["mini"].vision.image_size) -> float:
@@ -104,6 +161,7 @@ def measure(
     precision: str,
     loading: bool,
     processes: int = 1,
+    **changes: Any,
 ) -> dict[str, float]:
     """One run in processes of its own: images per second, share of time spent waiting for data,
     peak memory in GB."""
@@ -131,6 +189,7 @@ def measure(
             steps,
             precision,
             loading,
+            changes,
             threads,
             environment,
             sender if rank == 0 else None,
@@ -155,6 +214,7 @@ def _run(
     steps,
     precision,
     loading,
+    changes: dict[str, Any],
     threads,
     environment: dict[str, str],
     sender: Any,
@@ -174,6 +234,7 @@ def _run(
             "num_workers": 1 if loading else 0,
             "log": {"every": steps, "trackers": []},
             "checkpoint": {"every": 2 * steps},
+            **changes,
         },
     )
     kind = RegionTextTask if loading else RepeatedBatch
@@ -187,18 +248,23 @@ def _run(
         },
     )
     processor = Processor(config, load_tokenizer(folder / "tokenizer"))
+    model = build_model(config)
+    if run.gradient_checkpointing:
+        checkpoint_layers(model)
     with contextlib.redirect_stdout(io.StringIO()):
-        trainer.train(run, build_model(config), {"regions": task}, processor=processor)
+        trainer.train(run, model, {"regions": task}, processor=processor)
     if sender is None:
         return
     lines = [json.loads(line) for line in Path(output, "log.jsonl").read_text().splitlines()]
     last = [line for line in lines if line["event"] == "train"][-1]
     rate = last["samples_per_second"]
-    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if torch.cuda.is_available():
-        memory = torch.cuda.max_memory_allocated()
     sender.send(
-        {"rate": rate, "waiting": last["data_seconds"] * rate / batch, "memory": memory / 1e9}
+        {
+            "rate": rate,
+            "waiting": last["data_seconds"] * rate / batch,
+            "memory": last["memory_gb"],
+            "teraflops": last["teraflops"],
+        }
     )
 
 

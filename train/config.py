@@ -1,28 +1,43 @@
 """The typed configuration of a run: one YAML file plus `--a.b=c` overrides, checked completely
 before anything loads.
 
-jsonargparse checks the types, builds the dataclasses and writes the help. The code here adds
-messages that name the wrong key and the known keys.
+`train.typed` builds the dataclasses; jsonargparse writes the help.
 """
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import difflib
 import math
-import re
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from train.strict_yaml import changed_texts, parse_yaml, read_yaml
+from train.strict_yaml import parse_yaml, read_yaml
 from train.tasks import task_class
 from train.tasks.base import Task
+from train.typed import build
 from x2vlm.errors import ConfigError
+
+
+@dataclass(kw_only=True)
+class LoraConfig:
+    """Low-rank adapters in the place of the weights of the layers, see `train.lora`.
+
+    Attributes:
+        rank: columns of an adapter; 8 to 64 are usual.
+        alpha: an adapter counts `alpha / rank` times.
+        linears: parts of the names of the linear layers that get an adapter.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    linears: list[str] = field(default_factory=lambda: [".blocks.", ".layers."])
+
+    def __post_init__(self):
+        _require(self.rank >= 1, "model.lora.rank", self.rank, "a whole number, 1 or more")
+        good = math.isfinite(self.alpha) and self.alpha > 0
+        _require(good, "model.lora.alpha", self.alpha, "a finite number above 0")
 
 
 @dataclass(kw_only=True)
@@ -37,7 +52,10 @@ class ModelSource:
             into its own shape).
         vision_from, text_from, fusion_from, x2vlm_from: published parts that fill a `preset`, for
             example BEiT-2 and BERT, by name or local file (see `x2vlm.checkpoint.initialize`); what
-            they lack learns `optimizer.lr_mult` times faster.
+            they lack learns `optimizer.lr_mult` times faster. Beside `x2vlm_from`, `text_from`
+            swaps the text encoder for that of another language; it may be a checkpoint of ours.
+        embeddings_only: that swap keeps the layers of the text encoder.
+        lora: low-rank adapters instead of the layers' weights; None for none.
         tokenizer: folder of the tokenizer; empty for the one beside the weights.
         freeze: parameters whose names start with one of these words do not train, for example
             `vision.`.
@@ -50,6 +68,8 @@ class ModelSource:
     text_from: str = ""
     fusion_from: str = ""
     x2vlm_from: str = ""
+    embeddings_only: bool = False
+    lora: LoraConfig | None = None
     tokenizer: str = ""
     freeze: list[str] = field(default_factory=list)
 
@@ -162,12 +182,16 @@ class RunConfig:
         epochs: passes over the largest of the data that are trained on.
         tasks: blocks of settings by a name of one's own; `type` names the task, the rest are fields
             of its class.
-        precision: `bf16` is autocast over fp32 weights.
+        precision: `bf16` is autocast over fp32 weights; so is `fp16`, with a scaled loss, for GPUs
+            that lack bf16.
         accumulation: parts in which a step's batch goes through the model one after the other; each
             is a batch of its own to contrastive losses, hard negatives and means over tokens or
             boxes.
+        gradient_cache: contrastive losses see the pairs of all parts of a step: features are
+            computed once more, without a graph, before the first part.
         gradient_checkpointing: layers are computed again in the backward pass instead of kept:
             less memory, about a third more time.
+        compile: layers are compiled by torch: a minute at the start, faster steps on a GPU.
         parallel: how several processes (started by `accelerate launch` or `torchrun`) share the
             work. `fsdp` shards weights, gradients and moments between the passes; for a pass every
             process holds all weights.
@@ -183,9 +207,11 @@ class RunConfig:
     max_steps: int = 0
     epochs: float = 0
     model: ModelSource = field(default_factory=ModelSource)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accumulation: int = 1
+    gradient_cache: bool = False
     gradient_checkpointing: bool = False
+    compile: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"
     device: Literal["auto", "cpu"] = "auto"
     seed: int = 42
@@ -222,6 +248,12 @@ class RunConfig:
         # Muon needs whole matrices and FSDP keeps shards of them.
         good = self.parallel == "ddp" or not self.optimizer.muon
         _require(good, "parallel", self.parallel, "ddp when optimizer.muon is on")
+        good = self.parallel == "ddp" or self.precision != "fp16"
+        _require(good, "parallel", self.parallel, "ddp when precision is fp16")
+        good = self.parallel == "ddp" or not self.model.lora
+        _require(good, "parallel", self.parallel, "ddp when model.lora is on")
+        good = self.accumulation > 1 or not self.gradient_cache
+        _require(good, "accumulation", self.accumulation, "2 or more beside gradient_cache")
 
     def build_tasks(self) -> dict[str, Task]:
         """The tasks of the run, checked but not prepared."""
@@ -273,37 +305,6 @@ def build_task(name: str, values: dict[str, Any]) -> Task:
         raise ConfigError(f"{where}: {error.message}", "config/value") from error
 
 
-def build(cls: type, values: dict[str, Any], where: str = "") -> Any:
-    """An instance of the dataclass `cls` from plain values, nested blocks included.
-
-    Raises:
-        ConfigError: an unknown or missing key (`config/key`), or a value of another type or range
-            (`config/value`).
-    """
-    _check_keys(cls, values, where)
-    parser = ArgumentParser(exit_on_error=False, parser_mode="json")
-    parser.add_class_arguments(cls, "it", sub_configs=False)
-    try:
-        read = parser.parse_object({"it": copy.deepcopy(values)})  # it edits what it parses
-        for key, text in changed_texts(values, read.it):
-            raise ConfigError(
-                f"{_join(where, key)} is {text!r}, which is a text and not "
-                f"{_type_name(cls, key)}. Numbers are written like 10, 0.5 or 1e-4.",
-                "config/value",
-            )
-        return parser.instantiate(read).it
-    except ConfigError:
-        raise
-    except Exception as error:  # argparse's errors, TypeError and ValueError alike
-        match = re.search(r'(?:key "|required: )it\.?([^",\s]*)', str(error))
-        key = match.group(1) if match else ""
-        value = _get(values, key)
-        wanted = _type_name(cls, key)
-        raise ConfigError(
-            f"{_join(where, key)} is {value!r}, which is not {wanted}.", "config/value"
-        ) from error
-
-
 def _split_options(arguments: list[str]) -> list[tuple[str, str]]:
     """`--a.b=c` and `--a.b c` as pairs."""
     options, rest = [], list(arguments)
@@ -336,63 +337,6 @@ def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
         if isinstance(high[key], dict)
     }
     return {**low, **high, **both}
-
-
-def _check_keys(cls: type, values: Any, where: str) -> None:
-    """Unknown and missing keys, named with the keys there are; recurses into nested dataclasses."""
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"{where or 'The run'} must be a block of keys, not {values!r}.", "config/value"
-        )
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    for key in values:
-        if key not in fields:
-            close = difflib.get_close_matches(key, fields, 1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            known = ", ".join(sorted(fields))
-            raise ConfigError(
-                f"Unknown key {_join(where, key)!r}.{hint} Known keys: {known}.", "config/key"
-            )
-    for key, f in fields.items():
-        if key not in values:
-            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-                raise ConfigError(f"The key {_join(where, key)!r} is missing.", "config/key")
-        else:
-            _check_blocks(hints[key], values[key], _join(where, key))
-
-
-def _check_blocks(hint: Any, value: Any, where: str) -> None:
-    """`_check_keys` for every dataclass in a field's type: itself, an alternative of a union, or
-    the values of a dict."""
-    if dataclasses.is_dataclass(hint):
-        _check_keys(hint, value, where)
-    elif typing.get_origin(hint) is dict and isinstance(value, dict):
-        for key, item in value.items():
-            _check_blocks(typing.get_args(hint)[1], item, _join(where, key))
-    elif isinstance(value, dict):
-        for alternative in typing.get_args(hint):
-            _check_blocks(alternative, value, where)
-
-
-def _join(where: str, key: str) -> str:
-    return ".".join(part for part in (where, key) if part)
-
-
-def _get(values: Any, key: str) -> Any:
-    for part in key.split(".") if key else []:
-        values = values.get(part) if isinstance(values, dict) else None
-    return values
-
-
-def _type_name(cls: Any, key: str) -> str:
-    for part in key.split(".") if key else []:
-        cls = typing.get_type_hints(cls).get(part, Any) if dataclasses.is_dataclass(cls) else Any
-    return (
-        cls.__name__
-        if isinstance(cls, type) and not typing.get_args(cls)
-        else str(cls).replace("typing.", "")
-    )
 
 
 def _require(good: bool, key: str, value: Any, wanted: str) -> None:

@@ -5,6 +5,9 @@
     python -m train.evaluate --config train/configs/mini.yaml --predictions runs/mini/said.jsonl
     python -m train.evaluate --config train/configs/vqa_base.yaml --evalai runs/vqa/evalai
     python -m train.evaluate --config train/configs/captioning_coco_base.yaml --coco
+    accelerate launch --num_processes 8 -m train.evaluate --config ... --precision bf16
+
+Several processes share the records of every test set and give the numbers of one.
 
 Without `--checkpoint` it measures the weights that validation chose: `best` of the run's folder, or
 `final` where there is no `best`, since the last step was the best one or nothing was to be chosen.
@@ -18,7 +21,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
+import os
 import platform
 import sys
 import time
@@ -27,6 +32,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from accelerate import PartialState
 
 from train.config import load_run
 from train.data.records import DataConfig
@@ -50,6 +56,7 @@ def evaluate(
     predictions: TextIO | None = None,
     evalai: Path | None = None,
     coco: bool = False,
+    share: tuple[int, int] = (0, 1),
 ) -> dict[str, dict[str, Any]]:
     """`{"task/test set": {metric: value, samples, seconds, data}}` for every test set of every
     task, in the order of the run; with `notes` and `unreadable` where there are any.
@@ -62,6 +69,8 @@ def evaluate(
         predictions: file for a JSON line a sample: what the model said of it and what was right.
         evalai: folder for the answers as the VQA server wants them, a file a test set.
         coco: captions are also scored by pycocoevalcap, see `train.metrics.coco`.
+        share: (number of this process, number of processes); the first one gets all results and
+            writes them.
     """
     results: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
@@ -71,8 +80,18 @@ def evaluate(
         for test, data in task.test.items():
             started = time.monotonic()
             records = task.open_test(data, limit, workers)
+            if len(records) < share[1]:
+                raise ConfigError(
+                    f"{name}/{test} has {len(records)} samples, less than one for each of "
+                    f"{share[1]} processes. Take fewer processes.",
+                    "config/value",
+                )
+            records.share = share
             with torch.no_grad():
                 metrics = task.measure(model, records)
+            records.join()
+            if share[0]:
+                continue
             if coco and "caption" in records.predictions[0]:
                 metrics |= coco_scores(records.predictions)
             if evalai:
@@ -91,7 +110,8 @@ def evaluate(
             for said in records.predictions if predictions else ():
                 line = {"test": f"{name}/{test}", **said}
                 predictions.write(json.dumps(line, ensure_ascii=False) + "\n")
-        results |= means(name, {test: results[f"{name}/{test}"] for test in task.test})
+        if not share[0]:
+            results |= means(name, {test: results[f"{name}/{test}"] for test in task.test})
     return results
 
 
@@ -156,8 +176,8 @@ def chosen_weights(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _predictions_file(path: str | None) -> Iterator[TextIO | None]:
-    if path is None:
+def _predictions_file(path: str | None, rank: int) -> Iterator[TextIO | None]:
+    if path is None or rank:
         yield None
         return
     with contextlib.ExitStack() as stack:
@@ -168,6 +188,39 @@ def _predictions_file(path: str | None) -> Iterator[TextIO | None]:
                 f"--predictions: {path} cannot be written ({error.strerror}).", "config/value"
             ) from None
         yield file
+
+
+def _share(options: argparse.Namespace) -> tuple[int, int]:
+    """Number of this process and number of all that `accelerate launch` or `torchrun` started; the
+    device becomes this one's."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return 0, 1
+    processes = PartialState(cpu=options.device == "cpu")
+    options.device = str(processes.device)
+    return processes.process_index, processes.num_processes
+
+
+def _only(names: str, tasks: dict[str, RecordTask]) -> list[str]:
+    only = [name for name in names.split(",") if name]
+    unknown = sorted(set(only) - set(tasks))
+    if unknown:
+        raise ConfigError(
+            f"--only: {unknown[0]!r} is no task of this run. Its tasks: {', '.join(tasks)}.",
+            "config/value",
+        )
+    return only
+
+
+def _about(options: argparse.Namespace, processes: int) -> dict[str, Any]:
+    """The machine and the day."""
+    on_gpu = options.device.startswith("cuda")
+    return {
+        "device": torch.cuda.get_device_name() if on_gpu else platform.processor() or "cpu",
+        "processes": processes,
+        "precision": options.precision,
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
 
 
 def _options() -> argparse.ArgumentParser:
@@ -183,6 +236,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", help="model folder; default: the run's best weights")
     parser.add_argument("--limit", type=int, help="samples of each test set at most")
     parser.add_argument("--only", default="", help="tasks to measure, separated by commas")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--out",
@@ -199,16 +253,11 @@ def _options() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options, overrides = _options().parse_known_args(arguments)
+    rank, world = share = _share(options)
     try:
         layers = [word for path in options.config for word in ("--config", path)]
         run, tasks = load_run([*layers, *overrides])
-        only = [name for name in options.only.split(",") if name]
-        unknown = sorted(set(only) - set(tasks))
-        if unknown:
-            raise ConfigError(
-                f"--only: {unknown[0]!r} is no task of this run. Its tasks: {', '.join(tasks)}.",
-                "config/value",
-            )
+        only = _only(options.only, tasks)
         if options.coco:
             require_coco()
         for name in only or tasks:
@@ -219,7 +268,11 @@ def main(arguments: list[str] | None = None) -> int:
         processor = Processor.from_pretrained(
             loaded.tokenizer_dir or run.model.tokenizer, loaded.config
         )
-        with _predictions_file(options.predictions) as said:
+        quiet = contextlib.redirect_stdout(io.StringIO()) if rank else contextlib.nullcontext()
+        half = torch.autocast(
+            options.device.partition(":")[0], torch.bfloat16, options.precision == "bf16"
+        )
+        with _predictions_file(options.predictions, rank) as said, quiet, half:
             results = evaluate(
                 tasks,
                 loaded.model,
@@ -230,23 +283,23 @@ def main(arguments: list[str] | None = None) -> int:
                 said,
                 options.evalai,
                 options.coco,
+                share,
             )
     except X2VLMError as error:
         print(error, file=sys.stderr)
         return 2
+    if rank:
+        return 0
     if (options.limit or only) and not options.out:
         print("A part is measured, so results.json stays as it is; --out FILE writes the numbers.")
         return 0
     given = sys.argv[1:] if arguments is None else arguments
-    on_gpu = options.device.startswith("cuda")
     report = {
         "command": f"python -m train.evaluate {' '.join(given)}",
         "checkpoint": str(folder),
         "weights_sha256": loaded.sha256,
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
-        "device": torch.cuda.get_device_name() if on_gpu else platform.processor() or "cpu",
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        **_about(options, world),
         "results": results,
     }
     out = Path(options.out or folder / "results.json")

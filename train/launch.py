@@ -11,10 +11,11 @@ import torch
 
 from train import trainer
 from train.config import ModelSource, load_run, usage
-from train.step import checkpoint_layers
+from train.step import checkpoint_layers, compile_layers
 from train.stop import StopSignal
 from x2vlm.checkpoint import initialize, initialize_answer_decoder, save_model
 from x2vlm.checkpoint.detect import merge_overrides
+from x2vlm.checkpoint.loading import CONFIG, read_config
 from x2vlm.checkpoint.tokenizer import find_tokenizer
 from x2vlm.config import X2VLMConfig
 from x2vlm.errors import ConfigError, X2VLMError
@@ -52,6 +53,8 @@ def launch(arguments: list[str], stop: StopSignal, needs_checkpoint: bool = Fals
         model, tokenizer, new_parameters = load_source(run.model)
         if run.gradient_checkpointing:
             checkpoint_layers(model)
+        if run.compile:
+            compile_layers(model)
         trainer.train(
             run,
             model,
@@ -90,7 +93,12 @@ def load_source(source: ModelSource) -> tuple[X2VLM, object, set[str]]:
         if not parts:
             return model, tokenizer, set()
         fresh = set(
-            initialize(model, **parts, vocabulary=tokenizer.get_vocab() if tokenizer else None)
+            initialize(
+                model,
+                **parts,
+                vocabulary=tokenizer.get_vocab() if tokenizer else None,
+                embeddings_only=source.embeddings_only,
+            )
         )
         return (
             model,
@@ -106,6 +114,29 @@ def load_source(source: ModelSource) -> tuple[X2VLM, object, set[str]]:
         loaded.model.causal_lm_head.load_state_dict(loaded.model.masked_lm_head.state_dict())
         new = {name for name in new if not name.startswith("causal_lm_head.")}
     return loaded.model, find_tokenizer(loaded.config, loaded.tokenizer_dir, given), new
+
+
+def model_config(source: ModelSource) -> X2VLMConfig:
+    """The model that `load_source` gives, without its weights.
+
+    Raises:
+        ConfigError: it is named neither by a preset or known name nor as a local folder
+            (`config/value`).
+    """
+    config = _preset(source)
+    if config is not None:
+        return config
+    for preset in PRESETS:  # x2vlm_base_1b, cclm_x2vlm_large
+        if source.init_from.replace("x2vlm_", "").startswith(preset):
+            return merge_overrides(PRESETS[preset], source.overrides)
+    path = Path(source.init_from, CONFIG)
+    if not source.init_from or not path.is_file():
+        raise ConfigError(
+            "The size of the model is not known yet: give --model.preset, or a folder with "
+            f"{CONFIG} as --model.init_from.",
+            "config/value",
+        )
+    return merge_overrides(read_config(path), source.overrides)
 
 
 def _copy_decoder(model: X2VLM, fresh: set[str]) -> set[str]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 from tqdm import tqdm
 
 from train.config import LogConfig
+from train.cost import TERA, StepCosts
 
 
 class RunLog:
@@ -24,6 +27,7 @@ class RunLog:
         folder: the run's folder.
         first_step, max_steps: for the progress bar.
         samples_read: samples over all tasks before a step, for samples/s.
+        costs: the operations of the steps so far.
         trackers: see `start_trackers`.
     """
 
@@ -33,10 +37,12 @@ class RunLog:
         first_step: int,
         max_steps: int,
         samples_read: Callable[[int], int],
+        costs: StepCosts,
         trackers: Sequence[GeneralTracker] = (),
         main: bool = True,
     ):
         self.path, self.samples_read, self.main = folder / "log.jsonl", samples_read, main
+        self.costs, self.max_steps = costs, max_steps
         self._lost = False
         self._trackers = trackers
         self._bar = tqdm(
@@ -46,7 +52,7 @@ class RunLog:
             disable=None if main else True,
             dynamic_ncols=True,
         )
-        self._since = (first_step, time.monotonic())
+        self._since = (first_step, time.monotonic(), 0)
 
     def event(self, kind: str, step: int, **values: Any) -> None:
         """One line: `{"event": kind, "step": step, ...}`. NaN and infinity become text, so that
@@ -71,7 +77,7 @@ class RunLog:
         if not self.main:
             return
         if kind == "train":
-            values = {**values, "samples_per_second": self._rate(step)}
+            values = {**values, **self._speed(step)}
         self.event(kind, step, **values)
         named = {f"{kind}/{key}": value for key, value in values.items()}
         for tracker in self._trackers:
@@ -90,10 +96,24 @@ class RunLog:
         for tracker in self._trackers:
             self._guard(tracker.finish)
 
-    def _rate(self, step: int) -> float:
-        (before, then), now = self._since, time.monotonic()
-        self._since = (step, now)
-        return (self.samples_read(step) - self.samples_read(before)) / max(now - then, 1e-9)
+    def _speed(self, step: int) -> dict[str, float]:
+        """Since the last call: samples and 10^12 operations a second, the latter's share of the
+        device's peak (MFU), the hours that the rest of the run takes at that speed; and the peak
+        of memory in GB."""
+        (before, then, flops), now = self._since, time.monotonic()
+        self._since = (step, now, self.costs.flops)
+        seconds = max(now - then, 1e-9)
+        speed = {
+            "samples_per_second": (self.samples_read(step) - self.samples_read(before)) / seconds,
+            "hours_left": (self.max_steps - step) * seconds / max(step - before, 1) / 3600,
+            "memory_gb": peak_memory() / 1e9,
+        }
+        reached = (self.costs.flops - flops) / seconds
+        if reached:
+            speed["teraflops"] = reached / TERA
+        if reached and self.costs.peak:
+            speed["mfu"] = reached / self.costs.peak
+        return speed
 
     def _append(self, line: str) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
@@ -110,6 +130,13 @@ class RunLog:
                     f"it."
                 )
             self._lost = True
+
+
+def peak_memory() -> int:
+    """Bytes that this process held at most: on its GPU, without one in memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _finite(value: Any) -> Any:

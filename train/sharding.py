@@ -27,7 +27,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import distribute_tensor
 
 from train.config import RunConfig
-from x2vlm.errors import CheckpointError, X2VLMError
+from x2vlm.errors import CheckpointError, ConfigError, X2VLMError
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others."""
@@ -43,9 +43,14 @@ def build_accelerator(run: RunConfig) -> Accelerator:
     # Its successor is not known to the older versions of torch that we support.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     torch.set_float32_matmul_precision("highest" if run.deterministic else "high")
+    on_cpu = run.device == "cpu" or not torch.cuda.is_available()
+    if on_cpu and run.precision == "fp16":
+        raise ConfigError(
+            "precision fp16 needs a GPU; a CPU trains in fp32 or bf16.", "config/value"
+        )
     return Accelerator(
-        cpu=run.device == "cpu" or not torch.cuda.is_available(),
-        mixed_precision="bf16" if run.precision == "bf16" else "no",
+        cpu=on_cpu,
+        mixed_precision="no" if run.precision == "fp32" else run.precision,
         log_with=run.log.trackers or None,
         project_config=ProjectConfiguration(run.output_dir, f"{run.output_dir}/tensorboard"),
         kwargs_handlers=[

@@ -251,7 +251,12 @@ def check_settings(manifest: Manifest, settings: dict[str, Any], allow_changed: 
         {k: v for k, v in s.items() if not k.startswith(FREE_SETTINGS)}
         for s in (manifest.settings, settings)
     )
-    changed = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
+    # An option that the older version did not know changes nothing while it is off.
+    changed = [
+        key
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key) and (key in then or now[key])
+    ]
     refused = [
         key
         for key in changed

@@ -7,8 +7,9 @@ DistributedDataParallel sees one forward and one backward whatever the mixture.
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -41,6 +42,18 @@ class JointStep(nn.Module):
             given = self.tasks[name].training_step(self.model, batch)
             losses |= {f"{name}/{loss}": given[loss] for loss in self.tasks[name].loss_weights}
         return losses
+
+    def contrast(self, batches: dict[str, Any]) -> None:
+        """Computes nothing but the contrastive losses, for a gradient cache."""
+        for name, batch in batches.items():
+            task = copy.copy(self.tasks[name])
+            task.losses = {
+                loss: weight
+                for loss, weight in task.loss_weights.items()
+                if loss.endswith("contrastive_loss")
+            }
+            if task.losses:
+                task.training_step(self.model, batch)
 
     def weighted_sum(self, losses: dict[str, Tensor]) -> Tensor:
         """The scalar that is learnt from. Weights apply here and nowhere else."""
@@ -78,13 +91,24 @@ def freeze(model: nn.Module, prefixes: list[str]) -> None:
             parameter.requires_grad_(False)
 
 
+def transformer_layers(model: nn.Module) -> Iterator[nn.Module]:
+    """The layers of every tower and encoder."""
+    for name, layers in model.named_modules():
+        if isinstance(layers, nn.ModuleList) and name.rpartition(".")[2] in ("blocks", "layers"):
+            yield from layers
+
+
 def checkpoint_layers(model: nn.Module) -> None:
     """Gradient checkpointing: the backward pass computes every transformer layer again instead of
     keeping what is inside it; losses and gradients stay the same."""
-    for name, layers in model.named_modules():
-        if isinstance(layers, nn.ModuleList) and name.rpartition(".")[2] in ("blocks", "layers"):
-            for layer in layers:
-                layer.forward = partial(_recomputed, layer.forward)
+    for layer in transformer_layers(model):
+        layer.forward = partial(_recomputed, layer.forward)
+
+
+def compile_layers(model: nn.Module) -> None:
+    """Compiles every transformer layer; layers of one form share what is compiled."""
+    for layer in transformer_layers(model):
+        layer.compile()
 
 
 def _recomputed(forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:

@@ -16,15 +16,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from train import state
 from train.config import RunConfig
-from train.faults import FaultCounter, known_faults, known_memory
+from train.faults import FaultCounter, known_faults
 from train.loader import StepData, StepPart, in_steps, read_parts
 from train.log import RunLog, start_trackers
+from train.lora import add_adapters, merged
 from train.optim import build_optimizer, lr_factor, set_learning_rate
+from train.passes import Passes
 from train.sharding import (
     build_accelerator,
     full,
@@ -37,7 +38,7 @@ from train.sharding import (
     weights,
     whole_weights,
 )
-from train.step import JointStep, describe_share, explicit_attention, freeze, seed_step
+from train.step import JointStep, describe_share, explicit_attention, freeze
 from train.stop import StopSignal
 from train.tasks.base import Task
 from x2vlm.errors import ConfigError
@@ -90,7 +91,7 @@ def train(
                 step, run.max_steps, run.optimizer.warmup, run.optimizer.min_lr / run.optimizer.lr
             )
             set_learning_rate(trainer.optimizer, factor)
-            losses, read = trainer.forward_backward(step)
+            losses, read = trainer.passes(step, trainer.parts)
             grad_norm = trainer.clip()
             if trainer.agree(losses, grad_norm, read, step):
                 trainer.optimizer.step()
@@ -102,8 +103,7 @@ def train(
 
 
 class Trainer:
-    """What the loop of `train` works with; one step is `forward_backward`, `clip`, `agree`,
-    `after_step`."""
+    """What the loop of `train` works with; one step is `passes`, `clip`, `agree`, `after_step`."""
 
     def __init__(self, run, model, tasks, processor, new_parameters, export, stop: StopSignal):
         self.run, self.model, self.tasks, self.export, self.stop = run, model, tasks, export, stop
@@ -112,6 +112,8 @@ class Trainer:
         self.main, self.rank = self.accelerator.is_main_process, self.accelerator.process_index
         self.world = self.accelerator.num_processes
         model.train()  # a loaded one comes ready for inference
+        if run.model.lora:
+            add_adapters(model, run.model.lora, new_parameters)
         freeze(model, run.model.freeze)
         if self.accelerator.device.type == "cpu":
             explicit_attention(model)
@@ -125,6 +127,7 @@ class Trainer:
         self.sharded = run.parallel == "fsdp" and self.world > 1
         share = shard if self.sharded else Accelerator.prepare
         self.module = share(self.accelerator, self.joint)
+        self.passes = Passes(run, self.joint, self.module, self.accelerator)
         self.optimizer = self.accelerator.prepare(
             build_optimizer(model, run.optimizer, new_parameters)
         )
@@ -166,6 +169,8 @@ class Trainer:
         on_main(lambda: state.check_settings(manifest, self.settings, allowed))
         load_weights(self.model, state.load_state(path, "model"))
         load_moments(self.model, self.optimizer.optimizer, state.load_state(path, "optimizer"))
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state.load_state(path, "scaler"))
         self.saved_step, self.metrics = manifest.step, manifest.metrics
         self.bad_samples = manifest.bad_samples
         if self.main and (manifest.world_size, manifest.versions) != (self.world, state.versions()):
@@ -185,6 +190,7 @@ class Trainer:
             step,
             run.max_steps,
             lambda step: sum(self.data.samples_read(step).values()),
+            self.passes.costs,
             start_trackers(self.accelerator, run.log, self.folder.path, step),
             self.main,
         )
@@ -203,29 +209,6 @@ class Trainer:
         for name, task in self.tasks.items():
             self.log.say(describe_share(name, task, samples[name], self.world, run.accumulation))
             self.faults.left_out(name, task.left_out(), step)
-
-    def forward_backward(self, step: int) -> tuple[dict[str, Tensor], list[StepPart]]:
-        """All parts of a step: gradients of the weighted sum, the mean of each loss, and what was
-        read."""
-        means: dict[str, Tensor] = {}
-        read = []
-        for part in range(self.run.accumulation):
-            waited = time.monotonic()
-            read.append(next(self.parts))
-            self._note({"data_seconds": time.monotonic() - waited})
-            if read[-1].error:
-                raise read[-1].error
-            seed_step(self.run.seed, step, part, self.rank)
-            last = part + 1 == self.run.accumulation
-            batches = send_to_device(read[-1].batches, self.accelerator.device, non_blocking=True)
-            exchange = contextlib.nullcontext() if last else self.accelerator.no_sync(self.module)
-            with known_memory(step, batches), exchange:
-                losses = self.module(batches)
-                total = self.joint.weighted_sum(losses)
-                self.accelerator.backward(total / self.run.accumulation)
-            for name, loss in losses.items():
-                means[name] = means.get(name, 0) + loss.detach().float() / self.run.accumulation
-        return means, read
 
     def clip(self) -> Tensor:
         """Clips the global norm of the gradient and returns it as it was."""
@@ -269,10 +252,21 @@ class Trainer:
         values["grad_norm"] = norm / self.world
         if finite:
             self.faults.finite()
-            self._note(values)
-        else:
+            self._note(values | {"data_seconds": self.passes.data_seconds})
+        elif not self._lower_scale(step):
             self.faults.non_finite(values, [part.sample_ids for part in read], step, self.model)
         return finite
+
+    def _lower_scale(self, step: int) -> bool:
+        """Whether a step may have been too large for fp16 alone: its loss is scaled, so that small
+        gradients stay above 0, and from now on less."""
+        scaler = self.accelerator.scaler
+        if scaler is None:
+            return False
+        scale = scaler.get_scale()
+        scaler.update()
+        self.log.event("loss_scale", step, scale=scaler.get_scale())
+        return scale > 1
 
     def clamp(self) -> None:
         """Lets the model put parameters back into their range."""
@@ -361,6 +355,8 @@ class Trainer:
             "model": weights(self.model, self.main),
             "optimizer": moments(self.model, self.optimizer.optimizer, self.main),
         }
+        if self.accelerator.scaler:
+            states["scaler"] = self.accelerator.scaler.state_dict()
         about = {
             "step": step,
             "settings": self.settings,
@@ -391,7 +387,7 @@ class Trainer:
 
     def _export(self, name: str) -> None:
         with whole_weights(self.module):
-            on_main(lambda: self.export(self.model, self.folder.path / name) and None)
+            on_main(lambda: self.export(merged(self.model), self.folder.path / name) and None)
 
     def _note(self, values: dict[str, float]) -> None:
         for name, value in values.items():

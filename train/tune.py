@@ -28,6 +28,7 @@ from train import trainer
 from train.config import load_run
 from train.evaluate import evaluate
 from train.launch import load_source
+from train.lora import merged
 from train.prepare.own import FORMATS, OwnData, add_arguments, own_data
 from train.stop import StopSignal
 from x2vlm import hub
@@ -113,7 +114,7 @@ def run_of(options: argparse.Namespace, data: OwnData, source: Path) -> dict[str
     small = options.model in hub.BUNDLED
     folder = source if source.is_dir() else source.parent
     config = read_config(folder / "config.json") if (folder / "config.json").is_file() else None
-    lr = options.lr or (1e-4 if small else 1e-5)
+    lr = options.lr or (1e-4 if small or options.lora else 1e-5)
     batch = min(options.batch_size, data.counts["train"])
     files = {"format": FORMATS[options.task], "media": data.media}
     parts = {
@@ -129,6 +130,8 @@ def run_of(options: argparse.Namespace, data: OwnData, source: Path) -> dict[str
     if options.task == "ask":
         task["answer_list"] = str(data.out / "answers.json")
     model: dict[str, Any] = {"init_from": options.model}
+    if options.lora:
+        model["lora"] = {"rank": options.lora, "alpha": 2.0 * options.lora}
     if config and config.vision.tower == "timm":
         model["freeze"] = ["vision.tower.backbone."]
     if config is None and options.task == "ask":
@@ -223,6 +226,7 @@ def tune(options: argparse.Namespace, command: str, stop: StopSignal) -> int:
     )
     if stop.requested:
         return 0
+    model = merged(model)
     print("After training:")
     after = measure(tasks, model, processor, name)
     rows = [f"| {key} | {before[key]:.3f} | {after[key]:.3f} |" for key in REPORTED[name]]
@@ -286,6 +290,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--batch-size", type=int, default=16, help="images a step (default 16)")
     parser.add_argument("--lr", type=float, help="peak learning rate (default: by the model)")
+    parser.add_argument(
+        "--lora",
+        type=int,
+        nargs="?",
+        const=16,
+        metavar="RANK",
+        help="train adapters of this rank (16) instead of the layers' weights: less memory",
+    )
     options = parser.parse_args(given)
     stop = StopSignal().install()
     try:

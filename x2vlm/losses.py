@@ -9,6 +9,10 @@ Shapes: B local pairs, G pairs over all processes, R regions, V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -59,8 +63,59 @@ def _processes() -> int:
     return dist.get_world_size() if together else 1
 
 
+class StepFeatures:
+    """Gradient cache (arXiv 2101.06983): contrastive losses of one part of a step compare the rows
+    of all parts, of which its own have a graph.
+
+    First every part runs without a graph within `first`, then every part again within `part`; the
+    mean of their losses has the gradients of one loss on the whole step. A part is to its step what
+    a process is to the batch.
+    """
+
+    def __init__(self, parts: int):
+        self.rows: list[list[Tensor]] = [[] for _ in range(parts)]
+        self._number, self._call = 0, None
+
+    @contextlib.contextmanager
+    def _within(self, number: int, call: int | None) -> Iterator[None]:
+        self._number, self._call = number, call
+        token = _features.set(self)
+        try:
+            yield
+        finally:
+            _features.reset(token)
+
+    def first(self, number: int) -> contextlib.AbstractContextManager[None]:
+        """Keeps the rows that the part compares."""
+        return self._within(number, None)
+
+    def part(self, number: int) -> contextlib.AbstractContextManager[None]:
+        """Joins the rows of the part with those of the others."""
+        return self._within(number, 0)
+
+    def join(self, rows: Tensor) -> Tensor:
+        """What a contrastive loss compares instead of its `rows` [B, ...]."""
+        if self._call is None:
+            self.rows[self._number].append(rows)
+            return rows
+        whole = [kept[self._call] for kept in self.rows]
+        self._call += 1
+        own = rows.view_as(rows)
+        if own.requires_grad:  # of the mean over parts only this part's loss knows these rows
+            own.register_hook(lambda gradient: gradient * len(whole))
+        whole[self._number] = own
+        return torch.cat(whole)
+
+
+_features: ContextVar[StepFeatures | None] = ContextVar("step_features", default=None)
+
+
 def gather_features(rows: Tensor) -> Tensor:
-    """float[B, ...] of every process in rank order float[G, ...]; B may differ."""
+    """float[B, ...] of every process in rank order float[G, ...]; B may differ. Within the parts of
+    a `StepFeatures`, B are the rows of all of them."""
+    features = _features.get()
+    if features is not None:
+        rows = features.join(rows)
     if _processes() == 1:
         return rows
     return _GatherLocalGradient.apply(rows) if rows.requires_grad else _gather(rows)[0]

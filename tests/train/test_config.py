@@ -92,7 +92,10 @@ def test_the_later_of_two_files_wins_key_by_key(run_file, tmp_path):
             "--tasks.captions.data.stickers.kinds=x",
             "Unknown key 'tasks.captions.data.stickers.kinds'. Did you mean 'kind'?",
         ),
-        ("--tasks.captions.type=capshun", "Unknown task type 'capshun'. Known types: captioning, "),
+        (
+            "--tasks.captions.type=capshun",
+            "Unknown task type 'capshun'. Known types: attributes, captioning, ",
+        ),
         (
             "--tasks.captions.losses={box_l1_loss: 0}",
             "tasks.captions: Unknown loss 'box_l1_loss'. Known losses: caption_loss.",
@@ -132,7 +135,7 @@ def test_missing_key():
         ("optimizer.clip", 0),
         *(("max_steps", value) for value in (0, -4, 8.5, True, "many")),
         *(("accumulation", value) for value in (0, 1.5)),
-        ("precision", "fp16"),
+        ("precision", "fp8"),
         ("device", False),
         ("model.freeze", "vision"),
         ("output_dir", 3),

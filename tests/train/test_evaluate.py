@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from train import evaluate
 from train.data.files import FileRecords
 from train.data.records import DataConfig
 from train.data.shards import write_shards
@@ -68,8 +70,6 @@ def test_results_say_what_was_measured_and_on_what(folder):
 
 
 def test_a_part_does_not_replace_the_published_numbers(folder, capsys):
-    from train import evaluate
-
     arguments = [
         "--config",
         str(folder / "joint.yaml"),
@@ -86,8 +86,6 @@ def test_a_part_does_not_replace_the_published_numbers(folder, capsys):
 
 
 def test_unknown_task_is_refused(folder, capsys):
-    from train import evaluate
-
     arguments = ["--config", str(folder / "joint.yaml"), "--only", "captoins", "--device", "cpu"]
     assert evaluate.main(arguments) == 2
     assert "'captoins' is no task of this run" in capsys.readouterr().err
@@ -115,3 +113,42 @@ def test_shards_hold_what_was_drawn(kind, tmp_path):
 
 def test_description_of_files():
     assert describe(DataConfig(files=["somewhere/val.jsonl"]), 7) == "first 7 of val.jsonl"
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(folder, tmp_path):
+    """Every task of the joint run, on samples that do not divide evenly."""
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        command = ["torch.distributed.run", "--nproc_per_node", "2"] if processes == 2 else []
+        command = [*command, "-m", "train.evaluate"] if command else ["train.evaluate"]
+        options = [
+            *("--config", str(folder / "joint.yaml"), "--device", "cpu", "--limit", "5"),
+            *("--out", f"{out}.json", "--predictions", f"{out}.jsonl"),
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", *command, *options],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        report = json.loads((tmp_path / f"{processes}.json").read_text())
+        assert report["processes"] == processes
+        lines = (tmp_path / f"{processes}.jsonl").read_text().splitlines()
+        found.append((report["results"], [json.loads(line) for line in lines]))
+    (one, said), (two, joined) = found
+    assert one.keys() == two.keys()
+    for name, numbers in one.items():
+        del numbers["seconds"], two[name]["seconds"]
+        assert numbers == pytest.approx(two[name], abs=1e-4), name
+    assert [line["sample"] for line in said] == [line["sample"] for line in joined]
+
+
+def test_every_task_joins_what_its_processes_found():
+    files = sorted(Path(evaluate.__file__).parent.glob("tasks/*.py"))
+    reading = [path for path in files if "records.batches(" in path.read_text("utf-8")]
+    assert len(reading) >= 7
+    assert [path.name for path in reading if "records.gather" not in path.read_text("utf-8")] == []

@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState
 
 from tests.train.toy import ToyModel, ToyTask, assert_same_state, losses, toy_run, train_toy
 from train import loader, state, trainer
+from train.cost import StepCosts
 from train.faults import TrainingError
 from train.loader import StepData, active_steps, build_loader
 from train.log import RunLog
@@ -200,12 +201,15 @@ def test_files_that_are_left_out_are_named_and_limited(tmp_path, capsys):
 
 def test_samples_a_second_are_those_of_the_interval(tmp_path):
     read = {0: 0, 2: 100, 4: 120}
-    run_log = RunLog(tmp_path, 0, 4, read.get)
+    costs = StepCosts(torch.device("cpu"))
+    run_log = RunLog(tmp_path, 0, 4, read.get, costs)
     for step in (2, 4):
-        run_log._since = (step - 2, time.monotonic() - 10)
+        run_log._since = (step - 2, time.monotonic() - 10, 0)
         run_log.scalars("train", step, {})
     rates = [line["samples_per_second"] for line in log(tmp_path, "train")]
     assert rates == [pytest.approx(10, rel=0.1), pytest.approx(2, rel=0.1)]
+    left = [line["hours_left"] for line in log(tmp_path, "train")]
+    assert left == [pytest.approx(10 / 3600, rel=0.1), 0]
 
 
 def test_too_many_unreadable_samples_stop_the_run(tmp_path):

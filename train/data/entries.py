@@ -1,9 +1,8 @@
 """The entries of annotation files and WebDataset shards, found once and read when they are asked
 for, so that a large corpus costs few bytes an entry.
 
-`.jsonl`: one entry a line, found by byte offset. `.json`: a list of entries. `.tar`: members with
-one stem are an entry (`key.json` with its fields, `key.jpg` its image or `key.000.jpg`, ...
-several, `key.txt` its caption).
+`.jsonl`: one entry a line, found by byte offset. `.json`: a list of entries. `.tar`: see
+`train.data.tars`.
 """
 
 from __future__ import annotations
@@ -12,55 +11,36 @@ import base64
 import binascii
 import hashlib
 import re
-import tarfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from train.data.json_text import parse_json, read_json_list
+from train.data.json_text import parse_entry, read_json_list
+from train.data.remote import Place, RemoteFile
+from train.data.tars import Tar
 from x2vlm.errors import DataError, MediaError
 from x2vlm.media import decode_image
 
 LONGEST_PATH = 1000
 """Characters; a longer text in the place of a path is an image in base64."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{60,}={0,2}")
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
-_HIDDEN = re.compile(r"\..*|__MACOSX|PaxHeaders?(\.\d+)?|Thumbs\.db|desktop\.ini", re.IGNORECASE)
-"""Names of files and folders that operating systems and archivers leave behind."""
 
 
-def expand(files: Sequence[str]) -> list[Path]:
-    """Paths in the order given, patterns sorted by name. Raises `DataError` for what does not
-    exist."""
-    found: list[Path] = []
-    for text in files:
-        path = Path(text)
-        matches = (
-            sorted(path.parent.glob(path.name))
-            if any(mark in path.name for mark in "*?[")
-            else [path]
-        )
-        missing = [match for match in matches if not match.is_file()]
-        if not matches or missing:
-            raise DataError(
-                f"{text} does not exist (looked from the folder {Path.cwd().name}). Check "
-                f"data.files.",
-                "data/missing",
-            )
-        found += matches
-    return found
-
-
-def open_entries(path: Path, media: str) -> Entries:
+def open_entries(path: Place, media: str) -> Entries:
     """Finds the entries of one file. Raises `DataError`."""
+    remote = isinstance(path, RemoteFile)
+    if remote and path.suffix != ".tar":
+        raise DataError(
+            f"{path.url}: only .tar shards are read from a URL. Copy the file here.", "data/format"
+        )
+    root = Path(media) if media or remote else path.parent
     kinds = {".jsonl": JsonLines, ".json": JsonList, ".tar": Shard}
     if path.suffix not in kinds:
         raise DataError(f"{path.name} is neither .jsonl, .json nor .tar.", "data/format")
     try:
-        entries = kinds[path.suffix](path, Path(media) if media else path.parent)
+        entries = kinds[path.suffix](path, root)
     except OSError as error:
         raise DataError(f"{path.name} cannot be read: {error.strerror}.", "data/missing") from None
     if len(entries) == 0:
@@ -71,7 +51,7 @@ def open_entries(path: Path, media: str) -> Entries:
 class Entries:
     """The entries of one file; `root` is the folder of its images."""
 
-    def __init__(self, path: Path, root: Path):
+    def __init__(self, path: Place, root: Path):
         self.path, self.root = path, root
 
     def __len__(self) -> int:
@@ -197,110 +177,21 @@ class JsonList(Entries):
 
 
 class Shard(Entries):
-    """A WebDataset tar: members are found once and read by offset, so samples come in any order.
+    """A WebDataset tar (see `train.data.tars`), so samples come in any order."""
 
-    Attributes:
-        passed_over: names of members that belong to no sample: hidden ones (see `_HIDDEN`), and
-            those without a suffix.
-    """
-
-    def __init__(self, path: Path, root: Path):
+    def __init__(self, path: Place, root: Path):
         super().__init__(path, root)
-        self.samples: list[tuple[str, dict[str, tuple[int, int]]]] = []
-        self.passed_over: list[str] = []
-        try:
-            for name, offset, size in _members(path):
-                key, suffix = _key_and_suffix(name)
-                if not suffix:
-                    self.passed_over.append(name)
-                    continue
-                if not self.samples or self.samples[-1][0] != key:
-                    self.samples.append((key, {}))
-                self.samples[-1][1][suffix] = (offset, size)
-        except tarfile.TarError as error:
-            raise DataError(
-                f"{path.name} is no whole tar file ({error}). Copy or write it again.", "data/shard"
-            ) from None
-        self.apart = _apart(self.samples)
+        self.tar = Tar(path)
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.tar)
 
     def entry(self, index: int) -> dict[str, Any]:
-        key, members = self.samples[index]
-        if key in self.apart:
-            raise DataError(
-                f"The members of this sample are apart: {', '.join(sorted(members))} here, "
-                f"{', '.join(sorted(self.apart[key] - set(members)))} elsewhere in the shard. "
-                "Write the members of a sample one after the other (`tar --sort=name`).",
-                "data/entry",
-            )
-        with self.path.open("rb") as file:
-            contents = {suffix: _slice(file, *where) for suffix, where in members.items()}
-        entry = parse_entry(contents[".json"]) if ".json" in contents else {}
-        if ".txt" in contents:
-            entry["caption"] = contents[".txt"].decode("utf-8")
-        images = [
-            contents[suffix]
-            for suffix in sorted(contents)
-            if PurePosixPath("x" + suffix).suffix in IMAGE_SUFFIXES
-        ]
-        return entry | ({"image": images[0], "image_members": images} if images else {})
+        return self.tar.entry(index)
 
     def name(self, index: int) -> str:
-        return f"{self.path.name}, {self.samples[index][0]}"
-
-
-def _members(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of every file in a tar."""
-    with tarfile.open(path, "r:") as tar:
-        for member in tar:
-            if member.isfile():
-                yield member.name, member.offset_data, member.size
-        # tarfile takes a damaged or missing header for the end; the real end is a block of zeros.
-        tar.fileobj.seek(tar.offset)
-        if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.TarError(f"damaged or cut at byte {tar.offset:,}")
-
-
-def _key_and_suffix(name: str) -> tuple[str, str]:
-    """`d/k.000.jpg` is (`d/k`, `.000.jpg`); the suffix is empty for a member of no sample."""
-    path = PurePosixPath(name)
-    if any(_HIDDEN.fullmatch(part) for part in path.parts):
-        return name, ""
-    stem, dot, suffix = path.name.partition(".")
-    return str(path.with_name(stem)), (dot + suffix).lower()
-
-
-def _apart(samples: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, set[str]]:
-    """Keys that come again with other suffixes -> all their suffixes. A key that comes again with
-    the same ones is another sample."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for key, members in samples:
-        found.setdefault(key, []).append(members)
-    apart = {}
-    for key, runs in found.items():
-        suffixes = set().union(*runs)
-        if len(runs) > 1 and len(suffixes) == sum(map(len, runs)):
-            apart[key] = suffixes
-    return apart
+        return f"{self.path.name}, {self.tar.key(index)}"
 
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def _slice(file: BinaryIO, offset: int, size: int) -> bytes:
-    file.seek(offset)
-    content = file.read(size)
-    if len(content) < size:
-        raise DataError("The shard ends before the sample does.", "data/shard")
-    return content
-
-
-def parse_entry(line: bytes) -> dict[str, Any]:
-    """One JSON object in UTF-8. Raises `DataError`."""
-    entry = parse_json(line)
-    if not isinstance(entry, dict):
-        raise DataError("The entry is not a JSON object.", "data/entry")
-    return entry

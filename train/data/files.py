@@ -6,13 +6,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from train.data.entries import Entries, Shard, expand, open_entries
+from train.data.entries import Entries, Shard, open_entries
 from train.data.formats import BY_IMAGE, captions_of, image_id, record_format
+from train.data.remote import Place, expand, file_size
 from x2vlm.errors import DataError, X2VLMError
 
 
@@ -55,7 +56,7 @@ class FileRecords(Sequence):
         """The record; with an `image_id` that is equal for entries of one image or video, unless it
         has none or several. Raises `X2VLMError` when the entry cannot be used, naming it."""
         file, place = self._find(index)
-        with _naming(file.name(place)):
+        with _naming(file, place):
             entry = self._entry(file, place)
             record = self.to_record(entry, file)
             shown = image_id(entry, file)
@@ -71,7 +72,7 @@ class FileRecords(Sequence):
         for index in range(len(self)):
             file, place = self._find(index)
             try:
-                with _naming(file.name(place)):
+                with _naming(file, place):
                     shown = image_id(self._entry(file, place), file)
             except X2VLMError:  # told when the record is read
                 shown = None
@@ -82,7 +83,7 @@ class FileRecords(Sequence):
         """The captions of every entry that has readable ones; images are not opened."""
         for index in range(len(self)):
             file, place = self._find(index)
-            with contextlib.suppress(X2VLMError), _naming(file.name(place)):
+            with contextlib.suppress(X2VLMError), _naming(file, place):
                 yield captions_of(self._entry(file, place))
 
     def name(self, index: int) -> str:
@@ -101,44 +102,52 @@ class FileRecords(Sequence):
 
     def fingerprint(self) -> str:
         """Changes with names, sizes and numbers of entries."""
-        about = [(file.path.name, file.path.stat().st_size, len(file)) for file in self.files]
+        about = [(file.path.name, file_size(file.path), len(file)) for file in self.files]
         return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
-def _naming(name: str) -> Iterator[None]:
+def _naming(file: Entries, place: int) -> Iterator[None]:
     """Whatever goes wrong with an entry becomes an `X2VLMError` that begins with its name."""
     try:
         yield
     except KeyError as error:
-        raise DataError(f"{name}: the entry has no {error.args[0]!r}.", "data/key") from None
+        said, code = f"the entry has no {error.args[0]!r}.", "data/key"
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DataError(
-            f"{name}: the entry is not as the format wants it ({error}).", "data/entry"
-        ) from None
+        said, code = f"the entry is not as the format wants it ({error}).", "data/entry"
     except OSError as error:  # the file was there when the run began
-        raise DataError(
-            f"{name}: the file cannot be read now ({error.strerror}).", "data/missing"
-        ) from None
+        said, code = f"the file cannot be read now ({error.strerror}).", "data/missing"
     except X2VLMError as error:
-        raise type(error)(f"{name}: {error.message}", error.code) from None
+        raise type(error)(f"{file.name(place)}: {error.message}", error.code) from None
+    else:
+        return
+    raise DataError(f"{file.name(place)}: {said}", code)
 
 
-def open_all(paths: Sequence[Path], media: str) -> tuple[list[Entries], dict[str, float]]:
+def open_all(paths: Sequence[Place], media: str) -> tuple[list[Entries], dict[str, float]]:
     """The files, and those that are damaged shards as `FileRecords.left_out`. Raises `DataError`
     for anything else."""
-    size = sum(path.stat().st_size for path in paths)
+    with ThreadPoolExecutor(16) as pool:  # servers answer several at a time
+        size = sum(pool.map(file_size, paths))
+        opened = list(pool.map(lambda path: _open_or_error(path, media), paths))
     files, damaged = [], {}
-    for path in paths:
-        try:
-            files.append(open_entries(path, media))
-        except DataError as error:
-            if error.code != "data/shard":
-                raise
-            damaged[error.message] = path.stat().st_size / size
+    for path, entries in zip(paths, opened, strict=True):
+        if isinstance(entries, Entries):
+            files.append(entries)
+        elif entries.code == "data/shard":
+            damaged[entries.message] = file_size(path) / size
+        else:
+            raise entries
     if not files:
         raise DataError(next(iter(damaged)), "data/shard")
     return files, damaged
+
+
+def _open_or_error(path: Place, media: str) -> Entries | DataError:
+    try:
+        return open_entries(path, media)
+    except DataError as error:
+        return error
 
 
 def passed_over(files: Sequence[Entries]) -> dict[str, float]:
@@ -148,7 +157,7 @@ def passed_over(files: Sequence[Entries]) -> dict[str, float]:
         f"{file.path.name}, {name}"
         for file in files
         if isinstance(file, Shard)
-        for name in file.passed_over
+        for name in file.tar.passed_over
     ]
     if not found:
         return {}

@@ -118,3 +118,11 @@ def _unreadable(error: Exception) -> DataError:
     deep = isinstance(error, RecursionError)
     what = "is nested too deeply" if deep else "holds a number with too many digits"
     return DataError(f"The JSON {what}.", "data/json")
+
+
+def parse_entry(line: bytes) -> dict[str, Any]:
+    """One JSON object in UTF-8. Raises `DataError`."""
+    entry = parse_json(line)
+    if not isinstance(entry, dict):
+        raise DataError("The entry is not a JSON object.", "data/entry")
+    return entry

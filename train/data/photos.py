@@ -16,8 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from train.data.files import Entries, expand, open_all
+from train.data.entries import Entries
+from train.data.files import open_all
 from train.data.mosaics import Tile, View, draw_mosaic, sample_tiles, sample_view
+from train.data.remote import expand
 from x2vlm.errors import ConfigError, DataError
 
 SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)

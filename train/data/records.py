@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from train.data.files import FileRecords
@@ -144,6 +145,8 @@ class TestRecords(Sequence):
         num_frames: frames of a video that are kept, those that inference sees; None for all.
         unreadable: what is wrong with the entries that were left out.
         notes: what else a reader of the metrics should know, a sentence each.
+        share: (number of this process, number of processes) that measure together: each takes
+            consecutive records and `gather` joins what they found.
         measured: records that the latest `batches` gave.
         predictions: what the model said of each of them, see `predict`.
     """
@@ -165,6 +168,7 @@ class TestRecords(Sequence):
         self.size = min(limit or found, found)
         self.unreadable: list[str] = []
         self.notes: list[str] = []
+        self.share = (0, 1)
         self.measured = 0
         self.predictions: list[dict[str, Any]] = []
 
@@ -215,7 +219,12 @@ class TestRecords(Sequence):
             DataError: no record can be read (`data/unreadable`).
         """
         self.measured, self.predictions = 0, []
-        for group in DataLoader(self, batch_size=size, collate_fn=list, num_workers=self.workers):
+        rank, world = self.share
+        mine = range(self.size * rank // world, self.size * (rank + 1) // world)
+        loader = DataLoader(
+            self, batch_size=size, sampler=mine, collate_fn=list, num_workers=self.workers
+        )
+        for group in loader:
             for _, problems in group:
                 for problem in problems:
                     self.leave_out(problem)
@@ -223,10 +232,27 @@ class TestRecords(Sequence):
             self.measured += len(readable)
             if readable:
                 yield readable
-        if not self.measured:
+        if not any(self.gather([self.measured])):
             raise DataError(
-                f"No record can be read; the first: {self.unreadable[0]}", "data/unreadable"
+                f"No record can be read; the first: {self.gather(self.unreadable)[0]}",
+                "data/unreadable",
             )
+
+    def gather(self, values: Sequence[Any]) -> list[Any]:
+        """What each process found of its share, in the order of the records; all processes call
+        this together."""
+        if self.share[1] == 1:
+            return list(values)
+        found: list[Any] = [None] * self.share[1]
+        dist.all_gather_object(found, list(values))
+        return [value for values in found for value in values]
+
+    def join(self) -> None:
+        """Makes predictions, problems and the number of measured records those of all
+        processes."""
+        self.predictions = self.gather(self.predictions)
+        self.unreadable = list(dict.fromkeys(self.gather(self.unreadable)))
+        self.measured = sum(self.gather([self.measured]))
 
     def predict(self, record: dict[str, Any], **said: Any) -> None:
         """Keeps what the model said of a record, in plain values of JSON."""

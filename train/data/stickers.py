@@ -36,6 +36,8 @@ class StickerData:
             step.
         echo_window: samples between two uses of a scene; a multiple of workers x batch size lets
             each worker draw it once.
+        language: of the captions of scenes: `en`, or `ko` and `zh`, which have captions and no
+            other texts.
     """
 
     kind: Literal["scene", "video", "order", "pair"] = "scene"
@@ -46,8 +48,16 @@ class StickerData:
     min_items: int = 1
     echo: int = 1
     echo_window: int = 4096
+    # It stands in the settings of a run; older runs, which lack it, shall go on.
+    language: Literal["en", stickers.Language] = field(default="en", repr=False)
 
     def __post_init__(self):
+        if self.language != "en" and self.kind != "scene":
+            raise ConfigError(
+                f"Sticker data of kind {self.kind!r} speak English; language is "
+                f"{self.language!r}. Use kind: scene.",
+                "config/value",
+            )
         if self.count < 1 or self.echo < 1 or self.echo_window < 1:
             raise ConfigError(
                 "count, echo and echo_window of sticker data must be at least 1.", "config/value"
@@ -87,7 +97,11 @@ class StickerRecords(Sequence):
                 max_items = limit
         draw = _draw_video if config.kind == "video" else _draw_image
         drawn = draw(config.kind, seed, config.split, self.image_size, config.min_items, max_items)
-        return {"image_id": f"{config.kind} {seed}"} | drawn
+        named = {"image_id": f"{config.kind} {seed}"}
+        if config.language == "en":
+            return named | drawn
+        captions = stickers.translated_captions(drawn["scene"], config.language)
+        return named | {"image": drawn["image"], "captions": captions, "scene": drawn["scene"]}
 
     def name(self, index: int) -> str:
         return f"sticker {self.config.kind} {index} of {self.config.split}"

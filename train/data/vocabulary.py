@@ -22,8 +22,9 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BertTokenizerFast
 
-from train.data.entries import expand, open_entries
+from train.data.entries import open_entries
 from train.data.formats import captions_of
+from train.data.remote import expand
 from x2vlm.processing import load_tokenizer
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train.data.entries import IMAGE_SUFFIXES, open_entries
+from train.data.entries import open_entries
+from train.data.tars import IMAGE_SUFFIXES
 from x2vlm.errors import DataError, X2VLMError
 
 SPLITS = {

@@ -71,6 +71,7 @@ class Attributes(RecordTask):
             labels += [record["attributes"] for record in group]
             for record, row in zip(group, found, strict=True):
                 records.predict(record, scores=[round(float(value), 6) for value in row])
+        scores, labels = map(records.gather, (scores, labels))
         precision = _precision_of_each(np.array(scores), np.array(labels))
         groups: dict[str, list[float]] = {"map": [v for v in precision if not np.isnan(v)]}
         for one, value in zip(named, precision, strict=True):

@@ -131,6 +131,7 @@ class Captioning(RecordTask):
                 for scene, text in zip(scenes, captions, strict=True)
                 if scene
             ]
+        candidates, references, true = map(records.gather, (candidates, references, true))
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             scores = caption_scores(candidates, references)

@@ -70,6 +70,7 @@ class Classification(RecordTask):
                     predicted=predicted,
                     label=int(record["label"]),
                 )
+        predictions, labels = map(records.gather, (predictions, labels))
         if lost := sum(label == -100 for label in labels):
             records.note(
                 f"{lost} of {len(labels)} labels are -100: their answers are not in the closed "

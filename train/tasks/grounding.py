@@ -106,6 +106,7 @@ class Grounding(RecordTask):
                 pairs = [[said_of[key] for said_of in boxes_said] for key in BOX_KEYS]
                 score = {"score": grounding_accuracy(*pairs)} if boxes_said else {}
                 records.predict(record, boxes=boxes_said, **score)
+        predicted, targets, hits = map(records.gather, (predicted, targets, hits))
         accuracy = grounding_accuracy(
             _corners(np.concatenate(predicted)), _corners(np.concatenate(targets))
         )

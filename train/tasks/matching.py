@@ -103,7 +103,7 @@ class Matching(RecordTask):
                 said[owner // images].append(place | {"text": text, "odds": value})
             for record, matches in zip(given, said, strict=True):
                 records.predict(record, matches=matches)
-        return np.array(odds), np.array(labels)
+        return np.array(records.gather(odds)), np.array(records.gather(labels))
 
 
 def _labelled(record: dict[str, Any]) -> list[tuple[str, int]]:

@@ -79,7 +79,7 @@ class MultipleChoice(RecordTask):
                     score=score,
                 )
         right: dict[str, list[float]] = defaultdict(list)
-        for score, kinds in told:
+        for score, kinds in records.gather(told):
             for name in ("accuracy", *(f"accuracy_{kind}" for kind in kinds)):
                 right[name].append(score)
         return {name: sum(scores) / len(scores) for name, scores in sorted(right.items())}

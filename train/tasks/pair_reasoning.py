@@ -61,4 +61,5 @@ class PairReasoning(RecordTask):
                     predicted=bool(predicted),
                     label=bool(record["label"]),
                 )
+        predictions, labels = map(records.gather, (predictions, labels))
         return {"accuracy": accuracy(predictions, labels)}

@@ -123,6 +123,7 @@ class QuestionAnswering(RecordTask):
                 values = [answer["score"] for answer in answers if "score" in answer]
                 mean = {"score": sum(values) / len(values)} if values else {}
                 records.predict(record, answers=answers, **mean)
+        scores, accepted = map(records.gather, (scores, accepted))
         if not scores:
             records.note("The questions have no answers: there are predictions and no accuracy.")
             return {}

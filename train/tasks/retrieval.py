@@ -64,7 +64,7 @@ class Retrieval(RecordTask):
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """Recall at 1, 5, 10 and the median rank in both directions, the records being the
-        gallery."""
+        gallery. Several processes share the images; each reads all texts."""
         embeds, texts, owners, shown = [], [], [], []
         for group in records.batches(32):
             shown += map(identified, group)
@@ -77,6 +77,10 @@ class Retrieval(RecordTask):
                 .to(dtype=torch.float16 if len(records) > 2000 else torch.float32)
                 .unbind()
             )
+        counts = records.gather([len(embeds)])
+        first = sum(counts[: records.share[0]])
+        owners = np.array(records.gather([first + owner for owner in owners]))
+        texts, shown = map(records.gather, (texts, shown))
         read = [self.read(model, texts[start : start + 256]) for start in range(0, len(texts), 256)]
         text_features = torch.cat(
             [model.text_features(text_embeds).float() for *_, text_embeds in read]
@@ -86,7 +90,9 @@ class Retrieval(RecordTask):
         )
         # In bfloat16 near neighbours would be equal.
         with torch.autocast(image_features.device.type, enabled=False):
-            similarity = image_features @ text_features.T
+            found = records.gather([(image_features @ text_features.T).cpu()])
+        similarity = torch.cat(found)
+        mine = range(first, first + len(embeds))
         if self.reranked:
             rows = [
                 (mask[row][: lengths[row]], text_embeds[row][: lengths[row]].to(embeds[0].dtype))
@@ -94,16 +100,21 @@ class Retrieval(RecordTask):
                 for lengths in [mask.sum(dim=1).tolist()]
                 for row in range(len(mask))
             ]
-            to_text, to_image = self._rerank(model, similarity, embeds, rows)
+            of_images, of_texts = self._candidates(similarity), self._candidates(similarity.T).T
+            scores = self._rerank(model, (of_images | of_texts)[mine], embeds, rows)
+            scores = torch.cat(records.gather([scores]))
+            to_text = scores.masked_fill(~of_images, -torch.inf).numpy()
+            to_image = scores.masked_fill(~of_texts, -torch.inf).T.numpy()
         else:
-            to_text, to_image = similarity.cpu().numpy(), similarity.T.cpu().numpy()
-        self._predict(records, shown, texts, np.array(owners), to_text, to_image)
-        return retrieval_recall(to_text, to_image, np.array(owners))
+            to_text, to_image = similarity.numpy(), similarity.T.numpy()
+        self._predict(records, shown, mine, texts, owners, to_text, to_image)
+        return retrieval_recall(to_text, to_image, owners)
 
-    def _predict(self, records, shown, texts, owners, to_text, to_image) -> None:
-        """Of each image the best texts, and of each of its texts the best images."""
+    def _predict(self, records, shown, mine, texts, owners, to_text, to_image) -> None:
+        """Of each image of `mine` the best texts, and of each of its texts the best images."""
         found_texts, found_images = _best(to_text), _best(to_image)
-        for number, record in enumerate(shown):
+        for number in mine:
+            record = shown[number]
             own = np.flatnonzero(owners == number)
             first = [bool(owners[found_texts[number][0][0]] == number)]
             first += [found_images[i][0][0] == number for i in own]
@@ -129,34 +140,28 @@ class Retrieval(RecordTask):
     def _captions(self, record: dict[str, Any]) -> list[str]:
         return record["captions"][:1] if self.first_caption else record["captions"]
 
-    def _rerank(self, model, similarity, embeds, texts) -> tuple[np.ndarray, np.ndarray]:
-        """Matching logits of the best candidates of each query, -inf elsewhere, as (images, texts)
-        and (texts, images).
+    def _rerank(self, model, candidates, embeds, texts) -> Tensor:
+        """Matching logits float[images, texts] of candidates, -inf elsewhere.
 
         A pair that is a candidate in both directions is fused once, and the keys and values of an
         image are projected once for all its texts.
 
         Args:
-            similarity: float[images, texts].
+            candidates: bool[images, texts].
             embeds: image_embeds [P, D] of each image.
             texts: attention_mask [T] and text_embeds [T, C] of each text, without padding.
         """
-        of_images = self._candidates(similarity)
-        of_texts = self._candidates(similarity.T).T
-        scores = torch.full(similarity.shape, -torch.inf)
-        for image, wanted in enumerate(of_images | of_texts):
+        scores = torch.full(candidates.shape, -torch.inf)
+        for image, wanted in enumerate(candidates):
             for part in wanted.nonzero()[:, 0].split(256):
                 rows = [texts[i] for i in part.tolist()]
                 mask = pad_sequence([row for row, _ in rows], batch_first=True)
                 text_embeds = pad_sequence([row for _, row in rows], batch_first=True)
-                text_embeds = text_embeds.to(similarity)
+                text_embeds = text_embeds.float()
                 context = embeds[image][None].to(text_embeds)
                 logits = model.match_logits(model.fuse(text_embeds, mask, context))[:, 1]
-                scores[image, part.cpu()] = logits.float().cpu()
-        to_text, to_image = (
-            scores.masked_fill(~wanted.cpu(), -torch.inf) for wanted in (of_images, of_texts)
-        )
-        return to_text.numpy(), to_image.T.numpy()
+                scores[image, part] = logits.float().cpu()
+        return scores
 
     def _candidates(self, queries: Tensor) -> Tensor:
         """bool, the `reranked` best columns of each row."""

@@ -7,6 +7,7 @@ gives those a higher rate.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -23,10 +24,11 @@ from x2vlm.batch_norm import folded_state
 from x2vlm.checkpoint.content import shown
 from x2vlm.checkpoint.keys import our_name
 from x2vlm.checkpoint.layout import Layout, canonical
-from x2vlm.checkpoint.loading import translated_tensors
+from x2vlm.checkpoint.loading import CONFIG, translated_tensors
 from x2vlm.checkpoint.parameters import fit_tensor, parameter_slots
 from x2vlm.checkpoint.safe_load import read_tensors
 from x2vlm.checkpoint.source import read_source, weights_file
+from x2vlm.config import MODEL_TYPE
 from x2vlm.errors import CheckpointError
 from x2vlm.processing import load_tokenizer
 
@@ -39,21 +41,25 @@ def initialize(
     text: str | Path | None = None,
     fusion: str | Path | None = None,
     vocabulary: Mapping[str, int] | None = None,
+    embeddings_only: bool = False,
 ) -> list[str]:
     """Fills a freshly built model from published parts, in the order of the arguments.
 
     Args:
         x2vlm: an X2-VLM checkpoint to make a model of another language or of many (CCLM) of:
-            everything but the text encoder and the vocabulary layer.
+            everything but the text encoder and the vocabulary layer, or but their embeddings.
         vision: tower weights, a timm name (`beitv2_base_patch16_224.in1k_ft_in22k`) or a local
             file.
         text: BERT or XLM-R, a transformers name or a local file or folder. Layers go to the text
             encoder: one to one, or evenly chosen with the last of each group (BERT large: 1, 3, ..,
             23). With BERT, the fusion layers become copies of the last of them, or get the file's
-            remaining layers where it has just as many (X-VLM); those of `x2vlm` stay.
+            remaining layers where it has just as many (X-VLM); those of `x2vlm` stay. A folder with
+            a checkpoint of ours gives its text encoder as it is.
         fusion: BERT for the fusion layers alone, as CCLM wants: its last layers.
         vocabulary: token -> row of the model's word table, where it is cut from that of `text`,
             whose folder must then hold its tokenizer: rows are copied by token.
+        embeddings_only: the layers of the text encoder stay those of `x2vlm`, too; `text` gives
+            words and positions.
 
     Returns:
         Names of parameters that no source has set.
@@ -63,23 +69,23 @@ def initialize(
             (`ckpt/shape`) or one that cannot be fetched (`ckpt/source`).
     """
     fresh = {slot.name for slot in parameter_slots(model) if slot.parameter.requires_grad}
+    replaced = _VOCABULARY if embeddings_only else ("text_encoder.", *_VOCABULARY)
     if x2vlm is not None:
         state = translated_tensors(x2vlm)
-        kept = {
-            name: tensor for name, tensor in state.items() if not name.startswith(_REPLACED_BY_TEXT)
-        }
+        kept = {name: tensor for name, tensor in state.items() if not name.startswith(replaced)}
         fresh -= _copy(model, kept, str(x2vlm))
     if vision is not None:
         fresh -= _copy(model, _vision_tensors(vision, model), str(vision))
     if text is not None:
-        source = _transformer_tensors(text)
-        if vocabulary is not None and len(vocabulary) != len(source[_WORDS]):
+        ours = _is_ours(Path(text))
+        source = translated_tensors(text) if ours else _transformer_tensors(text)
+        if vocabulary is not None and not ours and len(vocabulary) != len(source[_WORDS]):
             source[_WORDS] = _rows_by_token(source[_WORDS], Path(text), vocabulary)
-        part = _text_part(source, model)
-        if x2vlm is not None:  # which keeps the fusion layers and what reads them
-            part = {name: t for name, t in part.items() if name.startswith(_REPLACED_BY_TEXT)}
+        part = source if ours else _text_part(source, model)
+        if ours or x2vlm is not None:  # which keeps the fusion layers and what reads them
+            part = {name: tensor for name, tensor in part.items() if name.startswith(replaced)}
         fresh -= _copy(model, part, str(text))
-        if x2vlm is None and not model.config.multilingual:
+        if not ours and x2vlm is None and not model.config.multilingual:
             fresh -= _copy(model, _fusion_part(source, model, shared=True), str(text))
     if fusion is not None:
         fresh -= _copy(
@@ -88,8 +94,17 @@ def initialize(
     return sorted(fresh)
 
 
-_REPLACED_BY_TEXT = ("text_encoder.", "masked_lm_head.decoder.", "answer_decoder.")
-"""What belongs to a language: all else of an X2-VLM checkpoint serves any, as in CCLM."""
+_VOCABULARY = ("text_encoder.embeddings.", "masked_lm_head.decoder.", "answer_decoder.")
+"""What belongs to a vocabulary. With the layers of the text encoder it is what belongs to a
+language: all else of an X2-VLM checkpoint serves any, as in CCLM."""
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds a model as we save it, not one of transformers."""
+    config = folder / CONFIG
+    return (
+        config.is_file() and json.loads(config.read_text("utf-8")).get("model_type") == MODEL_TYPE
+    )
 
 
 @torch.no_grad()

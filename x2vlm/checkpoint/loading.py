@@ -226,7 +226,7 @@ def _assemble(
     """Builds the model around the file's tensors, which come from a tower as `trained`."""
     state, present = translated.state, heads_in(translated.state)
     keys = {name: key for key, name in translated.renamed.items()}
-    with _WithoutMatrices():
+    with WithoutMatrices():
         model = build(config)
     slots = parameter_slots(model)
     known = {name for slot in slots for name in slot.names}
@@ -317,7 +317,7 @@ def _keys_error(file: str, what: str, keys: Sequence[str], hint: str) -> Checkpo
     return CheckpointError(f"{shown(file)} {what}: {listed}. {hint}", "ckpt/keys")
 
 
-class _WithoutMatrices(TorchFunctionMode):
+class WithoutMatrices(TorchFunctionMode):
     """Inside it, new matrices take no memory: they are on the meta device. Vectors and buffers are
     real, since towers compute constants on the device of a LayerNorm's weight."""
 

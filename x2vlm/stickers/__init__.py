@@ -20,6 +20,7 @@ from x2vlm.stickers.records import (
 from x2vlm.stickers.render import render
 from x2vlm.stickers.scene import WORLD_VERSION, sample_scene
 from x2vlm.stickers.splits import HELD_OUT_COLOURS, HELD_OUT_RELATIONS, SPLITS, split_seeds
+from x2vlm.stickers.translations import Language, translated_captions
 from x2vlm.stickers.videos import Video, render_video, sample_video
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Claim",
     "ClaimCheck",
     "Item",
+    "Language",
     "Scene",
     "Video",
     "check_caption",
@@ -45,4 +47,5 @@ __all__ = [
     "sample_scene",
     "sample_video",
     "split_seeds",
+    "translated_captions",
 ]
