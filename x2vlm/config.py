@@ -269,6 +269,8 @@ class X2VLMConfig:
         projection_size: width of the contrastive features.
         num_frames: frames of a video the model was trained with; 0 means it has no frame positions
             (images only).
+        frame_order: the model sees in which order frames come, see `x2vlm.modeling.video`; the
+            paper's models do not.
         heads: subset of `HEADS` that the model carries.
         num_labels: classes of the `classification` head.
     """
@@ -279,6 +281,7 @@ class X2VLMConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     projection_size: Size = 256
     num_frames: Few = 0
+    frame_order: bool = False
     heads: tuple[str, ...] = ("contrastive", "matching", "box", "masked_lm")
     num_labels: Size = 2
 

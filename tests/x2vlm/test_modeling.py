@@ -380,3 +380,15 @@ def test_official_sizes():
         assert sum(p.numel() for p in build_model(BASE).parameters()) == 254_758_401
         assert sum(p.numel() for p in build_model(XVLM_BASE).parameters()) == 215_637_241
         assert TextConfig().vocab_size == 30522
+
+
+def test_only_a_model_with_frame_order_tells_a_video_from_its_reverse(tiny_config):
+    config = tiny_config.replace(num_frames=2, frame_order=True)
+    model = build_model(config).eval()
+    video = torch.randn(1, 4, 3, *config.vision.size)
+    with torch.no_grad():
+        changed = model.encode_video(video) - model.encode_video(video.flip(1))
+        assert changed.abs().max() > 0.01
+        model.frame_change = None
+        model.frame_positions.zero_()
+        close(model.encode_video(video), model.encode_video(video.flip(1)))

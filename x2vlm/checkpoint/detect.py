@@ -130,6 +130,7 @@ def detect_config(translated: Translated, overrides: Overrides) -> X2VLMConfig:
         decoder=decoder,
         projection_size=_size(state, "image_projection.weight", 0, 256),
         num_frames=_size(state, "frame_positions", 1, 0),
+        frame_order="frame_change.weight" in state,
         heads=heads_in(state),
         num_labels=_size(state, "classification_head.3.weight", 0, 2),
     )

@@ -18,7 +18,6 @@ from x2vlm.errors import ParameterError
 from x2vlm.inference.matching import match_scores
 from x2vlm.inference.models import Member
 from x2vlm.inference.scene import FRAMES_AT_ONCE, Scene
-from x2vlm.modeling.video import pool_frames
 from x2vlm.options import DeletionOptions
 from x2vlm.results import DeletionCheck, Explanation
 
@@ -108,7 +107,7 @@ def _encode(member: Member, visuals: Tensor) -> Tensor:
     embeds = torch.cat([member.model.encode_image(part) for part in parts])
     if visuals.ndim == 4:
         return embeds
-    return pool_frames(embeds.unflatten(0, visuals.shape[:2]), member.model.frame_positions)
+    return member.model.pool_frames(embeds.unflatten(0, visuals.shape[:2]))
 
 
 def blank_image(visual: Tensor, fill: str) -> Tensor:

@@ -18,7 +18,6 @@ from x2vlm.checks import Cancel, check_cancel, check_number
 from x2vlm.errors import MediaError, ParameterError
 from x2vlm.inference.models import Member
 from x2vlm.media import OpenedImage, OpenedVideo, open_image, open_media, sample_frame_indices
-from x2vlm.modeling.video import pool_frames
 from x2vlm.processing import patch_mask
 
 FRAMES_AT_ONCE = 8
@@ -209,5 +208,5 @@ def _encode(scene: Scene, member: Member, cancel: Cancel | None) -> Embeds:
         images = member.processor.images(scene.frames[start : start + FRAMES_AT_ONCE])
         parts.append(model.encode_image(images.to(member.device, member.dtype)))
     frames = torch.cat(parts)
-    whole = pool_frames(frames[None], model.frame_positions) if scene.kind == "video" else frames
+    whole = model.pool_frames(frames[None]) if scene.kind == "video" else frames
     return Embeds(whole, frames)

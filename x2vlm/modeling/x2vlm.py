@@ -28,6 +28,8 @@ from x2vlm.modeling.video import pool_frames
 from x2vlm.modeling.vision import VisionEncoder, pool_regions
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 0.5
+CHANGE = 0.7
+"""How strongly a fresh model with `frame_order` sees the change between frames."""
 
 
 class X2VLM(nn.Module, Pretrained):
@@ -76,6 +78,10 @@ class X2VLM(nn.Module, Pretrained):
         self.frame_positions = nn.Parameter(torch.empty(1, frames, 1, width)) if frames else None
         if frames:
             nn.init.trunc_normal_(self.frame_positions, std=0.02)
+        self.frame_change = nn.Linear(width, width, bias=False) if config.frame_order else None
+        if self.frame_change is not None:
+            # A rotation tells change from content at once; from zeros it learns too slowly.
+            nn.init.orthogonal_(self.frame_change.weight, gain=CHANGE)
 
     @classmethod
     def from_config(cls, config: X2VLMConfig) -> X2VLM:
@@ -107,7 +113,11 @@ class X2VLM(nn.Module, Pretrained):
         """float[B, F, 3, H, W] to video_embeds float[B, P, D], used like image_embeds
         everywhere."""
         frame_embeds = self.vision(video.flatten(0, 1)).unflatten(0, video.shape[:2])
-        return pool_frames(frame_embeds, self.frame_positions)
+        return self.pool_frames(frame_embeds)
+
+    def pool_frames(self, frame_embeds: Tensor) -> Tensor:
+        """float[B, F, P, D] of frames to video_embeds float[B, P, D]."""
+        return pool_frames(frame_embeds, self.frame_positions, self.frame_change)
 
     def encode_visual(self, visual: Tensor) -> Tensor:
         """`encode_image` or `encode_video`, by the number of dimensions."""
