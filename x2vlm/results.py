@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 Verdict = Literal["found", "unsure", "absent"]
+UNSURE = "unsure"
+"""The answer to a question that was not understood, or that makes no sense here."""
 
 
 class _Result:
@@ -125,16 +127,24 @@ class Answer(_Result):
 
 @dataclass(frozen=True)
 class Answers(_SceneResult):
-    """The answers to one question, best first."""
+    """The answers to one question, best first.
+
+    Attributes:
+        unsure: the question was not understood or has no answer here, since the best answer is
+            less probable than the checkpoint's measured limit.
+    """
 
     question: str
     answers: tuple[Answer, ...]
     mode: Literal["rank", "generate"]
     truncated_at: int | None = None
+    unsure: bool = False
 
     @property
     def best(self) -> str:
-        """The first answer, empty where the model wrote none."""
+        """The first answer, `UNSURE` where the model is, empty where it wrote none."""
+        if self.unsure:
+            return UNSURE
         return self.answers[0].text if self.answers else ""
 
 
@@ -261,6 +271,7 @@ class ModelInfo(_Result):
         thresholds: match probabilities (absent, present): below the first a phrase is absent, from
             the second on found.
         note: what the model knows and does not, for the user.
+        example: a question that it understands.
         left_out: weights of the files that the models have no place for, left out on request.
     """
 
@@ -276,4 +287,5 @@ class ModelInfo(_Result):
     num_heads: int
     thresholds: tuple[float, float]
     note: str
+    example: str = ""
     left_out: tuple[str, ...] = ()

@@ -33,6 +33,9 @@ class Settings:
             chosen on validation data.
         answers: the list that questions are ranked over; for a `classification` head the labels in
             order.
+        sure: probability below which the best of the `answers` is given as unsure; chosen on
+            validation data, 0 = never.
+        example: a question that the model understands, for who asked another.
         maps: the heat maps that point best, for every use.
         note: what the model knows and does not, for the user.
     """
@@ -44,6 +47,8 @@ class Settings:
     absent: Rate = 0.2
     present: Rate = 0.5
     answers: tuple[str, ...] = ()
+    sure: Rate = 0.0
+    example: str = ""
     maps: MapChoices = field(default_factory=MapChoices)
     note: str = ""
 

@@ -68,16 +68,16 @@ class Ask(Tab):
 
     def run(self, ask: Asker, values: Values) -> Result:
         options = inputs.answer_options(values["mode"], values["choices"])
-        question = inputs.question(values["question"])
+        question, example = inputs.question(values["question"]), {"example": ask.info.example}
         if region := ask.state.region:
             found = ask.on_frame(ask.state.video_frame, "answer_region", region, question)
-            return self.result(ask, values, "answer_region", (found,), box=region)
+            return self.result(ask, values, "answer_region", (found,), box=region, **example)
         found = ask("answer", question, **options)
         maps = [
             ask.explain(found.question, use="answer", answer=answer.text)
             for answer in found.answers
         ]
-        return self.result(ask, values, "answer", (found,), maps, **options)
+        return self.result(ask, values, "answer", (found,), maps, **options, **example)
 
     def layers(self, found: tuple[Any, ...], maps: tuple[Any, ...] = ()) -> tuple[Layer, ...]:
         return tuple(Layer(a.text, one) for a, one in zip(found[0].answers, maps) if one)
@@ -118,7 +118,8 @@ class Ask(Tab):
         notes = html.note("region_answer") if result.task == "answer_region" else ""
         return (
             f'<div class="card answer"><p class="q">{escape(found.question)}</p>'
-            f'<p class="a">{escape(found.best or "–")}</p></div>{answer_notes(found)}{notes}'
+            f'<p class="a">{escape(say("unsure") if found.unsure else found.best or "–")}</p></div>'
+            f"{answer_notes(found, result.settings.get('example', ''))}{notes}"
             f'<div class="card answers">{rows}</div>'
             + (f'<p class="note">{say("probabilities")}</p>' if result.layers else "")
         )
@@ -134,8 +135,12 @@ class Ask(Tab):
 MODES = (("auto", "auto"), ("ranked", "rank"), ("generated", "generate"))
 
 
-def answer_notes(found: Answers) -> str:
-    """What makes an answer doubtful."""
+def answer_notes(found: Answers, example: str) -> str:
+    """What makes an answer doubtful; of a question that was not understood one that is."""
+    if found.unsure:
+        key = "not_understood_but" if example else "not_understood"
+        said = html.note(key, "warn", example=example)
+        return said + html.cut(found.question, found.truncated_at)
     probable = [answer.probability for answer in found.answers]
     close = len(probable) > 1 and probable[0] - probable[1] < CLOSE
     counted = found.best.isdigit() or found.question.lower().startswith("how many")

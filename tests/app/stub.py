@@ -86,6 +86,7 @@ class StubPredictor:
         parameters=0,
         thresholds=(0.3, 0.7),
         note="A stand-in for tests.",
+        example="is there a dog?",
     )
 
     def work(self, text: str) -> None:

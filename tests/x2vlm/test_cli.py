@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from x2vlm.checkpoint import save_model
 from x2vlm.cli import main
+from x2vlm.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -262,3 +264,14 @@ def test_module_runs_as_a_command(tiny_folder, image, monkeypatch, capsys):
 def test_version(run):
     code, out, _ = run("--version", model=False)
     assert code == 0 and out.startswith("x2vlm ")
+
+
+def test_a_question_that_is_not_understood_is_said_to_be(
+    tiny_model, tiny_processor, tiny_tokenizer, tmp_path, image, capsys
+):
+    settings = Settings(answers=("yes", "no"), sure=1.0, example="is there a dog?")
+    save_model(tiny_model, tmp_path / "model", tiny_tokenizer, settings=settings)
+    assert main(["ask", image, "asdf", "--model", str(tmp_path / "model")]) == 0
+    first, *perhaps = capsys.readouterr().out.splitlines()
+    assert first.startswith("unsure: ") and "is there a dog?" in first
+    assert all(line.startswith("  perhaps ") for line in perhaps) and len(perhaps) == 2

@@ -355,6 +355,27 @@ def test_answers(tiny_predictor, photo):
     assert Answers("who?", (), "generate").best == ""
 
 
+def test_an_answer_below_the_measured_limit_is_given_as_unsure(tiny_model, tiny_processor, photo):
+    """The word for it is no answer itself, and choices of one's own have no limit."""
+
+    def asked(sure, **options):
+        settings = Settings(answers=("yes", "no", "unsure"), sure=sure, example="who?")
+        predictor = Predictor.from_model(tiny_model, tiny_processor, settings)
+        return predictor.info.example, predictor.answer(photo, "what is it?", **options)
+
+    example, found = asked(1.0)
+    assert found.unsure and found.best == "unsure" and example == "who?"
+    assert {answer.text for answer in found.answers} == {"yes", "no"}
+    assert 0 < sum(answer.probability for answer in found.answers) < 1
+    assert found.to_dict()["unsure"] is True
+    _, sure = asked(1e-9)
+    assert not sure.unsure and sure.best in ("yes", "no")
+    _, chosen = asked(1.0, choices=["red", "blue"])
+    assert not chosen.unsure and chosen.best in ("red", "blue")
+    _, unlimited = asked(0.0)
+    assert len(unlimited.answers) == 3 and not unlimited.unsure
+
+
 def test_answer_list_is_tokenised_once(tiny_predictor, photo, tiny_processor, monkeypatch):
     calls = []
     text = Processor.text

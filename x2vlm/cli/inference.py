@@ -17,6 +17,7 @@ from x2vlm.cli.output import (
     print_progress,
     save_whole,
     say,
+    unsure_note,
     write_maps,
 )
 from x2vlm.options import AnswerOptions, CaptionOptions, ExplainOptions
@@ -152,6 +153,8 @@ def _ask(arguments: argparse.Namespace) -> int | None:
     predictor, scene = _open(arguments, inputs[0])
     answers = predictor.answer(scene, " ".join(texts), **options)
     lines = [f"{answer.text}  {answer.probability:.2f}" for answer in answers.answers]
+    if answers.unsure:
+        lines = [unsure_note(predictor.info), *(f"  perhaps {line}" for line in lines)]
     print_answer(
         arguments.json, predictor.info, scene, answers.to_dict(), [*lines, *cut_note(answers)]
     )

@@ -57,6 +57,12 @@ def grounding_line(grounding: Any) -> str:
     return f"{grounding.phrase}: {words}{score}; box {box}; {heat}"
 
 
+def unsure_note(info: Any) -> str:
+    """Says that a question was not understood, and names one that is."""
+    example = f" It understands, for example: {info.example}" if info.example else ""
+    return f"unsure: {info.name} does not understand the question, or sees no answer.{example}"
+
+
 def cut_note(result: Any) -> list[str]:
     """Says that a text was cut, where it was."""
     if result.truncated_at is None:

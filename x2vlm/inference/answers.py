@@ -17,7 +17,7 @@ from x2vlm.modeling.classification import X2VLMForClassification
 from x2vlm.modeling.vqa import AnswerStepDecoder, X2VLMForQuestionAnswering
 from x2vlm.options import AnswerOptions
 from x2vlm.processing import TokenizedText
-from x2vlm.results import Answer, Answers
+from x2vlm.results import UNSURE, Answer, Answers
 
 SCORED_IN_FULL = 128
 """Answers of a list that are scored to their end: those with the most probable first token, as in
@@ -52,13 +52,23 @@ def answer_questions(
         part = slice(start, start + QUESTIONS_AT_ONCE)
         asked = member, image_embeds[part], questions[part]
         if mode == "rank":
-            found += rank_answers(*asked, listed, options.top_k)
+            found += rank_answers(*asked, listed, options.top_k + 1)
         else:
             found += generate_answers(*asked, options.top_k, cancel)
+    limit = member.settings.sure if mode == "rank" and listed == member.answers else 0
     return [
-        Answers(question.text, answers, mode, question.truncated_at)
+        _judged(question, answers, mode, options.top_k, limit)
         for question, answers in zip(questions, found, strict=True)
     ]
+
+
+def _judged(
+    question: TokenizedText, answers: tuple[Answer, ...], mode: str, top_k: int, limit: float
+) -> Answers:
+    """Answers without the word that stands for none: its probability is missing from the others."""
+    real = tuple(one for one in answers if one.text != UNSURE or not limit)[:top_k]
+    unsure = bool(real) and real[0].probability < limit
+    return Answers(question.text, real, mode, question.truncated_at, unsure)
 
 
 @torch.no_grad()

@@ -251,6 +251,7 @@ def describe_suite(members: Sequence[Member]) -> ModelInfo:
         num_heads=config.fusion.num_heads,
         thresholds=(first.settings.absent, first.settings.present),
         note=first.settings.note,
+        example=first.settings.example,
         left_out=tuple(key for member in members for key in member.left_out),
     )
 
