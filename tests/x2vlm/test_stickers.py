@@ -48,7 +48,12 @@ def texts(record: dict) -> list[str]:
     found = [*record.get("captions", ()), *record.get("absent", ())]
     found += [record["statement"]] if "statement" in record else []
     found += [region["text"] for region in record.get("regions", ())]
-    return found + [question["question"] for question in record.get("questions", ())]
+    found += [question["question"] for question in record.get("questions", ())]
+    freely = [text for key in ("free_captions", "free_absent") for text in record.get(key, ())]
+    freely += [region["text"] for region in record.get("free_regions", ())]
+    for key in ("free_questions", "order_questions"):
+        freely += [question["question"] for question in record.get(key, ())]
+    return found + [text.lower() for text in freely]
 
 
 @pytest.mark.parametrize("make", MAKERS)

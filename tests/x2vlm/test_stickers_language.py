@@ -76,7 +76,7 @@ def located(item: Item, phrase: str) -> bool:
         and ("right" not in phrase or x > 0.62)
         and ("top" not in phrase or y < 0.38)
         and ("bottom" not in phrase or y > 0.62)
-        and ("centre" not in phrase or (0.28 < x < 0.72 and 0.28 < y < 0.72))
+        and ("centre" not in phrase or (0.285 < x < 0.715 and 0.285 < y < 0.715))
     )
 
 

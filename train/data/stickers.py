@@ -38,6 +38,9 @@ class StickerData:
             each worker draw it once.
         language: of the captions of scenes: `en`, or `ko` and `zh`, which have captions and no
             other texts.
+        texts: `plain`; `free`, which puts questions, regions and absent phrases in people's words
+            in the place of the plain ones (outside the split `train` in words kept back from
+            training); or `order`, questions about the order of events in videos alone.
     """
 
     kind: Literal["scene", "video", "order", "pair"] = "scene"
@@ -48,8 +51,9 @@ class StickerData:
     min_items: int = 1
     echo: int = 1
     echo_window: int = 4096
-    # It stands in the settings of a run; older runs, which lack it, shall go on.
+    # Both stand in the settings of a run; older runs, which lack them, shall go on.
     language: Literal["en", stickers.Language] = field(default="en", repr=False)
+    texts: Literal["plain", "free", "order"] = field(default="plain", repr=False)
 
     def __post_init__(self):
         if self.language != "en" and self.kind != "scene":
@@ -99,7 +103,12 @@ class StickerRecords(Sequence):
         drawn = draw(config.kind, seed, config.split, self.image_size, config.min_items, max_items)
         named = {"image_id": f"{config.kind} {seed}"}
         if config.language == "en":
-            return named | drawn
+            replaced = {
+                key: drawn[f"{config.texts}_{key}"]
+                for key in ("questions", "regions", "absent")
+                if f"{config.texts}_{key}" in drawn
+            }
+            return named | drawn | replaced
         captions = stickers.translated_captions(drawn["scene"], config.language)
         return named | {"image": drawn["image"], "captions": captions, "scene": drawn["scene"]}
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from x2vlm.results import UNSURE
+
 DATA = resources.files("x2vlm.stickers") / "data"
 COLOURS = {
     "red": (222, 38, 38),
@@ -63,11 +65,12 @@ class Concept:
     family: str
     code: str
     synonyms: tuple[str, ...]
+    colours: tuple[str, ...]
 
 
 CONCEPTS = tuple(
-    Concept(**{**entry, "synonyms": tuple(entry["synonyms"])})
-    for entry in json.loads((DATA / "concepts.json").read_text(encoding="utf-8"))
+    Concept(**{key: tuple(value) if isinstance(value, list) else value for key, value in e.items()})
+    for e in json.loads((DATA / "concepts.json").read_text(encoding="utf-8"))
 )
 NAMES = tuple(concept.name for concept in CONCEPTS)
 FAMILY = {concept.name: concept.family for concept in CONCEPTS} | dict.fromkeys(SHAPES, "shape")
@@ -76,7 +79,22 @@ SURFACE = (
     | {shape: (shape,) for shape in SHAPES}
     | {family: (family,) for family in FAMILIES}
 )
-ANSWERS = ("yes", "no", *NUMBERS, *COLOURS, *SIZES, *POSITIONS, *BACKGROUNDS, *SHAPES, *NAMES)
+HYPERNYMS = {
+    "bird": ("duck", "owl", "penguin", "parrot", "flamingo"),
+    "flower": ("sunflower", "rose"),
+    "fruit": (
+        *("apple", "banana", "lemon", "pear", "strawberry", "watermelon", "pineapple", "avocado"),
+    ),
+}
+"""More general names than a kind's, besides `FAMILIES`."""
+ALL_COLOURS = (*COLOURS, "black", "white", "grey")
+STICKER_COLOURS = {concept.name: concept.colours for concept in CONCEPTS}
+"""The colours of every sticker as its pixels show them: first the one that everybody names, or ""
+where people would differ, then all that somebody might see."""
+ANSWERS = (
+    *("yes", "no", *NUMBERS, *COLOURS, *SIZES, *POSITIONS, *BACKGROUNDS, *SHAPES, *NAMES),
+    *("black", "white", "grey", UNSURE),
+)
 
 
 @cache

@@ -1,8 +1,9 @@
 """Videos of 6 to 16 frames in which things enter, leave, grow or swap.
 
-A model that averages its frames cannot know the order, so captions and questions are about content:
-what appears, how many, which colours, which background. `Clip.summary` is the scene of all items
-that appear, for language and checker.
+A model that averages its frames cannot know the order, so captions and plain questions are about
+content: what is to be seen, how many, which colours, which background. `order_questions` ask what
+came first, what appeared and what left. `Video.summary` is the scene of all items that are shown,
+for language and checker.
 """
 
 import random
@@ -12,12 +13,16 @@ from PIL import Image
 
 from x2vlm.stickers.captions import list_caption
 from x2vlm.stickers.concepts import NAMES, SHAPES
+from x2vlm.stickers.free import free_questions
 from x2vlm.stickers.geometry import Item, Scene, contains
+from x2vlm.stickers.language import Voice
+from x2vlm.stickers.loose import call
 from x2vlm.stickers.questions import CONTENT_MAKERS, held_out_questions, questions
 from x2vlm.stickers.render import disturb, paint_background, paste_item
 from x2vlm.stickers.scene import SMALL, compose, random_source, sample_wish
 from x2vlm.stickers.splits import check_seed, held_out_items
 from x2vlm.stickers.sprites import box_size
+from x2vlm.stickers.wordings import as_people_type, reword
 
 GROWN_FROM = 0.55  # a growing item starts at this share of its size
 
@@ -141,3 +146,42 @@ def video_questions(video: Video, split: str, rng: random.Random) -> list[dict]:
         shapes = [found for found in held_out_items(scene.items) if len(found) == 1]
         return [question for found in shapes for question in held_out_questions(scene, found, rng)]
     return questions(scene, rng, count=6, makers=CONTENT_MAKERS)
+
+
+def order_questions(video: Video, rng: random.Random, kept_back: bool = False) -> list[dict]:
+    """Questions about the order of events in people's words, as `video_questions`.
+
+    They are asked where one thing leaves and one other comes in, so that what is to be seen, and
+    for how long, does not tell the answer.
+    """
+    comes = [track.item for track in video.tracks if track.start > 0]
+    goes = [track.item for track in video.tracks if track.stop < video.frames]
+    if len(comes) != 1 or len(goes) != 1 or comes[0].kind == goes[0].kind:
+        return []
+    items = video.summary.items
+    came, went = (call(replace(item, size=""), items, rng) for item in (comes[0], goes[0]))
+    if not came or not went:
+        return []
+    late, early = (name.say(Voice(rng)) for name in (came, went))
+    x, y = rng.sample((early, late), 2)
+    yes = rng.random() < 0.5
+    a, b = (early, late) if yes else (late, early)
+    asked = {
+        "appeared": ("what appears?", comes[0].kind),
+        "left": ("what disappears?", goes[0].kind),
+        "first": (f"what comes first, {x} or {y}?", goes[0].kind),
+        "before": (f"is {a} there before {b}?", "yes" if yes else "no"),
+    }
+    return [
+        {
+            "question": as_people_type(reword(text, kind, rng, kept_back), rng, kept_back),
+            "answer": answer,
+            "kind": kind,
+        }
+        for kind, (text, answer) in asked.items()
+    ]
+
+
+def free_video_questions(video: Video, rng: random.Random, kept_back: bool = False) -> list[dict]:
+    """As `x2vlm.stickers.free.free_questions`, about what is to be seen in a video."""
+    return free_questions(video.summary, rng, kept_back, count=6, content=True)
