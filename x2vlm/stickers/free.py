@@ -76,7 +76,7 @@ def ask_none(scene: Scene, rng: random.Random) -> Question | None:
 def ask_something(scene: Scene, rng: random.Random) -> Question | None:
     """Is there something red, or on the left, or left of the dog?"""
     items, wanted = scene.items, rng.random() < 0.5
-    for _ in range(8):
+    for _ in range(40):  # what is there is hit less often than what is not
         choice = rng.random()
         if choice < 0.4:
             colour = rng.choice(ALL_COLOURS)
