@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from train.config import load_run
+from x2vlm.known import BUNDLED
 from x2vlm.settings import Settings
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
@@ -42,13 +43,13 @@ def test_run_is_valid_and_described(path):
     assert f"--config train/configs/{path.name}" in head or path.stem == "forkme"
 
 
-def test_mini_is_measured_as_it_is_shipped():
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_model_is_measured_as_it_is_shipped(name):
     """The pointing game on the maps that the app shows."""
-    _, tasks = load_run(["--config", str(CONFIGS / "mini.yaml")])
-    assert (
-        tasks["grounding"].explain_layer
-        == Settings.read(CONFIGS.parents[1] / "assets" / "mini").maps.phrase.layer
-    )
+    _, tasks = load_run(["--config", str(CONFIGS / f"{name}.yaml")])
+    shown = Settings.read(CONFIGS.parents[1] / "assets" / name).maps.phrase
+    measured = tasks["grounding"]
+    assert (measured.explain_method, measured.explain_layer) == (shown.method, shown.layer)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from train.data.transforms import may_flip, rand_augment
 from train.tasks.records import RecordTask, choose_exactly, owned
 from x2vlm.boxes import cxcywh_to_xyxy
 from x2vlm.config import sides
-from x2vlm.inference.explain import relevance, trace_attention
+from x2vlm.inference.explain import FusionInputs, token_maps
 from x2vlm.metrics import grounding_accuracy, pointing_hits
 from x2vlm.modeling.grounding import X2VLMForGrounding
 from x2vlm.modeling.x2vlm import X2VLM
+from x2vlm.options import MapChoice
 from x2vlm.processing import normalize, to_pixels
 
 BOX_KEYS = ("box_xywh", "right_xywh")
@@ -32,13 +33,15 @@ class Grounding(RecordTask):
     Attributes:
         batch_size: images.
         phrases_per_image: texts learnt from one encoding of the image.
-        explain_layer: fusion layer of the heat maps in evaluation; None for the mean of all.
+        explain_method: how the heat maps are computed in evaluation.
+        explain_layer: their fusion layer; None for the mean of all.
     """
 
     all_losses = X2VLMForGrounding.loss_names
     needs = ("image", "regions")
 
     phrases_per_image: int = 1
+    explain_method: Literal["gradient", "attention", "similarity"] = "gradient"
     explain_layer: int | None = None
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -71,7 +74,7 @@ class Grounding(RecordTask):
 
     def measure(self, model: X2VLM, records: TestRecords) -> dict[str, float]:
         """Over all phrases of all records: `accuracy`, boxes with IoU of at least 0.5 (spec of
-        RefCOCO), and `pointing`, Grad-CAM maps of the match whose peak lies in the true box."""
+        RefCOCO), and `pointing`, maps of the match whose peak lies in the true box."""
         predicted, targets, hits = [], [], []
         for group in records.batches(32):
             embeds = self.see(model, group)
@@ -119,11 +122,13 @@ class Grounding(RecordTask):
         without a matching head."""
         if "matching" not in model.config.heads:
             return model.fuse(text_embeds, mask, embeds), None
-        trace = trace_attention(
+        inputs = FusionInputs(
             model, text_embeds, mask, embeds, lambda fused: model.match_logits(fused)[:, 1]
         )
-        heat = (relevance(trace, layer=self.explain_layer) * mask[..., None]).sum(dim=1)
-        return trace.fused_embeds, heat.unflatten(1, model.config.vision.grid_size)
+        choice = MapChoice("match", self.explain_method, self.explain_layer)
+        (maps,), fused = token_maps(inputs, (choice,), seed=0)
+        heat = (maps * mask[..., None]).sum(dim=1)
+        return fused, heat.unflatten(1, model.config.vision.grid_size)
 
 
 def _corners(boxes_cxcywh: np.ndarray) -> np.ndarray:

@@ -31,7 +31,11 @@ def evaluated(folder, data, *tasks):
     rules = ("min_length", "no_repeat_ngram_size")
     writing = {rule: getattr(settings, rule) for rule in rules}
     made = {
-        "grounding": Grounding(**shared, explain_layer=settings.maps.phrase.layer),
+        "grounding": Grounding(
+            **shared,
+            explain_method=settings.maps.phrase.method,
+            explain_layer=settings.maps.phrase.layer,
+        ),
         "matching": Matching(**shared),
         "captions": Captioning(**shared, **writing, ranked=True),
         "retrieval": Retrieval(**shared, reranked=0),
