@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from x2vlm.boxes import box_iou
 
 LAYERS, HEADS = 2, 4
-VOTERS = 32
-"""So many of the patches that fit a phrase best have a vote and a box to vote for."""
+SOFTENING = 2.0
+"""Divides the scores before the patches vote, so that a few sure ones do not outvote all others."""
 
 
 class DenseBoxHead(nn.Module):
@@ -74,13 +74,12 @@ class DenseBoxHead(nn.Module):
 
 
 def elect_boxes(scores: Tensor, boxes: Tensor) -> Tensor:
-    """Of each phrase the box that overlaps most with those of all other patches, each counted by
-    its share: float[N, 4], inside the image.
+    """Of each phrase the box that overlaps most with those of all patches, each counted by its
+    share: float[N, 4], inside the image.
 
     Args:
         scores, boxes: as `DenseBoxHead` gives them.
     """
-    shares, best = scores.softmax(dim=-1).topk(min(VOTERS, scores.shape[-1]))
-    boxes = boxes.gather(1, best[..., None].expand(-1, -1, 4)).clamp(0, 1)
+    shares, boxes = (scores / SOFTENING).softmax(dim=-1), boxes.clamp(0, 1)
     votes = torch.stack([box_iou(some, some) @ share for some, share in zip(boxes, shares)])
     return boxes[torch.arange(len(boxes), device=boxes.device), votes.argmax(dim=-1)]
