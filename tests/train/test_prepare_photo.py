@@ -17,7 +17,7 @@ from torchvision.models import get_model_weights
 from tests.train.photos import write_photos
 from train.data.photos import PhotoData, PhotoRecords
 from train.prepare import photo, photo_boxes, photo_parts
-from train.prepare.common import read_json_lines
+from train.prepare.common import read_json_lines, run
 from train.prepare.photo_texts import Parsed, Phrase, load_parser, parse, questions_of, with_article
 from train.prepare.photo_words import COCO_NAMES, implied, kinds_of
 from x2vlm.errors import DataError
@@ -271,3 +271,15 @@ def test_boxes_may_be_compressed(tmp_path):
     with gzip.open(path, "wt") as file:
         file.write("[[1, 2, 3, 4, 0.9, 0]]\n[]\n")
     assert list(read_json_lines(path)) == [[[1, 2, 3, 4, 0.9, 0]], []]
+
+
+@pytest.mark.parametrize("missing", ["val-000.tar", "named.tar", "annotations.json"])
+def test_a_missing_file_is_named_before_anything_is_read(tmp_path, monkeypatch, capsys, missing):
+    for name in {"train-000.tar", "val-000.tar", "named.tar", "annotations.json"} - {missing}:
+        (tmp_path / name).write_bytes(b"")
+    given = f"--flickr8k {tmp_path} --imagenet {tmp_path}/named.tar --coco {tmp_path} --out out"
+    monkeypatch.setattr(sys, "argv", ["photo", *given.split()])
+    with pytest.raises(SystemExit, match="2"):
+        run(photo.main)
+    said = capsys.readouterr().err
+    assert missing.replace("000", "*") in said and "one-per-class.tar" in said

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from train.data.boxes import check_units
-from train.prepare.common import arguments, read_json_lines
+from train.prepare.common import arguments, read_json_lines, run
 from train.prepare.photo_texts import (
     Parsed,
     load_parser,
@@ -52,7 +52,7 @@ from train.prepare.photo_words import (
     implied,
     kinds_of,
 )
-from x2vlm.errors import MediaError
+from x2vlm.errors import DataError, MediaError
 from x2vlm.media import decode_image
 
 ANSWERS = 500
@@ -341,6 +341,11 @@ def main() -> None:
         boxes={"type": Path, "nargs": "*", "default": [], "help": "JSON lines of a detector"},
         **{"box-size": {"type": int, "default": 416, "help": "side of what the detector saw"}},
     )
+    needed = [options.flickr8k / f"{split}-*.tar" for split in ("train", "val")]
+    needed += [options.imagenet, options.coco / "annotations.json", *options.boxes]
+    for path in needed:
+        if not any(path.parent.glob(path.name)):
+            raise DataError(f"{path} is not there. What is expected:\n\n{__doc__}", "data/missing")
     problems, parser, rng = Counter(), load_parser(), np.random.default_rng(0)
     boxes = (row for path in sorted(options.boxes) for row in read_json_lines(path))
     train = captioned(options.flickr8k, "train", boxes, options.box_size, problems)
@@ -370,4 +375,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from train.prepare.common import run
 from x2vlm.errors import DataError
 
 BACKBONE = "tf_efficientnet_lite2"
@@ -95,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -21,6 +21,8 @@ CASES = 200
 """Texts that each use is measured on at most."""
 METHODS_TRIED = ("gradient", "attention", "rollout", "similarity")
 """Those that tell the words of a text apart, or the phrases that are read by themselves."""
+GRADIENT_TARGETS = ("caption", "answer")
+"""Those that a map of the text alone says nothing of: the words of a sentence, an answer."""
 YES = "yes"
 
 
@@ -139,7 +141,14 @@ def _search(
         return max(measured, key=measured.__getitem__, default=None)
 
     targets = [name for name in USES[use].targets if name != "answer" or use == "answer"]
-    best = measure([MapChoice(t, method) for t in targets for method in METHODS_TRIED])
+    tried = [MapChoice(t, method) for t in targets for method in METHODS_TRIED]
+    best = measure(
+        [
+            one
+            for one in tried
+            if one.target not in GRADIENT_TARGETS or not METHODS[one.method].whole
+        ]
+    )
     if best is not None and METHODS[best.method].layered:
         layers, heads = range(predictor.info.num_layers), range(predictor.info.num_heads)
         best = measure([replace(best, layer=layer) for layer in layers])
