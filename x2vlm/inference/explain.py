@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from x2vlm.modeling.dense_boxes import patch_shares
 from x2vlm.modeling.layers import AttentionRecord, attention_bias
 from x2vlm.modeling.x2vlm import X2VLM
 from x2vlm.options import METHODS, MapChoice
@@ -225,16 +226,16 @@ def rollout(
 
 @torch.no_grad()
 def similarity_maps(model: X2VLM, image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
-    """Each patch's share of a text, the softmax of their similarities: float32[N, P-1]. Of the
-    dense box head where the model has one, else of the contrastive features.
+    """Each patch's share of a text by their similarity: float32[N, P-1]. Of the dense box head
+    where the model has one, else of the contrastive features.
 
     Raises:
         CheckpointError: the model has no contrastive head (`ckpt/keys`).
     """
     seen, texts = image_embeds.float(), text_embeds.float()
     if model.dense_box_head is None:
-        return model.patch_similarity(seen, texts).softmax(dim=-1)
-    return model.dense_boxes(seen, texts)[0].softmax(dim=-1)
+        return patch_shares(model.patch_similarity(seen, texts))
+    return patch_shares(model.dense_boxes(seen, texts)[0])
 
 
 def image_gradcam(

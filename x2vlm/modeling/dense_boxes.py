@@ -20,7 +20,7 @@ from x2vlm.boxes import box_iou
 
 LAYERS, HEADS = 2, 4
 SOFTENING = 2.0
-"""Divides the scores before the patches vote, so that a few sure ones do not outvote all others."""
+"""Divides the scores, so that a few sure patches do not outvote all others."""
 
 
 class DenseBoxHead(nn.Module):
@@ -73,6 +73,11 @@ class DenseBoxHead(nn.Module):
         return similarity + fit.flatten(0, 1), boxes
 
 
+def patch_shares(scores: Tensor) -> Tensor:
+    """Each patch's share of a text, float[N, P], of scores as `DenseBoxHead` gives them."""
+    return (scores / SOFTENING).softmax(dim=-1)
+
+
 def elect_boxes(scores: Tensor, boxes: Tensor) -> Tensor:
     """Of each phrase the box that overlaps most with those of all patches, each counted by its
     share: float[N, 4], inside the image.
@@ -80,6 +85,6 @@ def elect_boxes(scores: Tensor, boxes: Tensor) -> Tensor:
     Args:
         scores, boxes: as `DenseBoxHead` gives them.
     """
-    shares, boxes = (scores / SOFTENING).softmax(dim=-1), boxes.clamp(0, 1)
+    shares, boxes = patch_shares(scores), boxes.clamp(0, 1)
     votes = torch.stack([box_iou(some, some) @ share for some, share in zip(boxes, shares)])
     return boxes[torch.arange(len(boxes), device=boxes.device), votes.argmax(dim=-1)]
