@@ -3,8 +3,6 @@ all of them included."""
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -149,21 +147,3 @@ def test_a_configuration_error_reaches_both(runs, tmp_path):
         process.join(60)
     assert [process.exitcode for process in pair] == [1, 1]
     assert "cannot share evenly" in pair[0].output.read_text()
-
-
-@pytest.mark.slow
-def test_torchrun_restarts_what_was_killed_and_it_goes_on(runs, tmp_path):
-    """From the checkpoint of step 3, to the same last bits."""
-    runs.finish(*runs.pair(tmp_path / "whole"))
-    command = "torch.distributed.run --nproc_per_node 2 --max-restarts 1 --master-port 0"
-    done = subprocess.run(
-        [sys.executable, "-m", *command.split(), "tests/train/elastic.py", str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"},
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "killed").exists()
-    assert "steps 3 to 12" in done.stdout + done.stderr
-    assert_same_state(tmp_path / "whole", tmp_path / "run")
