@@ -35,6 +35,13 @@ def processor(tiny_processor):
 
 
 @pytest.fixture
+def tiny_model(tiny_config):
+    """One of our own: a Predictor that was given the shared one has packed its linear layers."""
+    torch.manual_seed(0)
+    return build_model(tiny_config).eval()
+
+
+@pytest.fixture
 def step_of(processor):
     """A task of pairs on stickers, a batch, and a function of a model: its losses."""
     task = prepared("image_text", processor, data=SCENES)

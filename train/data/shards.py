@@ -21,15 +21,9 @@ from typing import Any
 from train.data.stickers import StickerData, StickerRecords
 
 TEXTS = (
-    "image_id",
-    "captions",
-    "false_captions",
-    "objects",
-    "regions",
-    "questions",
-    "absent",
-    "statement",
-    "label",
+    *("image_id", "captions", "false_captions", "objects", "regions", "questions", "absent"),
+    *("free_captions", "free_regions", "free_absent", "free_questions", "order_questions"),
+    *("statement", "label"),
 )
 
 
