@@ -25,7 +25,7 @@ SIZES = {
 }
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser():
     with contextlib.ExitStack() as stack:
         try:
@@ -35,14 +35,14 @@ def browser():
         yield found
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def windows(browser) -> dict[tuple[str, str], Any]:
     """(size, locale) -> the browser's context, in which each page after the first finds the app's
     programs in the cache."""
     return {}
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def visit(browser, windows, served):  # noqa: F811
     """Open the app; gives the page, and fails at the end when its console told of an error."""
 
