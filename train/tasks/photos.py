@@ -41,8 +41,44 @@ YES_NO_WEIGHT = 0.4
 """How often a question that is answered by yes or no is taken, against any other."""
 
 
+class PhotoTask(RecordTask):
+    """What the tasks over photos share: maps in place of images, and phrases of which some have a
+    box."""
+
+    def prepare(self, processor: Any) -> None:
+        super().prepare(processor)
+        self.grid_size = processor.config.vision.grid_size
+
+    def visual(self, record: dict[str, Any], rng: np.random.Generator) -> Tensor:
+        """The maps of a record's image float[N], or its pixels where there are none."""
+        if "maps" in record:
+            return torch.from_numpy(record["maps"].astype(np.float32))
+        return self.pixels(record, rng)
+
+    def collate_places(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """`visual`; of all phrases `boxes` float[B * K, 4], `boxed` bool[B, K], whether it is
+        known, and `patch_mask` bool[B, K, P], the patches in it."""
+        boxes = [box for sample in samples for box in sample["boxes"]]
+        boxed = torch.tensor([box is not None for box in boxes])
+        boxes = torch.tensor([WHOLE_IMAGE if box is None else box for box in boxes])
+        patches = [patch_mask(box, self.grid_size) for box in cxcywh_to_xyxy(boxes).tolist()]
+        return {
+            "visual": torch.stack([sample["visual"] for sample in samples]),
+            "boxes": boxes,
+            "boxed": boxed.unflatten(0, (len(samples), -1)),
+            "patch_mask": torch.stack(patches).bool().unflatten(0, (len(samples), -1)),
+        }
+
+
+def embed(model, visual: Tensor) -> Tensor:
+    """image_embeds float[B, P, D] of `PhotoTask.visual` in a batch."""
+    if visual.ndim == 2:
+        return model.vision.from_maps(visual)
+    return model.encode_visual(normalize(visual))
+
+
 @dataclass(kw_only=True)
-class Photos(RecordTask):
+class Photos(PhotoTask):
     """Records of `train.data.photos`.
 
     Attributes:
@@ -80,7 +116,6 @@ class Photos(RecordTask):
     def prepare(self, processor: Any) -> None:
         super().prepare(processor)
         self.masker = TokenMasker.from_tokenizer(self.masking, processor.tokenizer)
-        self.grid_size = processor.config.vision.grid_size
         if self.group > 1:
             self.topics = topics([self.records.captions(i) for i in range(len(self.records))])
 
@@ -89,18 +124,13 @@ class Photos(RecordTask):
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.record(index)
-        visual = record.get("maps")
         regions = choose(record["regions"], self.phrases, rng)
         unplaced = choose(record["phrases"] or record["captions"], self.phrases, rng)
         regions += [{"text": text, "box": None} for text in unplaced]
         regions = choose_exactly(regions[: self.phrases], self.phrases, rng)
         captions = choose_exactly(record["captions"], max(1, self.captions), rng)
         return {
-            "visual": (
-                self.pixels(record, rng)
-                if visual is None
-                else torch.from_numpy(visual.astype(np.float32))
-            ),
+            "visual": self.visual(record, rng),
             "caption": self.encode(captions[0]),
             "layouts": [
                 caption_layout(text, self.processor, self.masker, rng, self.prompt)
@@ -133,15 +163,8 @@ class Photos(RecordTask):
         ]
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        boxes = [box for sample in samples for box in sample["boxes"]]
-        boxed = torch.tensor([box is not None for box in boxes])
-        boxes = torch.tensor([WHOLE_IMAGE if box is None else box for box in boxes])
-        patches = [patch_mask(box, self.grid_size) for box in cxcywh_to_xyxy(boxes).tolist()]
         batch = {
-            "visual": torch.stack([sample["visual"] for sample in samples]),
-            "boxes": boxes,
-            "boxed": boxed.unflatten(0, (len(samples), -1)),
-            "patch_mask": torch.stack(patches).bool().unflatten(0, (len(samples), -1)),
+            **self.collate_places(samples),
             "phrase_positives": positive_pairs(
                 [key for sample in samples for key in sample["regions_shown"]],
                 [text for sample in samples for text in sample["phrases"]],
@@ -168,12 +191,7 @@ class Photos(RecordTask):
         return batch
 
     def training_step(self, model, batch):
-        visual = batch["visual"]
-        embeds = (
-            model.vision.from_maps(visual)
-            if visual.ndim == 2
-            else model.encode_visual(normalize(visual))
-        )
+        embeds = embed(model, batch["visual"])
         contexts = model.fusion_encoder.project_context(embeds)
         losses = self._phrases(model, embeds, contexts, batch)
         if "caption" in batch:
